@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Every difference between the kernels that the module supports. */
+#ifndef FSOCKET_COMPAT_H
+#define FSOCKET_COMPAT_H
+
+#include <linux/net.h>
+#include <linux/version.h>
+#include <net/inet_sock.h>
+
+/* 6.10 packed the arguments of proto_ops.accept into a structure. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define FSOCKET_ACCEPT_PARAMS	struct proto_accept_arg *arg
+#define FSOCKET_ACCEPT_FLAGS	(arg->flags)
+#define FSOCKET_ACCEPT_KERN	(arg->kern)
+
+static inline int fsocket_call_accept(const struct proto_ops *ops,
+				      struct socket *sock,
+				      struct socket *newsock,
+				      int flags, bool kern)
+{
+	struct proto_accept_arg arg = { .flags = flags, .kern = kern };
+
+	return ops->accept(sock, newsock, &arg);
+}
+#else
+#define FSOCKET_ACCEPT_PARAMS	int flags, bool kern
+#define FSOCKET_ACCEPT_FLAGS	flags
+#define FSOCKET_ACCEPT_KERN	kern
+
+static inline int fsocket_call_accept(const struct proto_ops *ops,
+				      struct socket *sock,
+				      struct socket *newsock,
+				      int flags, bool kern)
+{
+	return ops->accept(sock, newsock, flags, kern);
+}
+#endif
+
+/* 6.6 turned the bit fields of struct inet_sock into one word of flags. */
+static inline void fsocket_copy_inet_flags(struct inet_sock *to,
+					   const struct inet_sock *from)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	to->inet_flags = from->inet_flags;
+	to->local_port_range = from->local_port_range;
+#else
+	to->recverr = from->recverr;
+	to->recverr_rfc4884 = from->recverr_rfc4884;
+	to->freebind = from->freebind;
+	to->transparent = from->transparent;
+	to->mc_loop = from->mc_loop;
+	to->mc_all = from->mc_all;
+	to->nodefrag = from->nodefrag;
+	to->bind_address_no_port = from->bind_address_no_port;
+#endif
+}
+
+/*
+ * Since 6.7 a socket can ask to see its SOL_SOCKET options. Before, those that
+ * are set after the first spawn do not reach the local listeners.
+ */
+static inline void fsocket_see_sol_socket(struct socket *sock)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
+#endif

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A connection inherits its options from the listener on which it arrived
+ * (sk_clone_lock() and its callers), so a local listener has to have all the
+ * options of the listening socket that it stands for. What can only be shared,
+ * not copied, is an obstacle: such sockets keep to the shared accept queue.
+ */
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <net/ipv6.h>
+#include <net/request_sock.h>
+#include <net/tcp.h>
+
+#include "compat.h"
+#include "inherit.h"
+
+const char *fsocket_inherit_obstacle(const struct sock *sk)
+{
+	const struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if (rcu_access_pointer(sk->sk_filter))
+		return "a socket filter";
+	if (sk->sk_flags & SK_FLAGS_TIMESTAMP)
+		return "time stamps";
+	if (rcu_access_pointer(inet_sk(sk)->inet_opt))
+		return "IP options";
+	if (icsk->icsk_accept_queue.fastopenq.max_qlen)
+		return "TCP_FASTOPEN";
+	if (icsk->icsk_ulp_ops)
+		return "an upper-layer protocol";
+#ifdef CONFIG_XFRM
+	if (rcu_access_pointer(sk->sk_policy[0]) ||
+	    rcu_access_pointer(sk->sk_policy[1]))
+		return "an IPsec policy";
+#endif
+#ifdef CONFIG_TCP_MD5SIG
+	if (rcu_access_pointer(tcp_sk(sk)->md5sig_info))
+		return "TCP_MD5SIG";
+#endif
+#ifdef CONFIG_TCP_AO
+	if (rcu_access_pointer(tcp_sk(sk)->ao_info))
+		return "TCP_AO";
+#endif
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 &&
+	    rcu_access_pointer(inet6_sk(sk)->opt))
+		return "IPv6 extension headers";
+#endif
+	return NULL;
+}
+
+static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
+{
+	static const enum sock_flags flags[] = {
+		SOCK_LINGER, SOCK_KEEPOPEN, SOCK_URGINLINE, SOCK_LOCALROUTE,
+		SOCK_DBG, SOCK_ZEROCOPY, SOCK_RXQ_OVFL, SOCK_WIFI_STATUS,
+		SOCK_SELECT_ERR_QUEUE,
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++)
+		sock_valbool_flag(to, flags[i], sock_flag(from, flags[i]));
+
+	to->sk_reuse = from->sk_reuse;
+	to->sk_bound_dev_if = from->sk_bound_dev_if;
+	to->sk_ipv6only = from->sk_ipv6only;
+	to->sk_userlocks = from->sk_userlocks;
+	to->sk_rcvbuf = from->sk_rcvbuf;
+	to->sk_sndbuf = from->sk_sndbuf;
+	to->sk_rcvlowat = from->sk_rcvlowat;
+	to->sk_rcvtimeo = from->sk_rcvtimeo;
+	to->sk_sndtimeo = from->sk_sndtimeo;
+	to->sk_lingertime = from->sk_lingertime;
+	to->sk_priority = from->sk_priority;
+	to->sk_mark = from->sk_mark;
+	to->sk_uid = from->sk_uid;
+	to->sk_txrehash = from->sk_txrehash;
+	to->sk_pacing_status = from->sk_pacing_status;
+	to->sk_pacing_rate = from->sk_pacing_rate;
+	to->sk_max_pacing_rate = from->sk_max_pacing_rate;
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	to->sk_ll_usec = from->sk_ll_usec;
+	to->sk_prefer_busy_poll = from->sk_prefer_busy_poll;
+	to->sk_busy_poll_budget = from->sk_busy_poll_budget;
+#endif
+	WRITE_ONCE(to->sk_max_ack_backlog, READ_ONCE(from->sk_max_ack_backlog));
+}
+
+static void fsocket_inherit_inet(struct sock *to, const struct sock *from)
+{
+	struct inet_sock *ti = inet_sk(to);
+	const struct inet_sock *fi = inet_sk(from);
+
+	fsocket_copy_inet_flags(ti, fi);
+	ti->inet_saddr = fi->inet_saddr;
+	ti->inet_rcv_saddr = fi->inet_rcv_saddr;
+	ti->uc_ttl = fi->uc_ttl;
+	ti->cmsg_flags = fi->cmsg_flags;
+	ti->tos = fi->tos;
+	ti->min_ttl = fi->min_ttl;
+	ti->mc_ttl = fi->mc_ttl;
+	ti->pmtudisc = fi->pmtudisc;
+	ti->rcv_tos = fi->rcv_tos;
+	ti->uc_index = fi->uc_index;
+	ti->mc_index = fi->mc_index;
+	ti->mc_addr = fi->mc_addr;
+}
+
+static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	struct ipv6_pinfo *np = inet6_sk(to);
+
+	/* As tcp_v6_syn_recv_sock(): all of it, but for what cannot be shared. */
+	to->sk_v6_rcv_saddr = from->sk_v6_rcv_saddr;
+	*np = *inet6_sk(from);
+	np->ipv6_mc_list = NULL;
+	np->ipv6_ac_list = NULL;
+	np->ipv6_fl_list = NULL;
+	np->pktoptions = NULL;
+	np->rxpmtu = NULL;
+	RCU_INIT_POINTER(np->opt, NULL);
+#endif
+}
+
+static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
+{
+	struct inet_connection_sock *ticsk = inet_csk(to);
+	const struct inet_connection_sock *ficsk = inet_csk(from);
+	struct tcp_sock *tt = tcp_sk(to);
+	const struct tcp_sock *ft = tcp_sk(from);
+	char name[TCP_CA_NAME_MAX];
+
+	ticsk->icsk_user_timeout = ficsk->icsk_user_timeout;
+	ticsk->icsk_syn_retries = ficsk->icsk_syn_retries;
+	ticsk->icsk_rto_min = ficsk->icsk_rto_min;
+	ticsk->icsk_delack_max = ficsk->icsk_delack_max;
+	ticsk->icsk_accept_queue.rskq_defer_accept =
+		ficsk->icsk_accept_queue.rskq_defer_accept;
+
+	tt->nonagle = ft->nonagle;
+	tt->thin_lto = ft->thin_lto;
+	tt->recvmsg_inq = ft->recvmsg_inq;
+	tt->save_syn = ft->save_syn;
+	tt->tcp_tx_delay = ft->tcp_tx_delay;
+	tt->window_clamp = ft->window_clamp;
+	tt->rx_opt.user_mss = ft->rx_opt.user_mss;
+	tt->keepalive_time = ft->keepalive_time;
+	tt->keepalive_intvl = ft->keepalive_intvl;
+	tt->keepalive_probes = ft->keepalive_probes;
+	tt->linger2 = ft->linger2;
+	tt->notsent_lowat = ft->notsent_lowat;
+#ifdef CONFIG_BPF
+	tt->bpf_sock_ops_cb_flags = ft->bpf_sock_ops_cb_flags;
+#endif
+
+	if (ticsk->icsk_ca_ops == ficsk->icsk_ca_ops)
+		return 0;
+	/* Counts references of the congestion-control module. */
+	strscpy(name, ficsk->icsk_ca_ops->name, sizeof(name));
+	return tcp_setsockopt(to, SOL_TCP, TCP_CONGESTION, KERNEL_SOCKPTR(name),
+			      strlen(name));
+}
+
+int fsocket_inherit(struct sock *to, const struct sock *from)
+{
+	fsocket_inherit_sock(to, from);
+	fsocket_inherit_inet(to, from);
+	if (from->sk_family == AF_INET6)
+		fsocket_inherit_inet6(to, from);
+	return fsocket_inherit_tcp(to, from);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_LISTEN_H
+#define FSOCKET_LISTEN_H
+
+#include <linux/fs.h>
+#include <linux/list.h>
+
+struct socket;
+
+/* What one open file of the device has spawned. */
+struct fsocket_claims {
+	struct list_head list;
+};
+
+int fsocket_listen_init(void);
+void fsocket_listen_exit(void);
+
+/* Whether the module has taken charge of @sock. */
+bool fsocket_listen_is_ours(const struct socket *sock);
+
+/* Takes charge of the listening socket @sock, so that it can be spawned. */
+int fsocket_listen_adopt(struct socket *sock);
+
+/*
+ * Gives current a local listener of @sock on @cpu (-1: choose) and remembers
+ * that in @claims. Errors: see FSOCKET_IOC_SPAWN_LISTEN.
+ */
+int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
+			 int cpu);
+
+/* Retires what the thread current has spawned on @sock through @claims. */
+void fsocket_listen_retire(struct fsocket_claims *claims, struct socket *sock);
+
+/*
+ * Retires what the process @owner has spawned through @claims, on @sock or, if
+ * that is NULL, on any socket. Without @owner: what anybody has.
+ */
+void fsocket_listen_retire_all(struct fsocket_claims *claims,
+			       const struct socket *sock, fl_owner_t owner);
+
+#endif

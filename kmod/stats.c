@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /proc/net/fastsocket: a header row, then one row for each CPU, of the
+ * reader's network namespace.
+ */
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <linux/seq_file_net.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+
+#include "stats.h"
+
+struct fsocket_net {
+	struct fsocket_stats __percpu *stats;
+};
+
+static unsigned int fsocket_net_id;
+
+struct fsocket_stats __percpu *fsocket_stats_of(struct net *net)
+{
+	struct fsocket_net *fn = net_generic(net, fsocket_net_id);
+
+	return fn->stats;
+}
+
+static int fsocket_stats_show(struct seq_file *seq, void *v)
+{
+	struct fsocket_stats __percpu *stats;
+	int cpu;
+
+	stats = fsocket_stats_of(seq_file_single_net(seq));
+	seq_puts(seq, "cpu accept_local accept_global accept_remote spawn retire moved\n");
+	for_each_possible_cpu(cpu) {
+		const struct fsocket_stats *s = per_cpu_ptr(stats, cpu);
+
+		seq_printf(seq, "%d %llu %llu %llu %llu %llu %llu\n", cpu,
+			   s->accept_local, s->accept_global, s->accept_remote,
+			   s->spawn, s->retire, s->moved);
+	}
+	return 0;
+}
+
+static int __net_init fsocket_net_init(struct net *net)
+{
+	struct fsocket_net *fn = net_generic(net, fsocket_net_id);
+
+	fn->stats = alloc_percpu(struct fsocket_stats);
+	if (!fn->stats)
+		return -ENOMEM;
+	if (!proc_create_net_single("fastsocket", 0444, net->proc_net,
+				    fsocket_stats_show, NULL)) {
+		free_percpu(fn->stats);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void __net_exit fsocket_net_exit(struct net *net)
+{
+	struct fsocket_net *fn = net_generic(net, fsocket_net_id);
+
+	remove_proc_entry("fastsocket", net->proc_net);
+	free_percpu(fn->stats);
+}
+
+static struct pernet_operations fsocket_net_ops = {
+	.init = fsocket_net_init,
+	.exit = fsocket_net_exit,
+	.id = &fsocket_net_id,
+	.size = sizeof(struct fsocket_net),
+};
+
+int fsocket_stats_init(void)
+{
+	return register_pernet_subsys(&fsocket_net_ops);
+}
+
+void fsocket_stats_exit(void)
+{
+	unregister_pernet_subsys(&fsocket_net_ops);
+}
