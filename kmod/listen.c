@@ -610,11 +610,11 @@ static struct fsocket_listener *fsocket_adopt(struct socket *sock)
 
 	if (sock->type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP ||
 	    sock->ops->accept != inet_accept || sock->ops->poll != tcp_poll) {
-		fsocket_log(FSOCKET_ERR, "local listeners need a TCP socket\n");
+		fsocket_log(FSOCKET_ERR, "not a TCP socket\n");
 		return ERR_PTR(-EOPNOTSUPP);
 	}
 	if (inet_sk_state_load(sk) != TCP_LISTEN) {
-		fsocket_log(FSOCKET_ERR, "the socket does not listen: call listen() first\n");
+		fsocket_log(FSOCKET_ERR, "the socket does not listen\n");
 		return ERR_PTR(-EINVAL);
 	}
 	obstacle = sk->sk_reuseport ? "SO_REUSEPORT" : fsocket_inherit_obstacle(sk);
@@ -646,6 +646,7 @@ static struct fsocket_listener *fsocket_adopt(struct socket *sock)
 	/* Held until the socket is closed; sock keeps that of l->orig too. */
 	__module_get(THIS_MODULE);
 	fsocket_see_sol_socket(sock);
+	/* Readers of sock->ops take no lock: publish it complete. */
 	smp_store_release(&sock->ops, &l->ops);
 	return l;
 }
@@ -668,17 +669,19 @@ static int fsocket_choose_cpu(int want)
 	int cpu, best = -EINVAL;
 
 	if (mode == FSOCKET_SPAWN_OFF) {
-		fsocket_log(FSOCKET_ERR, "local listeners are disabled: enable_listen_spawn=0\n");
+		fsocket_log(FSOCKET_ERR, "disabled: enable_listen_spawn=0\n");
 		return -EPERM;
 	}
 	if (mode == FSOCKET_SPAWN_PINNED && current->nr_cpus_allowed != 1) {
-		fsocket_log(FSOCKET_ERR, "pin the worker to one CPU first: enable_listen_spawn=1\n");
+		fsocket_log(FSOCKET_ERR,
+			    "enable_listen_spawn=1: pin the worker to one CPU first\n");
 		return -EPERM;
 	}
 	if (want != -1) {
 		if (want < 0 || want >= nr_cpu_ids || !cpu_active(want) ||
 		    !cpumask_test_cpu(want, allowed)) {
-			fsocket_log(FSOCKET_ERR, "CPU %d is not online or not allowed to the worker\n",
+			fsocket_log(FSOCKET_ERR,
+				    "CPU %d is not online or not allowed to the worker\n",
 				    want);
 			return -EINVAL;
 		}
@@ -702,6 +705,7 @@ static struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int c
 		local = fsocket_local_create(l, cpu);
 		if (IS_ERR(local))
 			return local;
+		/* accept() and poll() take no lock: publish it complete. */
 		smp_store_release(&l->locals[cpu], local);
 	}
 	/* Only now: @local keeps other sockets off the port. */
