@@ -44,6 +44,7 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 	to->inet_flags = from->inet_flags;
 	to->local_port_range = from->local_port_range;
 #else
+	to->cmsg_flags = from->cmsg_flags;
 	to->recverr = from->recverr;
 	to->recverr_rfc4884 = from->recverr_rfc4884;
 	to->freebind = from->freebind;

@@ -37,7 +37,6 @@ __used __section("__versions") = {
 	{ 0xc5b6f236, "queue_work_on" },
 	{ 0xde293f9e, "add_wait_queue_exclusive" },
 	{ 0x47bed70f, "__inet_inherit_port" },
-	{ 0xfb3f78d0, "tcp_setsockopt" },
 	{ 0x37a0cba, "kfree" },
 	{ 0x4afb2238, "add_wait_queue" },
 	{ 0xe5ff1198, "sock_from_file" },
@@ -109,6 +108,7 @@ __used __section("__versions") = {
 	{ 0x5caf31dc, "seq_puts" },
 	{ 0x37110088, "remove_wait_queue" },
 	{ 0x63026490, "unregister_kprobe" },
+	{ 0x362f9a8, "__x86_indirect_thunk_r12" },
 	{ 0x606e9d01, "kmalloc_trace" },
 	{ 0x7d4589, "tcp_poll" },
 	{ 0x1bb41761, "reuseport_detach_sock" },
@@ -126,4 +126,4 @@ __used __section("__versions") = {
 MODULE_INFO(depends, "");
 
 
-MODULE_INFO(srcversion, "840EAE3C9EAED7747BFFBF9");
+MODULE_INFO(srcversion, "AE7D32CD689E0DEE9D91892");

@@ -95,7 +95,6 @@ static void fsocket_inherit_inet(struct sock *to, const struct sock *from)
 	ti->inet_saddr = fi->inet_saddr;
 	ti->inet_rcv_saddr = fi->inet_rcv_saddr;
 	ti->uc_ttl = fi->uc_ttl;
-	ti->cmsg_flags = fi->cmsg_flags;
 	ti->tos = fi->tos;
 	ti->min_ttl = fi->min_ttl;
 	ti->mc_ttl = fi->mc_ttl;
@@ -111,12 +110,14 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 #if IS_ENABLED(CONFIG_IPV6)
 	struct ipv6_pinfo *np = inet6_sk(to);
 
-	/* As tcp_v6_syn_recv_sock(): all of it, but for what cannot be shared. */
 	to->sk_v6_rcv_saddr = from->sk_v6_rcv_saddr;
+	/* As tcp_v6_syn_recv_sock(): all, but for what cannot be shared. */
 	*np = *inet6_sk(from);
 	np->ipv6_mc_list = NULL;
 	np->ipv6_ac_list = NULL;
+#ifdef FSOCKET_FL_LIST_IN_PINFO
 	np->ipv6_fl_list = NULL;
+#endif
 	np->pktoptions = NULL;
 	np->rxpmtu = NULL;
 	RCU_INIT_POINTER(np->opt, NULL);
@@ -158,8 +159,8 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 		return 0;
 	/* Counts references of the congestion-control module. */
 	strscpy(name, ficsk->icsk_ca_ops->name, sizeof(name));
-	return tcp_setsockopt(to, SOL_TCP, TCP_CONGESTION, KERNEL_SOCKPTR(name),
-			      strlen(name));
+	return to->sk_prot->setsockopt(to, SOL_TCP, TCP_CONGESTION,
+				       KERNEL_SOCKPTR(name), strlen(name));
 }
 
 int fsocket_inherit(struct sock *to, const struct sock *from)
