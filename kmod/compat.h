@@ -5,6 +5,7 @@
 
 #include <linux/net.h>
 #include <linux/version.h>
+#include <net/inet_common.h>
 #include <net/inet_sock.h>
 
 /* 6.10 packed the arguments of proto_ops.accept into a structure. */
@@ -13,26 +14,24 @@
 #define FSOCKET_ACCEPT_FLAGS	(arg->flags)
 #define FSOCKET_ACCEPT_KERN	(arg->kern)
 
-static inline int fsocket_call_accept(const struct proto_ops *ops,
-				      struct socket *sock,
+static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
 				      int flags, bool kern)
 {
 	struct proto_accept_arg arg = { .flags = flags, .kern = kern };
 
-	return ops->accept(sock, newsock, &arg);
+	return inet_accept(sock, newsock, &arg);
 }
 #else
 #define FSOCKET_ACCEPT_PARAMS	int flags, bool kern
 #define FSOCKET_ACCEPT_FLAGS	flags
 #define FSOCKET_ACCEPT_KERN	kern
 
-static inline int fsocket_call_accept(const struct proto_ops *ops,
-				      struct socket *sock,
+static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
 				      int flags, bool kern)
 {
-	return ops->accept(sock, newsock, flags, kern);
+	return inet_accept(sock, newsock, flags, kern);
 }
 #endif
 

@@ -31,7 +31,6 @@
 #include <linux/slab.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
-#include <net/inet_common.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_hashtables.h>
 #include <net/sock.h>
@@ -149,12 +148,12 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 
 	flags |= O_NONBLOCK;
 	if (!fsocket_queue_empty(l->sock) || l->sock->sk->sk_state != TCP_LISTEN) {
-		ret = fsocket_call_accept(l->orig, l->sock, newsock, flags, kern);
+		ret = fsocket_inet_accept(l->sock, newsock, flags, kern);
 		if (!ret)
 			this_cpu_inc(l->stats->accept_global);
 	}
 	if (ret == -EAGAIN && local && !fsocket_queue_empty(local->sock)) {
-		ret = fsocket_call_accept(l->orig, local->sock, newsock, flags, kern);
+		ret = fsocket_inet_accept(local->sock, newsock, flags, kern);
 		if (ret)
 			return ret;
 		/* The group is the module's affair: the program asked for none. */
@@ -240,7 +239,14 @@ static __poll_t fsocket_poll(struct file *file, struct socket *sock,
 {
 	struct fsocket_listener *l = fsocket_listener_of(sock);
 	struct fsocket_local *local = fsocket_my_local(l);
-	__poll_t mask = l->orig->poll(file, sock, wait);
+	__poll_t mask;
+
+	/* tcp_poll() registers with the shared queue, and knows other states. */
+	if (poll_does_not_wait(wait) &&
+	    inet_sk_state_load(sock->sk) == TCP_LISTEN)
+		mask = inet_csk_listen_poll(sock->sk);
+	else
+		mask = tcp_poll(file, sock, wait);
 
 	if (local) {
 		if (!poll_does_not_wait(wait)) {
