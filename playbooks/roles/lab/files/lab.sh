@@ -1,0 +1,327 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The lab: a server and a load generator on one machine. The server is a QEMU
+# guest with Debian's kernel; the load generator is a network namespace that
+# holds the other end of the guest's network interface.
+#
+#	lab.sh up [--cpus N]	boot (image made if need be), until ssh answers
+#	lab.sh down		stop the guest, delete the namespace
+#	lab.sh ssh [COMMAND]	a shell on the server
+#	lab.sh status		exit status 0 if the lab is up
+#	lab.sh clean		down, and delete the image and all else made
+#
+# Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
+#
+# Everything made is under .lab in the checkout. Names that are global to the
+# machine carry a hash of the checkout's path, so that two do not collide.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd -P)
+lab=$root/.lab
+ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)
+tap=tap0
+# Unix sockets allow 107 characters, so this one cannot be under $lab.
+control=/run/$ns.ssh
+
+server4=10.66.0.1 server6=fd66::1
+loadgen4=10.66.0.2 loadgen6=fd66::2
+
+memory=3072
+boot_limit=180
+
+packages=(
+	# The kernel under test, and what builds the module for it.
+	linux-image-amd64 linux-headers-amd64 gcc make libc6-dev kmod
+	# A machine that Ansible can drive.
+	systemd systemd-sysv udev dbus openssh-server python3-minimal iproute2 procps
+	# Measuring, network settings, tests.
+	linux-perf ethtool nftables libcmocka-dev
+	# Real servers.
+	nginx-light haproxy
+)
+
+die() { echo "lab: $*" >&2; exit 1; }
+say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
+
+# A Debian release of the machine's own, else the stable one.
+suite() {
+	# shellcheck source=/dev/null
+	. /etc/os-release
+	if [ "${ID:-}" = debian ]; then echo "$VERSION_CODENAME"; else echo stable; fi
+}
+
+# Everything that the image depends on.
+recipe() {
+	suite
+	printf '%s\n' "${packages[@]}"
+	declare -f make_image customize
+}
+
+customize() { # TREE
+	local tree=$1 unit
+	echo fsb-server > "$tree/etc/hostname"
+	echo "127.0.0.1 localhost fsb-server" > "$tree/etc/hosts"
+	echo "/dev/vda / ext4 noatime 0 1" > "$tree/etc/fstab"
+	install -d -m 700 "$tree/root/.ssh"
+	cp "$lab/key.pub" "$tree/root/.ssh/authorized_keys"
+	printf '%s\n' 'UseDNS no' 'UsePAM no' > "$tree/etc/ssh/sshd_config.d/lab.conf"
+	# Servers under test start when a test says so; nothing else wakes up.
+	for unit in nginx.service haproxy.service nftables.service apt-daily.timer apt-daily-upgrade.timer \
+		e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer \
+		systemd-timesyncd.service getty@.service serial-getty@.service \
+		systemd-networkd.service networking.service systemd-logind.service \
+		systemd-update-utmp.service systemd-pstore.service modprobe@loop.service \
+		modprobe@fuse.service modprobe@drm.service modprobe@dm_mod.service \
+		modprobe@efi_pstore.service modprobe@configfs.service; do
+		ln -sf /dev/null "$tree/etc/systemd/system/$unit"
+	done
+	# Saves seconds of an emulated boot: sshd would check its settings first.
+	install -d "$tree/etc/systemd/system/ssh.service.d"
+	printf '%s\n' '[Service]' 'ExecStartPre=' > "$tree/etc/systemd/system/ssh.service.d/lab.conf"
+	cat > "$tree/etc/systemd/system/lab-network.service" <<-END
+		[Unit]
+		DefaultDependencies=no
+		After=local-fs.target
+		Before=ssh.service
+		[Service]
+		Type=oneshot
+		RemainAfterExit=yes
+		ExecStart=/bin/sh -c 'until ip link set eth0 up 2>/dev/null; do sleep 0.1; done; ip address add $server4/24 dev eth0; ip address add $server6/64 dev eth0 nodad'
+		[Install]
+		WantedBy=multi-user.target
+	END
+	ln -sf /etc/systemd/system/lab-network.service \
+		"$tree/etc/systemd/system/multi-user.target.wants/lab-network.service"
+}
+
+make_image() {
+	local tree=$lab/tree.new sources exclude=() kernel='/lib/modules/*/kernel' dir
+
+	# What no virtual machine has: three quarters of the kernel package.
+	for dir in drivers/{gpu,media,infiniband,staging,iio,usb,hid,scsi,mmc,isdn,mtd,input,ata,md} \
+		drivers/{platform,edac,hwmon,i2c,thunderbolt,bluetooth,firewire,leds,power,target} \
+		drivers/net/{wireless,ethernet,usb,can,phy,wwan,dsa,fddi,hamradio} \
+		sound net/{bluetooth,mac80211,wireless,ceph} \
+		fs/{xfs,btrfs,ocfs2,gfs2,ceph,nfs,nfsd,f2fs,jfs,reiserfs,cifs,smb,udf,ntfs3,afs}; do
+		exclude+=("--dpkgopt=path-exclude=$kernel/$dir/*")
+	done
+
+	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages"
+	rm -rf "$tree" "$lab/disk.new" "$lab/image"
+	mkdir -p "$tree"
+	say "image: installing Debian $(suite) with ${#packages[@]} packages and what they need (a few minutes)"
+	# From wherever this machine gets its packages.
+	sources=()
+	if [ "$(suite)" != stable ]; then
+		# shellcheck disable=SC2038 # the names in these folders are apt's
+		mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
+			\( -name '*.list' -o -name '*.sources' \) -type f -size +0 2> /dev/null |
+			xargs -r grep -lE "^[^#]*\b$(suite)\b")
+	fi
+	# shellcheck disable=SC2016 # the hooks' $1 is the tree, and theirs to expand
+	mmdebstrap --quiet --variant=minbase \
+		--include="$(IFS=,; echo "${packages[*]}")" \
+		--dpkgopt=force-unsafe-io \
+		--dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		"${exclude[@]}" \
+		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
+		--essential-hook='echo MODULES=list > "$1/etc/initramfs-tools/conf.d/lab"' \
+		--essential-hook='printf "%s\n" virtio_pci virtio_blk virtio_net ext4 crc32c_generic > "$1/etc/initramfs-tools/modules"' \
+		"$(suite)" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
+		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log"; }
+	say "image: making the disk"
+	customize "$tree"
+	truncate -s 6G "$lab/disk.new"
+	mke2fs -q -t ext4 -d "$tree" "$lab/disk.new" ||
+		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
+	cp -L "$tree"/vmlinuz "$lab/vmlinuz"
+	cp -L "$tree"/initrd.img "$lab/initrd.img"
+	rm -rf "$tree"
+	mv "$lab/disk.new" "$lab/disk"
+	recipe | sha1sum > "$lab/image"
+	say "image: ready"
+}
+
+have_image() {
+	[ -f "$lab/image" ] && [ "$(cat "$lab/image")" = "$(recipe | sha1sum)" ]
+}
+
+boot() { # ACCEL CPUS LOG, more QEMU options; in the background, pid to .lab/pid
+	local accel=$1 cpus=$2 log=$3 cpu=max
+	shift 3
+	[ "$accel" = kvm ] && cpu=host
+	[ "$accel" = tcg ] && accel=tcg,thread=multi
+	# Left alone, an emulated guest spends a fifth of its time reading the HPET.
+	setsid ip netns exec "$ns" qemu-system-x86_64 \
+		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
+		-nographic -nodefaults -no-reboot -serial "file:$log" \
+		-kernel "$lab/vmlinuz" -initrd "$lab/initrd.img" \
+		-append "root=/dev/vda rw console=ttyS0 quiet panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet" \
+		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
+		-device virtio-rng-pci "$@" \
+		< /dev/null > "$lab/qemu.log" 2>&1 &
+	echo $! > "$lab/pid"
+}
+
+running() {
+	[ -f "$lab/pid" ] && [ -d "/proc/$(cat "$lab/pid")" ] &&
+		tr '\0' ' ' < "/proc/$(cat "$lab/pid")/cmdline" | grep -q "$lab/disk"
+}
+
+stop_guest() {
+	local pid
+	if running; then
+		pid=$(cat "$lab/pid")
+		kill "$pid" 2> /dev/null || true
+		for _ in $(seq 100); do
+			[ -d "/proc/$pid" ] || break
+			sleep 0.1
+		done
+		[ -d "/proc/$pid" ] && kill -9 "$pid"
+		# A tap is busy until its process is gone.
+		while [ -d "/proc/$pid" ]; do sleep 0.1; done
+	fi
+	rm -f "$lab/pid" "$lab/cpus" "$lab/accel"
+}
+
+down() {
+	[ -S "$control" ] && ssh -F "$lab/ssh_config" -O exit fsb-server 2> /dev/null
+	rm -f "$control"
+	stop_guest
+	if ip netns list | grep -qw "^$ns"; then
+		ip netns delete "$ns"
+	fi
+}
+
+make_network() { # CPUS
+	local queues=multi_queue
+	[ "$1" = 1 ] && queues=
+	ip netns add "$ns"
+	ip -n "$ns" link set lo up
+	# shellcheck disable=SC2086 # empty for one CPU
+	ip netns exec "$ns" ip tuntap add $tap mode tap $queues
+	ip -n "$ns" address add $loadgen4/24 dev $tap
+	ip -n "$ns" address add $loadgen6/64 dev $tap nodad
+	ip -n "$ns" link set $tap up
+}
+
+# /dev/kvm may exist and answer, and still not boot a stock kernel.
+choose_accel() { # CPUS
+	if [ -n "${LAB_ACCEL:-}" ]; then
+		echo "$LAB_ACCEL"
+		return
+	fi
+	if ! grep -qwE 'vmx|svm' /proc/cpuinfo || ! [ -w /dev/kvm ]; then
+		echo tcg
+		return
+	fi
+	boot kvm "$1" "$lab/probe.log"
+	for _ in $(seq 20); do
+		sleep 1
+		if grep -q 'Welcome to' "$lab/probe.log" 2> /dev/null; then
+			stop_guest
+			echo kvm
+			return
+		fi
+	done
+	stop_guest
+	echo tcg
+}
+
+write_ssh_config() {
+	cat > "$lab/ssh_config" <<-END
+		Host fsb-server
+			HostName $server4
+			User root
+			IdentityFile $lab/key
+			IdentitiesOnly yes
+			ProxyCommand ip netns exec $ns nc %h %p
+			# A new guest has new host keys; nobody else is in the namespace.
+			StrictHostKeyChecking no
+			UserKnownHostsFile /dev/null
+			LogLevel ERROR
+			ConnectTimeout 5
+			ControlMaster auto
+			ControlPath $control
+			ControlPersist 3600
+	END
+}
+
+up() { # CPUS
+	local cpus=$1 accel queues
+
+	for tool in qemu-system-x86_64 nc ssh ip; do
+		command -v $tool > /dev/null || die "$tool is missing: run make packages"
+	done
+	[ -c /dev/net/tun ] || die "/dev/net/tun is missing: load it with modprobe tun"
+	mkdir -p "$lab"
+	exec 9> "$lab/lock"
+	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
+
+	if running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null; then
+		[ "$(cat "$lab/cpus")" = "$cpus" ] ||
+			die "the lab is up with $(cat "$lab/cpus") CPUs, not $cpus: stop it with make lab-down"
+		say "already up with $cpus CPUs"
+		return
+	fi
+	if [ -f "$lab/pid" ] || ip netns list | grep -qw "^$ns"; then
+		say "cleaning up after a run that did not end well"
+		down
+	fi
+	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
+	have_image || make_image
+	write_ssh_config
+	make_network "$cpus"
+	trap 'down; exit 130' INT TERM
+
+	accel=$(choose_accel "$cpus")
+	SECONDS=0
+	say "booting: $cpus CPUs, $accel"
+	queues=,queues=$cpus
+	[ "$cpus" = 1 ] && queues=
+	boot "$accel" "$cpus" "$lab/serial.log" \
+		-netdev "tap,id=n0,ifname=$tap,script=no,downscript=no$queues" \
+		-device "virtio-net-pci,netdev=n0,mq=on,vectors=$((2 * cpus + 2)),mac=52:54:00:66:00:01"
+	echo "$cpus" > "$lab/cpus"
+	echo "$accel" > "$lab/accel"
+	# The descriptor of the lock stays with us: not with ssh's master process.
+	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do
+		if ! running || [ "$SECONDS" -gt "$boot_limit" ]; then
+			tail -5 "$lab/serial.log" "$lab/qemu.log" >&2 || true
+			down
+			die "the guest did not come up: see .lab/serial.log and .lab/qemu.log"
+		fi
+		sleep 0.2
+	done
+	say "up: ssh answers"
+}
+
+cpus=8
+command=${1:-}
+shift || true
+if [ "$command" = up ] && [ "${1:-}" = --cpus ]; then
+	cpus=${2:-}
+	[[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
+fi
+case $command in
+up | down | ssh | status | clean)
+	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
+	;;
+esac
+case $command in
+up) up "$cpus" ;;
+down) down ;;
+ssh)
+	running || die "the lab is not up: start it with make lab-up"
+	exec ssh -F "$lab/ssh_config" fsb-server "$@"
+	;;
+status) running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null ;;
+clean)
+	down
+	rm -rf "$lab"
+	;;
+*) die "usage: lab.sh up [--cpus N] | down | ssh [COMMAND] | status | clean" ;;
+esac
