@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The listening sockets. */
+#ifndef DEMO_LISTEN_H
+#define DEMO_LISTEN_H
+
+#include "options.h"
+
+/*
+ * Opens every listening socket, or ends the program with 1 and a sentence.
+ * To be called before the workers are forked.
+ */
+void listen_open(const struct options *opt);
+
+/*
+ * In worker number `worker`: the descriptors that it serves, one per listening
+ * address. Those of the other workers are closed, so that a socket does not
+ * outlive its worker and collect connections that nobody accepts.
+ */
+const int *listen_take(const struct options *opt, int worker);
+
+/* In the parent, once all workers are forked. */
+void listen_close(const struct options *opt);
+
+#endif

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "options.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+
+static const char *const mode_names[] = {
+	[MODE_SHARED] = "shared",
+	[MODE_EXCLUSIVE] = "exclusive",
+	[MODE_REUSEPORT] = "reuseport",
+	[MODE_CBPF] = "cbpf",
+};
+
+static const char usage[] =
+	"usage: %s [option…]\n"
+	"Answers HTTP 200 to whatever arrives (server mode), or with -x forwards every\n"
+	"connection to a backend and the answer back (proxy mode).\n"
+	"\n"
+	"  -w N        worker processes, one per core: 1 to the number of cores online\n"
+	"              (default: all cores from the first one on)\n"
+	"  -c CORE     first core, from 0: worker i runs on core CORE+i (default 0)\n"
+	"  -a IP:PORT  address to listen on, IPv6 as [IP]:PORT, port 1 to 65535; [::] means\n"
+	"              IPv6 only; may be given many times (default 0.0.0.0:80)\n"
+	"  -x IP:PORT  backend, written like -a; may be given many times: each worker takes\n"
+	"              them in turn (default: none, server mode)\n"
+	"  -m MODE     how the workers listen (default shared):\n"
+	"                shared     all wait for the same listening socket\n"
+	"                exclusive  the same with EPOLLEXCLUSIVE\n"
+	"                reuseport  a SO_REUSEPORT socket each\n"
+	"                cbpf       the same, and a BPF program picks the socket of the\n"
+	"                           worker on the CPU that the connection arrives on\n"
+	"  -k          HTTP keep-alive; not together with -x (default: a connection each)\n"
+	"  -v          statistics on stdout every second, each figure per second\n"
+	"  -o LOG      append every message to the file LOG (default: no file)\n"
+	"  -d          debug lines in the log, or on stderr without -o\n"
+	"  -h          this text\n"
+	"\n"
+	"Prints `ready: …` when all workers listen. SIGTERM or SIGINT: a clean stop within\n"
+	"a second, and `total: …`.";
+
+const char *options_mode_name(enum listen_mode mode)
+{
+	return mode_names[mode];
+}
+
+/* A whole decimal number min…max, digits only, or -1. */
+static long parse_number(const char *text, long min, long max)
+{
+	long value;
+
+	if (strlen(text) > 9 || strspn(text, "0123456789") != strlen(text) || !*text)
+		return -1;
+	value = strtol(text, NULL, 10);
+	return value >= min && value <= max ? value : -1;
+}
+
+static bool parse_endpoint(const char *text, struct endpoint *end)
+{
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&end->addr;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&end->addr;
+	const char *colon = strrchr(text, ':');
+	char ip[INET6_ADDRSTRLEN + 2];
+	size_t ip_len;
+	long port;
+
+	if (!colon)
+		return false;
+	ip_len = colon - text;
+	port = parse_number(colon + 1, 1, 65535);
+	if (port < 0 || ip_len < 2 || ip_len >= sizeof(ip))
+		return false;
+	memcpy(ip, text, ip_len);
+	ip[ip_len] = '\0';
+
+	memset(end, 0, sizeof(*end));
+	end->text = text;
+	if (ip[0] == '[' && ip[ip_len - 1] == ']') {
+		ip[ip_len - 1] = '\0';
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons(port);
+		end->addr_len = sizeof(*v6);
+		return inet_pton(AF_INET6, ip + 1, &v6->sin6_addr) == 1;
+	}
+	v4->sin_family = AF_INET;
+	v4->sin_port = htons(port);
+	end->addr_len = sizeof(*v4);
+	return inet_pton(AF_INET, ip, &v4->sin_addr) == 1;
+}
+
+static void add_endpoint(int option, const char *text, struct endpoint *list, int *count)
+{
+	if (!parse_endpoint(text, &list[*count]))
+		fail(2, "-%c %s: not an address: give IPV4:PORT or [IPV6]:PORT, in numbers, with a port from 1 to 65535",
+		     option, text);
+	++*count;
+}
+
+/* Twice the same address would be two members of one reuseport group per worker. */
+static void refuse_duplicates(const struct options *opt)
+{
+	for (int i = 0; i < opt->listen_count; i++)
+		for (int j = 0; j < i; j++)
+			if (!memcmp(&opt->listen[i].addr, &opt->listen[j].addr,
+				    sizeof(opt->listen[i].addr)))
+				fail(2, "-a %s: given twice: give each address once",
+				     opt->listen[i].text);
+}
+
+static enum listen_mode parse_mode(const char *text)
+{
+	for (size_t i = 0; i < sizeof(mode_names) / sizeof(mode_names[0]); i++)
+		if (!strcmp(text, mode_names[i]))
+			return i;
+	fail(2, "-m %s: not a mode: give shared, exclusive, reuseport or cbpf", text);
+}
+
+/*
+ * Tried on this process, because that alone knows about offline cores, cpusets
+ * and isolated cores at once.
+ */
+static bool core_usable(int core)
+{
+	cpu_set_t before, one;
+	bool usable;
+
+	if (sched_getaffinity(0, sizeof(before), &before))
+		fail(1, "sched_getaffinity: %s", strerror(errno));
+	CPU_ZERO(&one);
+	CPU_SET(core, &one);
+	usable = !sched_setaffinity(0, sizeof(one), &one);
+	if (usable && sched_setaffinity(0, sizeof(before), &before))
+		fail(1, "sched_setaffinity: %s", strerror(errno));
+	return usable;
+}
+
+static void check_cores(const struct options *opt, long online)
+{
+	if (opt->workers > online)
+		fail(2, "-w %d: more workers than cores, %ld %s online: give 1 to %ld",
+		     opt->workers, online, online == 1 ? "is" : "are", online);
+	for (int core = opt->first_core; core < opt->first_core + opt->workers; core++)
+		if (core >= CPU_SETSIZE || !core_usable(core))
+			fail(2, "-c %d: core %d for worker %d cannot be used, %ld %s online and the first is 0: give a lower -c or -w",
+			     opt->first_core, core, core - opt->first_core, online,
+			     online == 1 ? "is" : "are");
+}
+
+void options_parse(struct options *opt, int argc, char **argv)
+{
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	int option;
+
+	memset(opt, 0, sizeof(*opt));
+	/* argc is more than any list can hold. */
+	opt->listen = calloc(argc, sizeof(*opt->listen));
+	opt->backends = calloc(argc, sizeof(*opt->backends));
+	if (!opt->listen || !opt->backends)
+		fail(1, "out of memory");
+
+	opterr = 0;
+	while ((option = getopt(argc, argv, "+:w:c:a:x:o:vdkm:h")) != -1) {
+		switch (option) {
+		case 'w':
+			opt->workers = parse_number(optarg, 1, CPU_SETSIZE);
+			if (opt->workers < 0)
+				fail(2, "-w %s: not a number of workers: give 1 to %ld, the cores online",
+				     optarg, online);
+			break;
+		case 'c':
+			opt->first_core = parse_number(optarg, 0, CPU_SETSIZE - 1);
+			if (opt->first_core < 0)
+				fail(2, "-c %s: not a core: give 0 to %ld", optarg, online - 1);
+			break;
+		case 'a':
+			add_endpoint('a', optarg, opt->listen, &opt->listen_count);
+			break;
+		case 'x':
+			add_endpoint('x', optarg, opt->backends, &opt->backend_count);
+			break;
+		case 'o':
+			opt->log_path = optarg;
+			break;
+		case 'v':
+			opt->statistics = true;
+			break;
+		case 'd':
+			opt->debug = true;
+			break;
+		case 'k':
+			opt->keepalive = true;
+			break;
+		case 'm':
+			opt->mode = parse_mode(optarg);
+			break;
+		case 'h':
+			say(usage, program_invocation_short_name);
+			exit(0);
+		case ':':
+			fail(2, "-%c: the value is missing: -h shows what each option takes", optopt);
+		default:
+			fail(2, "-%c: no such option: give -w, -c, -a, -x, -m, -k, -v, -o, -d or -h",
+			     optopt);
+		}
+	}
+	if (optind < argc)
+		fail(2, "%s: not an option: give -w, -c, -a, -x, -m, -k, -v, -o, -d or -h",
+		     argv[optind]);
+	if (opt->keepalive && opt->backend_count)
+		fail(2, "-k: not together with -x: a proxied connection ends when its backend ends it: leave one of them out");
+
+	if (!opt->listen_count)
+		add_endpoint('a', "0.0.0.0:80", opt->listen, &opt->listen_count);
+	refuse_duplicates(opt);
+	if (!opt->workers)
+		opt->workers = online > opt->first_core ? online - opt->first_core : 1;
+	check_cores(opt, online);
+}
