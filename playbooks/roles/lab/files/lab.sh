@@ -62,7 +62,8 @@ customize() { # TREE
 	local tree=$1 unit
 	echo fsb-server > "$tree/etc/hostname"
 	echo "127.0.0.1 localhost fsb-server" > "$tree/etc/hosts"
-	echo "/dev/vda / ext4 noatime 0 1" > "$tree/etc/fstab"
+	printf '%s\n' '/dev/vda / ext4 noatime 0 1' \
+		'/dev/vdb /usr/local/src ext4 noatime,nofail 0 2' > "$tree/etc/fstab"
 	install -d -m 700 "$tree/root/.ssh"
 	cp "$lab/key.pub" "$tree/root/.ssh/authorized_keys"
 	printf '%s\n' 'UseDNS no' 'UsePAM no' > "$tree/etc/ssh/sshd_config.d/lab.conf"
@@ -137,6 +138,9 @@ make_image() {
 	truncate -s 6G "$lab/disk.new"
 	mke2fs -q -t ext4 -d "$tree" "$lab/disk.new" ||
 		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
+	# What the guest builds outlives it: emulated compilers are slow.
+	rm -f "$lab/build"
+	mke2fs -q -t ext4 "$lab/build" 256M
 	cp -L "$tree"/vmlinuz "$lab/vmlinuz"
 	cp -L "$tree"/initrd.img "$lab/initrd.img"
 	rm -rf "$tree"
@@ -284,6 +288,7 @@ up() { # CPUS
 	[ "$cpus" = 1 ] && queues=
 	boot "$accel" "$cpus" "$lab/serial.log" \
 		-netdev "tap,id=n0,ifname=$tap,script=no,downscript=no$queues" \
+		-drive "file=$lab/build,if=virtio,format=raw" \
 		-device "virtio-net-pci,netdev=n0,mq=on,vectors=$((2 * cpus + 2)),mac=52:54:00:66:00:01"
 	echo "$cpus" > "$lab/cpus"
 	echo "$accel" > "$lab/accel"

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Names and meaning of the result files' columns, and how the files are read and written.
+
+A run is a folder results/EXPERIMENT/RUN-ID. plan.py makes it with plan.csv and run.json,
+run.py appends samples.csv and fills raw/, summarise.py writes summary.csv and tables/,
+plots/plot.py draws figures/. An absent measurement is an empty field, never 0.
+"""
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# samples.csv, before the factors.
+IDENTITY = {
+    "experiment": "name of the experiment's file",
+    "run": "the run's folder: UTC time at which it was planned",
+    "cell": "the levels of all factors that vary, joined by -",
+    "repetition": "number of the round, from 1; p1, p2... for repetitions under perf",
+    "order": "place in the order that repetitions really ran in, from 1; retries count",
+    "started_utc": "when the load started, ISO 8601",
+}
+
+VALIDITY = {
+    "valid": "1, or 0 when conditions were wrong; only valid repetitions are summarised",
+    "invalid_reason": "why, in words",
+}
+
+# Repetitions under perf have no throughput, times or busy shares: perf disturbs them.
+METRICS = {
+    "requests": "requests that were answered",
+    "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
+    "time_s": "duration of the load by the tool's clock, s",
+    "throughput_rps": "requests per second, by the tool",
+    "latency_p50_ms": "from opening the connection to the end of the answer, median, ms",
+    "latency_p90_ms": "the same, 90th percentile, ms",
+    "latency_p99_ms": "the same, 99th percentile, ms",
+    "latency_max_ms": "the same, longest, ms",
+    "connect_p99_ms": "to open a connection, 99th percentile, ms; ab only, in whole ms",
+    "server_busy_pct": "share of time not idle, mean of the cores that have a worker, %; "
+                       "in the lab a share of virtual time",
+    "server_busy_min_pct": "the same, least busy of these cores, %",
+    "server_busy_max_pct": "the same, busiest of these cores, %",
+    "loadgen_busy_pct": "CPU time of the tool as a share of what its threads can use, %",
+    "spin_pct": "share of the server's non-idle profile samples in spin-lock slow paths, %; "
+                "under perf only",
+    "lock_contended_per_kreq": "contended lock acquisitions per 1,000 requests",
+    "lock_wait_us_per_req": "time spent waiting for contended locks per request, us",
+    "context_switches_per_req": "context switches of the whole server per request",
+    "syscalls_per_req": "system calls of the whole server per request",
+    "local_accept_pct": "accepts from the accepting worker's own local listener, % of all; "
+                        "with Fastsocket only",
+    "listen_overflows": "connections the server dropped because an accept queue was full "
+                        "(TcpExt ListenOverflows)",
+    "syn_retransmits": "SYNs that the load generator sent again (TcpExt TCPSynRetrans)",
+    "retransmits": "segments that either host sent again (Tcp RetransSegs), SYNs included",
+}
+
+
+def sample_columns(factors):
+    return [*IDENTITY, *factors, *VALIDITY, *METRICS]
+
+
+def read_run(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def write_file(path, text):
+    """All of it or nothing, also when killed or when the disk is full."""
+    new = path.with_name(path.name + ".new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def write_run(run, facts):
+    write_file(run / "run.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_csv(path):
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def csv_line(row, columns):
+    line = io.StringIO()
+    csv.DictWriter(line, columns, lineterminator="\n").writerow(row)
+    return line.getvalue()
+
+
+def read_plan(run):
+    return read_csv(run / "plan.csv")
+
+
+def read_samples(run):
+    return read_csv(run / "samples.csv")
+
+
+def unfinished(run):
+    """The planned repetitions that have neither a valid sample nor all their attempts."""
+    attempts = read_run(run)["plan"]["attempts"]
+    tried = {}
+    for sample in read_samples(run):
+        key = sample["cell"], sample["repetition"]
+        tried[key] = attempts if sample["valid"] == "1" else tried.get(key, 0) + 1
+    return [step for step in read_plan(run)
+            if tried.get((step["cell"], step["repetition"]), 0) < attempts]

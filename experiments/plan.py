@@ -1,0 +1,211 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turns an experiment file into a run: a folder with plan.csv and run.json.
+
+Every round holds every cell once, in shuffled order. A run of the same plan that is
+not finished is taken up again unless --fresh. The last line on stdout is the folder.
+
+An experiment file, experiments/NAME.yml, says:
+
+question      what it is to find out
+reference     text: where the figures come from that ours are compared with;
+              time_s: seconds by setup, printed in the with/without table (optional)
+server_cores  cores that the server has to have; the lab is started with as many
+saturates     true: a repetition that leaves the server idle is invalid
+setups        by name: mode (how the demo listens, its option -m), preload (true: under
+              libfsocket.so), parameters (of the module, by name)
+factors       what is varied: setup, tool (ab or wrk), concurrency (connections at a
+              time) and workers (server processes), each with a list of levels
+skip          combinations to leave out: lists of factor: level (optional)
+baseline      the levels that mark the cell others are compared with
+perf          cells that are also run under perf: factor: list of levels
+profiles      quick and full, each: rounds, perf_repetitions (of each such cell), requests
+              (of ab), seconds (of wrk), warmup_requests, attempts (per repetition, until valid)
+"""
+import argparse
+import datetime
+import itertools
+import json
+import random
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+import contract
+
+KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
+        "baseline", "perf", "profiles"}
+FACTORS = {"setup", "tool", "concurrency", "workers"}
+MODES = {"shared", "exclusive", "reuseport", "cbpf"}
+PROFILE_KEYS = {"rounds", "perf_repetitions", "requests", "seconds", "warmup_requests",
+                "attempts"}
+
+
+class PlanError(Exception):
+    """Bad input, in one sentence."""
+
+
+def known(what, given, allowed):
+    for name in given:
+        if name not in allowed:
+            raise PlanError(f"{what} {name}: there is none of that name: "
+                            f"give one of {', '.join(sorted(map(str, allowed)))}")
+
+
+def module_parameters():
+    """The module's source is the one place that names its parameters."""
+    source = (contract.ROOT / "kmod" / "params.c").read_text(encoding="utf-8")
+    return set(re.findall(r"^(?:module_param|module_param_cb|PARAM)\w*\((\w+)", source, re.M))
+
+
+def load(name):
+    folder = contract.ROOT / "experiments"
+    known("experiment", [name], {file.stem for file in folder.glob("*.yml")})
+    experiment = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
+    known(f"{name}.yml: key", experiment, KEYS)
+    return experiment
+
+
+def override(experiment, profile, settings):
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        known("factor or profile key", [name], FACTORS | PROFILE_KEYS)
+        values = [int(value) if value.isdigit() else value for value in text.split(",")]
+        if name in FACTORS:
+            if name in ("setup", "tool"):
+                known(name, values, experiment["factors"][name])
+            experiment["factors"][name] = values
+        elif len(values) == 1 and isinstance(values[0], int):
+            profile[name] = values[0]
+        else:
+            raise PlanError(f"{name}={text}: give one whole number")
+
+
+def check(experiment):
+    known("factor", experiment["factors"], FACTORS)
+    for factor in sorted(FACTORS - set(experiment["factors"])):
+        raise PlanError(f"factor {factor} has no levels: give a list under factors")
+    factors = experiment["factors"]
+    known("setup", factors["setup"], experiment["setups"])
+    known("tool", factors["tool"], {"ab", "wrk"})
+    for name, setup in experiment["setups"].items():
+        known(f"setup {name}: key", setup, {"mode", "preload", "parameters"})
+        known(f"setup {name}: mode", [setup["mode"]], MODES)
+        known("parameter", setup.get("parameters", {}), module_parameters())
+    for factor in ("concurrency", "workers"):
+        for level in factors[factor]:
+            if not isinstance(level, int) or level < 1:
+                raise PlanError(f"{factor} {level}: give whole numbers from 1")
+    if max(factors["workers"]) > experiment["server_cores"]:
+        raise PlanError(f"workers {max(factors['workers'])}: more than the server's cores, "
+                        f"{experiment['server_cores']}: give fewer, or raise server_cores")
+
+
+def matches(cell, levels):
+    return all(cell[factor] in (level if isinstance(level, list) else [level])
+               for factor, level in levels.items())
+
+
+def cells(plan):
+    factors = plan["factors"]
+    product = [dict(zip(factors, levels)) for levels in itertools.product(*factors.values())]
+    varied = [factor for factor in factors if len(factors[factor]) > 1] or ["setup"]
+    chosen = [cell for cell in product
+              if not any(matches(cell, levels) for levels in plan.get("skip", []))]
+    return [{"cell": "-".join(str(cell[factor]) for factor in varied), **cell}
+            for cell in chosen]
+
+
+def resolve(name, profile, settings):
+    """The experiment as one profile of it will be run."""
+    experiment = load(name)
+    profiles = experiment.pop("profiles")
+    known("profile", [profile], profiles)
+    override(experiment, profiles[profile], settings)
+    known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
+    check(experiment)
+    plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}
+    if not cells(plan):
+        raise PlanError("the factors leave no cell: see skip in the experiment file")
+    return plan
+
+
+def steps(plan, seed):
+    shuffle = random.Random(seed)
+    every = cells(plan)
+    rounds = []
+    # Perf has rounds of its own at the end, so that timed rounds stay alike.
+    for number in range(1, plan["rounds"] + 1):
+        rounds.append([{**cell, "repetition": number} for cell in every])
+    for number in range(1, plan["perf_repetitions"] + 1):
+        rounds.append([{**cell, "repetition": f"p{number}"} for cell in every
+                       if matches(cell, plan["perf"])])
+    for one in rounds:
+        shuffle.shuffle(one)
+    return list(itertools.chain(*rounds))
+
+
+def resumable(folder, plan):
+    """The newest run of this plan, when it is not finished."""
+    for run in sorted(folder.glob("*T*Z"), reverse=True):
+        facts = contract.read_run(run)
+        if facts["plan"] == json.loads(json.dumps(plan)):
+            return run if contract.unfinished(run) else None
+    return None
+
+
+def create(folder, plan, seed):
+    now = datetime.datetime.now(datetime.timezone.utc)
+    run = folder / now.strftime("%Y%m%dT%H%M%SZ")
+    new = folder / f".{run.name}.new"
+    new.mkdir(parents=True)
+    columns = ["cell", "repetition", *plan["factors"]]
+    lines = [",".join(columns) + "\n"]
+    lines += [contract.csv_line(step, columns) for step in steps(plan, seed)]
+    contract.write_file(new / "plan.csv", "".join(lines))
+    contract.write_run(new, {"plan": plan, "seed": seed})
+    new.rename(run)
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description="Plan a run of an experiment, or find the unfinished one.",
+        epilog="The last line on stdout is the run's folder.")
+    parser.add_argument("experiment", help="a file of experiments/, without .yml")
+    parser.add_argument("--profile", default="quick", help="quick (default) or full")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,...",
+                        help="other levels of a factor, or another value of a key of the "
+                             "profile, than the experiment says; may be repeated")
+    parser.add_argument("--seed", type=int, help="of the shuffle; default: a random one")
+    parser.add_argument("--fresh", action="store_true", help="do not resume an unfinished run")
+    parser.add_argument("--results", type=Path, default=contract.ROOT / "results",
+                        help="folder for the runs (default: results)")
+    parser.add_argument("--check", action="store_true",
+                        help="only check, and print how many cores the server needs")
+    args = parser.parse_args()
+
+    plan = resolve(args.experiment, args.profile, args.set)
+    if args.check:
+        print(plan["server_cores"])
+        return
+    folder = args.results / plan["experiment"]
+    run = None if args.fresh else resumable(folder, plan)
+    if run:
+        print(f"resuming {run.name}: {len(contract.unfinished(run))} of "
+              f"{len(contract.read_plan(run))} repetitions are left")
+    else:
+        seed = args.seed if args.seed is not None else random.randrange(1 << 32)
+        run = create(folder, plan, seed)
+        print(f"planned {run.name}: {len(cells(plan))} cells, "
+              f"{len(contract.read_plan(run))} repetitions")
+    print(run)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (PlanError, OSError) as error:
+        sys.exit(f"plan: {error}")

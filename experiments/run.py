@@ -1,0 +1,254 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs what plan.py planned: one repetition after the other, until none is left.
+
+A finished repetition is a row of samples.csv at once; killed at any moment, the next
+start goes on after it. Stopped by Ctrl-C, it stops the server first (exit status 130).
+
+The hosts are described in JSON:
+  {"inventory": name, "lab": bool, "address": where the server listens,
+   "server": [words that run one shell command, to be appended, on the server],
+   "loadgen": [the same for the load generator]}
+lab true: both share this machine, and its cores, not the server's, tell saturation.
+"""
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import contract
+import measure
+
+HERE = Path(__file__).resolve().parent
+
+
+class RunError(Exception):
+    """Why the run cannot go on, in one sentence."""
+
+
+class Host:
+    """Runs one of our scripts on a host, without installing it there."""
+
+    def __init__(self, name, argv, script):
+        self.name = name
+        self.argv = argv
+        self.script = (HERE / script).read_bytes()
+
+    def run(self, *words, limit=60):
+        command = " ".join(["bash", "-s", "--", *map(str, words)])
+        try:
+            done = subprocess.run([*self.argv, command], input=self.script,
+                                  capture_output=True, timeout=limit, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"{self.name}: {words[0]} did not end within {limit} s") from error
+        except OSError as error:
+            raise RunError(f"{self.name} cannot be reached: {error}") from error
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise RunError(f"{self.name}: {words[0]} failed: "
+                           f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
+        return done.stdout
+
+    def facts(self):
+        lines = self.run("facts").decode().splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+
+def git(*words):
+    return subprocess.run(["git", "-C", HERE, *words], capture_output=True, text=True,
+                          check=False).stdout.strip()
+
+
+def host_ticks():
+    return Path("/proc/stat").read_bytes()
+
+
+def mean_busy(before, after):
+    shares = [share for share in measure.busy_shares(before, after).values()
+              if share is not None]
+    return sum(shares) / len(shares)
+
+
+def now_utc():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+class Sweep:
+    """A run and its two hosts."""
+
+    def __init__(self, run, hosts):
+        self.run = run
+        self.facts = contract.read_run(run)
+        self.plan = self.facts["plan"]
+        self.columns = contract.sample_columns(self.plan["factors"])
+        self.server = Host("the server", hosts["server"], "server.sh")
+        self.loadgen = Host("the load generator", hosts["loadgen"], "load.sh")
+        self.lab = hosts["lab"]
+        self.url = f"http://{hosts['address']}/"
+        self.order = self.open_samples()
+        self.record_hosts(hosts["inventory"])
+
+    def open_samples(self):
+        """Drops a row cut short by a kill, and says how many there are."""
+        path = self.run / "samples.csv"
+        if not path.exists():
+            contract.write_file(path, ",".join(self.columns) + "\n")
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            contract.write_file(path, text[:text.rfind("\n") + 1])
+        return len(contract.read_samples(self.run))
+
+    def record_hosts(self, inventory):
+        server = self.server.facts()
+        if int(server["cores"]) < self.plan["server_cores"]:
+            raise RunError(f"the server has {server['cores']} cores, and the experiment needs "
+                           f"{self.plan['server_cores']}: give another server, or fewer "
+                           "workers and server_cores in the experiment file")
+        if self.lab:
+            lab = contract.ROOT / ".lab"
+            server["accelerator"] = (lab / "accel").read_text().strip()
+        boot = server.pop("boot_id")
+        known = self.facts.setdefault("server", server)
+        if known != server:
+            changed = sorted(name for name in known | server
+                             if known.get(name) != server.get(name))
+            raise RunError(f"the server is not what the run began with ({', '.join(changed)} "
+                           "changed): start a new run (plan.py --fresh, or -e fresh=true)")
+        self.facts.setdefault("loadgen", self.loadgen.facts())
+        self.facts.setdefault("inventory", inventory)
+        self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
+        self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
+        # Repetitions of different boots are never compared: see summarise.py.
+        boots = self.facts.setdefault("boots", [])
+        if not boots or boots[-1]["boot_id"] != boot:
+            boots.append({"boot_id": boot, "first_order": self.order + 1})
+        contract.write_run(self.run, self.facts)
+
+    def append(self, row):
+        with open(self.run / "samples.csv", "a", encoding="utf-8") as file:
+            file.write(contract.csv_line(row, self.columns))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def limit(self, tool):
+        """For how long a load may take, s: a tenth of the slowest rate ever seen here."""
+        return 120 + (self.plan["seconds"] if tool == "wrk" else self.plan["requests"] // 100)
+
+    def measure(self, step):
+        """One repetition: its row, without place and validity of the whole."""
+        setup = self.plan["setups"][step["setup"]]
+        workers, tool = int(step["workers"]), step["tool"]
+        perf = step["repetition"].startswith("p")
+        raw = self.run / "raw" / step["cell"] / step["repetition"]
+        raw.mkdir(parents=True, exist_ok=True)
+
+        def keep(name, content):
+            (raw / name).write_bytes(content)
+            return content
+
+        readback = keep("server-state.txt", self.server.run(
+            "start", setup["mode"], workers, int(setup.get("preload", False)),
+            *(f"{name}={value}" for name, value in setup.get("parameters", {}).items())))
+        state = measure.server_state(readback)
+        settings = self.facts.setdefault("server_settings", state["settings"])
+        mismatch = measure.state_mismatch(state, setup, workers, settings)
+
+        self.loadgen.run("warm-up", self.url, step["concurrency"],
+                         max(self.plan["warmup_requests"], int(step["concurrency"])),
+                         limit=self.limit("ab"))
+        if perf:
+            self.server.run("perf-start", limit=180)
+        before = keep("server-before.txt", self.server.run("counters"))
+        started, ticks = now_utc(), host_ticks()
+        amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
+        load = measure.sections(self.loadgen.run(
+            tool, self.url, step["concurrency"], amount, limit=self.limit(tool)))
+        busy = mean_busy(ticks, host_ticks()) if self.lab else None
+        after = keep("server-after.txt", self.server.run("counters"))
+        report = None
+        if perf:
+            report = keep("perf-report.txt", self.server.run("perf-stop", limit=600))
+            keep("perf.data", self.server.run("perf-data", limit=600))
+        for name, content in load.items():
+            keep({"requests": "requests.tsv.xz", "percentiles": "percentiles.csv"}
+                 .get(name, f"{tool}-{name}.txt"), content)
+
+        metrics, reason = measure.sample(step, self.plan, load, measure.sections(before),
+                                         measure.sections(after), busy, report)
+        reason = mismatch or reason
+        return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
+                "valid": 0 if reason else 1, "invalid_reason": reason or ""}
+
+    def all(self):
+        steps = contract.unfinished(self.run)
+        total = len(contract.read_plan(self.run))
+        spent = []
+        tried = {}
+        for sample in contract.read_samples(self.run):
+            key = sample["cell"], sample["repetition"]
+            tried[key] = tried.get(key, 0) + 1
+        while steps:
+            step = steps[0]
+            key = step["cell"], step["repetition"]
+            began = time.monotonic()
+            row = self.measure(step)
+            self.order += 1
+            tried[key] = tried.get(key, 0) + 1
+            self.append({"experiment": self.plan["experiment"], "run": self.run.name,
+                         "order": self.order, **row})
+            if row["valid"] or tried[key] >= self.plan["attempts"]:
+                steps.pop(0)
+            spent.append(time.monotonic() - began)
+            left = round(sum(spent) / len(spent) * len(steps))
+            print(f"[{total - len(steps)}/{total}] {step['cell']} {step['repetition']}: "
+                  f"{result(row)}, {spent[-1]:.1f} s, {left // 60} min {left % 60} s left",
+                  flush=True)
+
+
+def result(row):
+    if not row["valid"]:
+        return f"INVALID, {row['invalid_reason']}"
+    if "spin_pct" in row:
+        return f"{row['spin_pct']} % spinning"
+    return f"{row['throughput_rps']:.0f} requests/s, p99 {row['latency_p99_ms']:.0f} ms"
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Run what plan.py planned, or the rest of it.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--hosts", type=json.loads, required=True,
+                        help="the hosts, as JSON (see this file's beginning)")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupted)
+    # Also where a shell has started us in the background.
+    signal.signal(signal.SIGINT, interrupted)
+    sweep = None
+    try:
+        sweep = Sweep(args.run.resolve(), args.hosts)
+        sweep.all()
+    except KeyboardInterrupt:
+        left = len(contract.unfinished(args.run))
+        print(f"stopped: {left} repetitions are left; the same command goes on with them",
+              flush=True)
+        sys.exit(130)
+    finally:
+        if sweep:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            sweep.server.run("stop")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (RunError, OSError) as error:
+        sys.exit(f"run: {error}")

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run a command on the controller and show its output line by line.
+
+ansible.builtin.command shows nothing until the command has ended, which a sweep
+does in many minutes.
+
+argv: the command, a list.
+chdir: where to run it.
+"""
+import subprocess
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    """The action; there is no module part."""
+
+    TRANSFERS_FILES = False
+    _VALID_ARGS = frozenset(("argv", "chdir"))
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        args = self._task.args
+        argv = [str(word) for word in args["argv"]]
+        lines = []
+        # Ctrl-C reaches the command as it reaches us; should we die of anything
+        # else, setpriv has the kernel tell it.
+        with subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *argv], cwd=args.get("chdir"),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout:
+                self._display.display(line.rstrip("\n"))
+                lines.append(line.rstrip("\n"))
+        result.update(changed=True, rc=process.returncode, stdout_lines=lines)
+        if process.returncode:
+            result.update(
+                failed=True,
+                msg=lines[-1] if lines else f"{argv[0]} ended with {process.returncode}")
+        return result

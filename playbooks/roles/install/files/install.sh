@@ -1,0 +1,41 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# Builds and installs what was copied to /usr/local/src/fsbench, as root, and
+# loads the module. Says "changed: ..." for each file that is new.
+set -eu
+
+src=/usr/local/src/fsbench
+log=/run/fsbench-build.log
+die() { echo "$(hostname): $*" >&2; exit 1; }
+
+for part in kmod library demo; do
+	make -s -C $src/$part -j"$(nproc)" > $log 2>&1 || {
+		tail -20 $log >&2
+		die "$part does not build; see above"
+	}
+done
+
+new() { # BUILT INSTALLED
+	cmp -s "$1" "$2" && return 1
+	echo "changed: $2"
+}
+if new $src/kmod/fastsocket.ko "/lib/modules/$(uname -r)/updates/fastsocket.ko"; then
+	make -s -C $src/kmod install > $log 2>&1 || die "the module cannot be installed: $(tail -3 $log)"
+	# A running older one would be measured instead.
+	[ ! -e /sys/module/fastsocket ] || rmmod fastsocket ||
+		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"
+fi
+if new $src/library/libfsocket.so /usr/local/lib/libfsocket.so; then
+	make -s -C $src/library install > $log 2>&1 || die "the library cannot be installed: $(tail -3 $log)"
+fi
+if new $src/demo/server /usr/local/bin/fsbench-server; then
+	install -D -m 755 $src/demo/server /usr/local/bin/fsbench-server
+fi
+# A lab is switched off without a shutdown.
+sync -f $src
+
+if ! why=$(modprobe fastsocket 2>&1); then
+	echo "$why" >&2
+	dmesg | grep -iE 'fastsocket|lockdown|signature|vermagic|module' | tail -5 >&2
+	die "the module does not load; the kernel's reason is above (a signature or lockdown: sign the module or disable Secure Boot; a version: rebuild for this kernel)"
+fi

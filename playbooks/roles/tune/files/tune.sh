@@ -1,0 +1,94 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# tune.sh STATE NIC
+#
+# One queue and one interrupt for each core, as the original's nic script did:
+#   queues      as many as cores, or as the NIC has
+#   interrupts  queue i on core i; irqbalance is stopped, as it would undo that
+#   RPS         off where every core has a queue, else all cores share the queues
+#   XPS         queue i sends for core i
+# Says "changed: ..." and "warning: ...". What was before is kept in STATE for
+# restore.sh: "path value" lines in sysfs, the queue count, irqbalance.
+set -eu
+
+state=$1 nic=$2
+cores=$(nproc)
+sys=/sys/class/net/$nic
+die() { echo "$(hostname): $*" >&2; exit 1; }
+
+[ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
+mkdir -p "$state"
+
+put() { # PATH VALUE; kernel files print masks with leading zeros and commas
+	[ -w "$1" ] || return 0
+	old=$(cat "$1" 2> /dev/null) || return 0
+	[ "$(echo "$old" | sed 's/^[0,]*//')" = "$(echo "$2" | sed 's/^[0,]*//')" ] && return 0
+	echo "$2" 2> /dev/null > "$1" || return 0
+	grep -qs "^$1 " "$state/sysfs" || echo "$1 ${old:-0}" >> "$state/sysfs"
+	echo "changed: $1 from $old to $2"
+}
+
+mask() { # CORE: the hexadecimal mask of one core, in groups of 32
+	m=$(printf %x $((1 << ($1 % 32))))
+	i=$(($1 / 32))
+	while [ "$i" -gt 0 ]; do
+		m=$m,00000000
+		i=$((i - 1))
+	done
+	echo "$m"
+}
+
+if systemctl -q is-active irqbalance 2> /dev/null; then
+	systemctl stop irqbalance
+	touch "$state/irqbalance"
+	echo "changed: irqbalance stopped"
+fi
+
+if channels=$(ethtool -l "$nic" 2> /dev/null); then
+	max=$(echo "$channels" | awk '/^Combined/ && $2 + 0 { print $2; exit }')
+	now=$(echo "$channels" | awk '/^Combined/ { n = $2 } END { print n }')
+	want=$((${max:-0} < cores ? ${max:-0} : cores))
+	if [ "$want" -gt 0 ] && [ "$now" != "$want" ]; then
+		ethtool -L "$nic" combined "$want"
+		[ -e "$state/queues" ] || echo "$nic $now" > "$state/queues"
+		echo "changed: $nic queues from $now to $want"
+	fi
+fi
+
+queues=$(find "$sys/queues" -maxdepth 1 -name 'rx-*' | wc -l)
+device=$(basename "$(readlink -f "$sys/device" 2> /dev/null || echo none)")
+i=0
+# A NIC's interrupts carry its own name or that of its device.
+# shellcheck disable=SC2013 # words are what is wanted
+for irq in $(awk -v n="$nic" -v d="$device" '
+		(index($0, n) || index($0, d "-")) && /input|[Rr]x|TxRx/ && !/config/ { sub(":", "", $1); print $1 }' /proc/interrupts); do
+	put "/proc/irq/$irq/smp_affinity" "$(mask $((i % cores)))"
+	i=$((i + 1))
+done
+
+if [ "$queues" -ge "$cores" ]; then
+	rps=0
+else
+	rps=
+	i=0
+	full=$((cores / 32))
+	[ $((cores % 32)) = 0 ] || rps=$(printf %x $(((1 << (cores % 32)) - 1)))
+	while [ "$i" -lt "$full" ]; do
+		rps=${rps:+$rps,}ffffffff
+		i=$((i + 1))
+	done
+	echo "warning: $nic has $queues queues for $cores cores: the others get their packets through RPS"
+fi
+i=0
+while [ "$i" -lt "$queues" ]; do
+	put "$sys/queues/rx-$i/rps_cpus" "$rps"
+	[ "$queues" -lt "$cores" ] || put "$sys/queues/tx-$i/xps_cpus" "$(mask "$i")"
+	i=$((i + 1))
+done
+
+if command -v nft > /dev/null && [ -n "$(nft list ruleset 2> /dev/null)" ]; then
+	echo "warning: firewall rules are loaded, and every packet passes them: see nft list ruleset"
+fi
+if [ -e /proc/sys/net/netfilter/nf_conntrack_count ]; then
+	echo "warning: connection tracking is loaded; its table is shared by all cores"
+fi
