@@ -13,8 +13,7 @@
 set -euo pipefail
 
 facts() {
-	. /etc/os-release
-	echo "os $PRETTY_NAME"
+	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
 	echo "kernel $(uname -r)"
 	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
 	echo "cores $(nproc)"

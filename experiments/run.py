@@ -139,12 +139,15 @@ class Sweep:
         """For how long a load may take, s: a tenth of the slowest rate ever seen here."""
         return 120 + (self.plan["seconds"] if tool == "wrk" else self.plan["requests"] // 100)
 
+    def raw(self, step):
+        return self.run / "raw" / step["cell"] / step["repetition"]
+
     def measure(self, step):
         """One repetition: its row, without place and validity of the whole."""
         setup = self.plan["setups"][step["setup"]]
         workers, tool = int(step["workers"]), step["tool"]
         perf = step["repetition"].startswith("p")
-        raw = self.run / "raw" / step["cell"] / step["repetition"]
+        raw = self.raw(step)
         raw.mkdir(parents=True, exist_ok=True)
 
         def keep(name, content):
@@ -201,6 +204,9 @@ class Sweep:
             tried[key] = tried.get(key, 0) + 1
             self.append({"experiment": self.plan["experiment"], "run": self.run.name,
                          "order": self.order, **row})
+            if not row["valid"]:
+                raw = self.raw(step)
+                raw.rename(raw.with_name(f"{raw.name}-invalid-{self.order}"))
             if row["valid"] or tried[key] >= self.plan["attempts"]:
                 steps.pop(0)
             spent.append(time.monotonic() - began)

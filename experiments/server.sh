@@ -17,8 +17,7 @@ module=/sys/module/fastsocket
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
 facts() {
-	. /etc/os-release
-	echo "os $PRETTY_NAME"
+	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
 	echo "kernel $(uname -r)"
 	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
 	echo "cores $(nproc)"
@@ -36,16 +35,16 @@ stop() {
 
 # The state that a repetition ran in, as the kernel tells it.
 readback() {
-	local main workers
+	local main pids
 	main=$(systemctl show -P MainPID $unit)
-	workers=$(cat "/proc/$main/task/$main/children")
-	# shellcheck disable=SC2086 # a list
-	cd /proc && awk '/^Cpus_allowed_list/ { split(FILENAME, part, "/"); print "worker", part[1], $2 }' \
-		$(printf '%s/status ' $workers)
-	# shellcheck disable=SC2046,SC2086
-	echo "preloaded $(grep -ls libfsocket.so $(printf '%s/maps ' $workers) | wc -l)"
-	for name in $module/parameters/*; do
-		[ ! -e "$name" ] || echo "parameter ${name##*/} $(< "$name")"
+	# No line end there, which read calls a failure.
+	read -ra pids < "/proc/$main/task/$main/children" || true
+	cd /proc
+	awk '/^Cpus_allowed_list/ { split(FILENAME, part, "/"); print "worker", part[1], $2 }' \
+		"${pids[@]/%//status}"
+	echo "preloaded $(grep -ls libfsocket.so "${pids[@]/%//maps}" | wc -l)"
+	[ ! -e $module ] || for name in "$module"/parameters/*; do
+		echo "parameter ${name##*/} $(< "$name")"
 	done
 	echo "sysctl net.core.somaxconn $(< /proc/sys/net/core/somaxconn)"
 	echo "sysctl net.ipv4.tcp_max_syn_backlog $(< /proc/sys/net/ipv4/tcp_max_syn_backlog)"

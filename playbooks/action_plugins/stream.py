@@ -32,9 +32,10 @@ class ActionModule(ActionBase):
             for line in process.stdout:
                 self._display.display(line.rstrip("\n"))
                 lines.append(line.rstrip("\n"))
-        result.update(changed=True, rc=process.returncode, stdout_lines=lines)
         if process.returncode:
             result.update(
                 failed=True,
                 msg=lines[-1] if lines else f"{argv[0]} ended with {process.returncode}")
+        else:
+            result.update(changed=True, stdout_lines=lines)
         return result

@@ -140,7 +140,7 @@ make_image() {
 		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
 	# What the guest builds outlives it: emulated compilers are slow.
 	rm -f "$lab/build"
-	mke2fs -q -t ext4 "$lab/build" 256M
+	mke2fs -q -t ext4 "$lab/build" 256M 2> /dev/null
 	cp -L "$tree"/vmlinuz "$lab/vmlinuz"
 	cp -L "$tree"/initrd.img "$lab/initrd.img"
 	rm -rf "$tree"
@@ -166,7 +166,7 @@ boot() { # ACCEL CPUS LOG, more QEMU options; in the background, pid to .lab/pid
 		-append "root=/dev/vda rw console=ttyS0 quiet panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
-		< /dev/null > "$lab/qemu.log" 2>&1 &
+		< /dev/null > "$lab/qemu.log" 2>&1 9>&- &
 	echo $! > "$lab/pid"
 }
 

@@ -19,10 +19,17 @@ die() { echo "$(hostname): $*" >&2; exit 1; }
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
 mkdir -p "$state"
 
-put() { # PATH VALUE; kernel files print masks with leading zeros and commas
+significant() { # MASK: without the leading zeros and commas that kernel files print
+	digits=$1
+	while [ "$digits" != "${digits#[0,]}" ]; do digits=${digits#?}; done
+}
+
+put() { # PATH VALUE
 	[ -w "$1" ] || return 0
-	old=$(cat "$1" 2> /dev/null) || return 0
-	[ "$(echo "$old" | sed 's/^[0,]*//')" = "$(echo "$2" | sed 's/^[0,]*//')" ] && return 0
+	{ read -r old < "$1"; } 2> /dev/null || return 0
+	significant "$2" && new=$digits
+	significant "$old"
+	[ "$digits" != "$new" ] || return 0
 	echo "$2" 2> /dev/null > "$1" || return 0
 	grep -qs "^$1 " "$state/sysfs" || echo "$1 ${old:-0}" >> "$state/sysfs"
 	echo "changed: $1 from $old to $2"

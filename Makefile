@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# make help lists the targets.
+
+# What `make sweep` runs: a file of experiments/ without .yml; quick (minutes, for the
+# lab) or full (for real hosts); further options of ansible-playbook.
+EXPERIMENT = seed-demo
+PROFILE = quick
+OPTIONS =
+
+LAB = playbooks/roles/lab/files/lab.sh
+# Debian's, which has the modules that the packages below bring.
+PYTHON = /usr/bin/python3
+RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
+
+PACKAGES_SWEEP = ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
+	openssh-client iproute2 apache2-utils wrk xz-utils git \
+	gnuplot-nox python3-matplotlib python3-pandas python3-numpy python3-yaml
+PACKAGES_TEST = gcc make libc6-dev python3-pytest valgrind strace
+PACKAGES_LINT = ansible-lint yamllint shellcheck flake8 sparse \
+	linux-headers-amd64 linux-headers-6.12-amd64 linux-source-6.1 libcmocka-dev
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+sweep: packages-sweep ## the lab from nothing, EXPERIMENT=seed-demo, PROFILE=quick; ends with figures and tables
+	@trap : INT TERM; was=0; $(LAB) status || was=$$?; \
+	cd playbooks; status=0; \
+	ansible-playbook run-sweep.yml -e experiment=$(EXPERIMENT) -e profile=$(PROFILE) $(OPTIONS) || status=$$?; \
+	cd ..; [ $$was = 0 ] || $(LAB) down; exit $$status
+
+test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
+	@$(PYTHON) -m pytest -q tests $(OPTIONS)
+
+lint: packages-lint ## every checker on every file
+	@tests/lint.sh
+
+plots: ## draw the figures of all runs in results/ again
+	@plots/plot.py $(RUNS)
+
+tables: ## make the tables of all runs in results/ again, and print them
+	@experiments/summarise.py $(RUNS)
+
+lab-up: packages-sweep ## boot the lab: CPUS=8
+	@$(LAB) up --cpus $(or $(CPUS),8)
+
+lab-down: ## stop the lab
+	@$(LAB) down
+
+lab-ssh: ## a shell on the lab's server
+	@$(LAB) ssh
+
+clean: ## delete what was built, and the lab with its image; results stay
+	@$(LAB) clean
+	@for part in kmod library demo; do $(MAKE) -s -C $$part clean; done
+	@rm -rf .pytest_cache playbooks/.ansible
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Only what is missing; apt is not asked when nothing is.
+packages-%:
+	@missing=$$(dpkg-query -Wf '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2> /dev/null | \
+		awk -v all="$(PACKAGES)" '$$2 == "installed" { have[$$1] = 1 } \
+		END { n = split(all, p, " "); for (i = 1; i <= n; i++) if (!(p[i] in have)) printf " %s", p[i] }'); \
+	[ -z "$$missing" ] || { \
+		[ "$$(id -u)" = 0 ] || { echo "packages are missing, and installing them needs root: run sudo make $(MAKECMDGOALS), or install:$$missing" >&2; exit 1; }; \
+		echo "installing:$$missing"; \
+		apt-get -qq update || true; \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$missing > /dev/null; }
+
+packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
+packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
+packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
+
+.PHONY: help sweep test lint plots tables lab-up lab-down lab-ssh clean
