@@ -23,7 +23,7 @@ facts() {
 
 counters() {
 	echo "==> $1 <=="
-	cat /proc/net/snmp /proc/net/netstat
+	cat /proc/net/snmp /proc/net/netstat /proc/stat
 }
 
 load() { # COMMAND...
@@ -53,7 +53,8 @@ ab)
 	xz -1 -c "$tmp/requests"
 	;;
 wrk)
-	threads=$(nproc)
+	# The kernel needs CPU time too.
+	threads=$((($(nproc) + 1) / 2))
 	load wrk -t "$((threads < $2 ? threads : $2))" -c "$2" -d "$3s" --latency -H 'Connection: close' "$1"
 	;;
 esac

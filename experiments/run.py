@@ -64,16 +64,6 @@ def git(*words):
                           check=False).stdout.strip()
 
 
-def host_ticks():
-    return Path("/proc/stat").read_bytes()
-
-
-def mean_busy(before, after):
-    shares = [share for share in measure.busy_shares(before, after).values()
-              if share is not None]
-    return sum(shares) / len(shares)
-
-
 def now_utc():
     return datetime.datetime.now(datetime.timezone.utc)
 
@@ -167,11 +157,10 @@ class Sweep:
         if perf:
             self.server.run("perf-start", limit=180)
         before = keep("server-before.txt", self.server.run("counters"))
-        started, ticks = now_utc(), host_ticks()
+        started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
         load = measure.sections(self.loadgen.run(
             tool, self.url, step["concurrency"], amount, limit=self.limit(tool)))
-        busy = mean_busy(ticks, host_ticks()) if self.lab else None
         after = keep("server-after.txt", self.server.run("counters"))
         report = None
         if perf:
@@ -182,7 +171,7 @@ class Sweep:
                  .get(name, f"{tool}-{name}.txt"), content)
 
         metrics, reason = measure.sample(step, self.plan, load, measure.sections(before),
-                                         measure.sections(after), busy, report)
+                                         measure.sections(after), report, self.lab)
         reason = mismatch or reason
         return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
                 "valid": 0 if reason else 1, "invalid_reason": reason or ""}

@@ -45,12 +45,15 @@ def ratios(own, base, metric):
     return pairs[metric] / pairs[f"{metric}_base"]
 
 
-def summarise(run):
-    facts = contract.read_run(run)
-    plan = facts["plan"]
-    factors = list(plan["factors"])
+def read_samples(run):
     samples = pd.read_csv(run / "samples.csv", dtype={"repetition": str})
-    samples["round"] = rounds_within_a_boot(samples, facts["boots"])
+    samples["round"] = rounds_within_a_boot(samples, contract.read_run(run)["boots"])
+    return samples
+
+
+def summarise(run, samples):
+    plan = contract.read_run(run)["plan"]
+    factors = list(plan["factors"])
     valid = samples[samples["valid"] == 1]
     cells = pd.DataFrame(contract.read_plan(run)).drop_duplicates("cell")
     for factor in factors:
@@ -88,16 +91,20 @@ def number(value, digits):
 def interval(row, metric, digits):
     if pd.isna(row[metric]):
         return "–"
-    text = number(row[metric], digits)
-    low, high = row[f"{metric}_lo"], row[f"{metric}_hi"]
-    return text if row["n_valid"] < 2 else f"{text} [{number(low, digits)}–{number(high, digits)}]"
+    return with_interval(row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"], digits)
+
+
+def with_interval(value, low, high, digits):
+    """One repetition has no interval."""
+    text = number(value, digits)
+    return text if low == high else f"{text} [{number(low, digits)}–{number(high, digits)}]"
 
 
 def ratio(row, metric):
     if pd.isna(row[f"{metric}_ratio"]):
         return "–"
-    return (f"{row[f'{metric}_ratio']:.2f} "
-            f"[{row[f'{metric}_ratio_lo']:.2f}–{row[f'{metric}_ratio_hi']:.2f}]")
+    return with_interval(row[f"{metric}_ratio"], row[f"{metric}_ratio_lo"],
+                         row[f"{metric}_ratio_hi"], 2)
 
 
 def markdown(header, rows):
@@ -137,22 +144,31 @@ def with_without(plan, summary):
     return markdown(["", "without Fastsocket", "with Fastsocket", "times as fast"], rows)
 
 
-def alternatives(plan, summary):
-    """Every setup next to the others."""
+def alternatives(plan, summary, samples):
+    """Every setup next to the others, and Fastsocket against each."""
+    valid = samples[samples["valid"] == 1].set_index("cell")
     rows = []
     for _, cells in loads(summary):
+        ours = cells[cells["setup"] == "fastsocket"]["cell"]
         for _, row in cells.iterrows():
             local = row["local_accept_pct"]
+            gains = []
+            if len(ours) and {ours.iloc[0], row["cell"]} <= set(valid.index):
+                gains = ratios(valid.loc[[ours.iloc[0]]], valid.loc[[row["cell"]]],
+                               "throughput_rps")
             rows.append([
                 load_name(row), row["setup"], interval(row, "throughput_rps", 0),
-                ratio(row, "throughput_rps"), interval(row, "latency_p50_ms", 1),
+                ratio(row, "throughput_rps"),
+                with_interval(*bootstrap(gains), 2) if len(gains) else "–",
+                interval(row, "latency_p50_ms", 1),
                 interval(row, "latency_p99_ms", 1),
                 "–" if pd.isna(row["retransmits"]) else number(row["retransmits"], 0),
                 "–" if pd.isna(local) else number(local, 2),
                 str(row["n_valid"]), str(row["n_invalid"])])
     base = ", ".join(plan["baseline"].values())
-    return markdown(["load", "setup", "requests/s", f"ratio to {base}", "p50, ms", "p99, ms",
-                     "retransmissions", "local accepts, %", "valid", "invalid"], rows)
+    return markdown(["load", "setup", "requests/s", f"ratio to {base}",
+                     "Fastsocket's ratio to it", "p50, ms", "p99, ms", "retransmissions",
+                     "local accepts, %", "valid", "invalid"], rows)
 
 
 def spinning(summary):
@@ -172,13 +188,14 @@ def main():
             print(f"{run.name}: no repetition has finished yet: nothing to summarise")
             continue
         plan = contract.read_run(run)["plan"]
-        summary = summarise(run)
+        samples = read_samples(run)
+        summary = summarise(run, samples)
         contract.write_file(run / "summary.csv", summary.to_csv(index=False, float_format="%.6g"))
         (run / "tables").mkdir(exist_ok=True)
         print(f"\n{plan['experiment']}, {plan['profile']} profile, run {run.name}; medians "
               "with 95 % intervals, ratios within rounds")
         for name, table in (("with-without", with_without(plan, summary)),
-                            ("alternatives", alternatives(plan, summary)),
+                            ("alternatives", alternatives(plan, summary, samples)),
                             ("spinning", spinning(summary))):
             if table:
                 contract.write_file(run / "tables" / f"{name}.md", table)
