@@ -29,7 +29,7 @@ sweep: packages-sweep ## the lab from nothing, EXPERIMENT=seed-demo, PROFILE=qui
 	cd ..; [ $$was = 0 ] || $(LAB) down; exit $$status
 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
-	@$(PYTHON) -m pytest -q tests $(OPTIONS)
+	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
 
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh

@@ -9,6 +9,7 @@
  *
  *	listen()		the fd is a listener from now on
  *	epoll_ctl(ADD, fd)	this worker wants its connections: spawn
+ *	epoll_ctl(MOD, fd)	the one or the other, as EPOLLIN is asked for
  *	epoll_ctl(DEL, fd)	it wants no more of them for now: retire
  *	close(fd)		it wants no more of them: retire
  *
@@ -175,8 +176,13 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	errno = saved;
 	ret = real(epfd, op, fd, event);
 	saved = errno;
-	if ((op == EPOLL_CTL_ADD && ret) || (op == EPOLL_CTL_DEL && !ret))
+	if (op == EPOLL_CTL_MOD && !ret && (event->events & EPOLLIN)) {
+		/* Only now is it sure that event may be read. */
+		spawn(fd);
+		ret = real(epfd, op, fd, event);
+	} else if (op == EPOLL_CTL_ADD ? ret && saved != EEXIST : !ret) {
 		call_module(FSOCKET_IOC_RETIRE_LISTEN, fd);
+	}
 	errno = saved;
 	return ret;
 }

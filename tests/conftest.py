@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What all tests share: the lab, and the last line of a test run."""
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
+SOURCES = "/usr/local/src/fsbench"
+
+sys.path.insert(0, str(ROOT / "experiments"))
+
+
+class Lab:
+    """The lab's two hosts, provisioned and with everything installed."""
+
+    address = "10.66.0.1"
+    address6 = "fd66::1"
+    cores = 8
+
+    def __init__(self):
+        namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8]
+        self.server_argv = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), "fsb-server"]
+        self.loadgen_argv = ["ip", "netns", "exec", namespace, "sh", "-c"]
+
+    @staticmethod
+    def _run(argv, command, check, limit, stdin):
+        done = subprocess.run([*argv, command], capture_output=True, text=True,
+                              timeout=limit, check=False, input=stdin)
+        if check:
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def server(self, command, check=True, limit=120, stdin=None):
+        """A shell command on the server."""
+        return self._run(self.server_argv, command, check, limit, stdin)
+
+    def loadgen(self, command, check=True, limit=120):
+        """A shell command on the load generator."""
+        return self._run(self.loadgen_argv, command, check, limit, None)
+
+    def start_load(self, command):
+        """The same, in the background."""
+        return subprocess.Popen([*self.loadgen_argv, command], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def counters(self):
+        """Columns of the server's /proc/net/fastsocket: {column: {cpu: value}}."""
+        header, *rows = self.server("cat /proc/net/fastsocket").stdout.splitlines()
+        names = header.split()
+        table = {name: {} for name in names[1:]}
+        for row in rows:
+            cpu, *values = map(int, row.split())
+            for name, value in zip(names[1:], values):
+                table[name][cpu] = value
+        return table
+
+    def loadgen_counter(self, name):
+        """One of nstat's counters on the load generator."""
+        text = self.loadgen(f"nstat -asz {name}").stdout
+        return int(re.search(rf"^{name} +(\d+)", text, re.M)[1])
+
+    def kernel_warnings(self):
+        text = self.server("dmesg --level=emerg,alert,crit,err,warn").stdout
+        # Once per boot, and of the emulator's making: 8 CPUs share the machine's.
+        return [line for line in text.splitlines() if "hrtimer: interrupt took" not in line]
+
+
+def playbook(name, *options):
+    """Runs a playbook; how many tasks reported a change."""
+    done = subprocess.run(["ansible-playbook", name, *options], cwd=ROOT / "playbooks",
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig):
+    if os.geteuid():
+        pytest.fail("the tests that need the lab need root: sudo make test")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    was_up = subprocess.run([LAB, "status"], check=False).returncode == 0
+    with capture.global_and_fixture_disabled():
+        print("\nstarting the lab (minutes, when its image has to be made)", flush=True)
+        subprocess.run([LAB, "up"], check=True)
+        print("building and installing on the server (2 minutes the first time)", flush=True)
+    hosts = Lab()
+    try:
+        started = time.monotonic()
+        for name in ("provision.yml", "install.yml", "tune.yml"):
+            playbook(name)
+        with capture.global_and_fixture_disabled():
+            print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+        hosts.server(f"mkdir -p {SOURCES}/tests")
+        tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
+                             capture_output=True).stdout
+        subprocess.run([*hosts.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
+                       input=tar, check=True)
+        yield hosts
+    finally:
+        if not was_up:
+            subprocess.run([LAB, "down"], check=True)
+
+
+@pytest.fixture
+def quiet_kernel(lab):
+    """The test may not make the server's kernel log a warning."""
+    before = lab.kernel_warnings()
+    yield
+    assert lab.kernel_warnings() == before
+
+
+counts = {"passed": 0, "failed": 0}
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call" and report.passed:
+        counts["passed"] += 1
+    elif report.failed:
+        counts["failed"] += 1
+
+
+def pytest_collectreport(report):
+    if report.failed:
+        counts["failed"] += 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    print(f"{counts['passed']} passed, {counts['failed']} failed", flush=True)

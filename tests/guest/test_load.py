@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Real servers under real load from the other host, with the module and the library."""
+import re
+import time
+
+import pytest
+
+PRELOAD = "-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1"
+UNIT = "fsbench-test"
+
+pytestmark = pytest.mark.usefixtures("quiet_kernel")
+
+
+class Service:
+    """A server in a transient unit of the server host."""
+
+    def __init__(self, lab, command, preload=True):
+        self.lab = lab
+        lab.server(f"systemctl reset-failed {UNIT} 2> /dev/null; "
+                   f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 "
+                   f"{PRELOAD if preload else ''} {command}")
+        deadline = time.monotonic() + 30
+        while lab.server("ss -Hltn sport = :80", check=False).stdout == "":
+            state = lab.server(f"systemctl status {UNIT}; journalctl -n 20 -u {UNIT}",
+                               check=False)
+            assert time.monotonic() < deadline, state.stdout
+            assert lab.server(f"systemctl -q is-active {UNIT}", check=False).returncode == 0, \
+                state.stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lab.server(f"systemctl stop {UNIT}")
+
+
+def demo(lab, *options, preload=True):
+    return Service(lab, " ".join(["/usr/local/bin/fsbench-server", "-w", str(lab.cores), *options]),
+                   preload)
+
+
+def workers(lab):
+    main = lab.server(f"systemctl show -P MainPID {UNIT}").stdout.strip()
+    return lab.server(f"cat /proc/{main}/task/{main}/children").stdout.split()
+
+
+def ab(requests, concurrency, host="10.66.0.1"):
+    return f"ulimit -n 8192; ab -q -r -n {requests} -c {concurrency} http://{host}/ 2>&1"
+
+
+def figures(output):
+    """Complete and failed requests."""
+    found = re.search(r"^Complete requests: +(\d+)\n(?:Failed requests): +(\d+)", output, re.M)
+    assert found, output
+    assert "Non-2xx" not in output, output
+    return int(found[1]), int(found[2])
+
+
+class Accepts:
+    """How connections were accepted between two moments."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.before = lab.counters()
+
+    def passed(self, column):
+        after = self.lab.counters()
+        return sum(after[column].values()) - sum(self.before[column].values())
+
+
+def check_load(lab, requests=4000, concurrency=100, host="10.66.0.1", local=99):
+    """Applies load; none may fail, none may wait for a second SYN; local accepts in %."""
+    accepts = Accepts(lab)
+    syns = lab.loadgen_counter("TcpExtTCPSynRetrans")
+    assert figures(lab.loadgen(ab(requests, concurrency, host)).stdout) == (requests, 0)
+    assert lab.loadgen_counter("TcpExtTCPSynRetrans") == syns
+    counts = {name: accepts.passed(f"accept_{name}") for name in ("local", "global", "remote")}
+    total = sum(counts.values())
+    assert total >= requests
+    assert 100 * counts["local"] / total >= local, counts
+
+
+def test_provisioning_again_changes_nothing(lab):
+    from conftest import playbook
+    for name in ("provision.yml", "install.yml", "tune.yml"):
+        assert playbook(name) == 0, name
+
+
+@pytest.mark.parametrize("mode", [1, 2])
+def test_accepts_are_local(lab, mode):
+    lab.server(f"echo {mode} > /sys/module/fastsocket/parameters/enable_listen_spawn")
+    try:
+        with demo(lab):
+            check_load(lab)
+    finally:
+        lab.server("echo 2 > /sys/module/fastsocket/parameters/enable_listen_spawn")
+
+
+def test_spawning_disabled(lab):
+    lab.server("echo 0 > /sys/module/fastsocket/parameters/enable_listen_spawn")
+    accepts = Accepts(lab)
+    try:
+        with demo(lab):
+            assert figures(lab.loadgen(ab(2000, 100)).stdout) == (2000, 0)
+        assert accepts.passed("accept_local") == 0 and accepts.passed("spawn") == 0
+    finally:
+        lab.server("echo 2 > /sys/module/fastsocket/parameters/enable_listen_spawn")
+
+
+def test_ipv6(lab):
+    with demo(lab, "-a", f"[{lab.address6}]:80"):
+        check_load(lab, host=f"[{lab.address6}]")
+
+
+def test_many_connections(lab):
+    with demo(lab):
+        check_load(lab, requests=6000, concurrency=2000)
+
+
+def test_port_reuse(lab):
+    """Every SYN soon meets its own 4-tuple in TIME_WAIT."""
+    name = "net.ipv4.ip_local_port_range"
+    before = lab.loadgen(f"sysctl -n {name}").stdout.split()
+    lab.loadgen(f"sysctl -qw {name}='20000 20999'")
+    try:
+        with demo(lab):
+            for _ in range(3):
+                check_load(lab, requests=4000, concurrency=50)
+            waiting = int(lab.server("ss -Htn state time-wait sport = :80 | wc -l").stdout)
+            assert 500 < waiting <= 1000
+    finally:
+        lab.loadgen(f"sysctl -qw {name}='{' '.join(before)}'")
+
+
+def test_worker_killed_under_load(lab):
+    """Only what the worker had accepted may fail; its CPU's connections go to the others."""
+    with demo(lab):
+        victim = workers(lab)[3]
+        load = lab.start_load(ab(12000, 100))
+        time.sleep(1.5)
+        lab.server(f"kill -9 {victim}")
+        output, _ = load.communicate(timeout=120)
+        complete, failed = figures(output)
+        # ab counts a reset once as an error of receiving and once as one of length.
+        assert complete == 12000 and failed <= 2 * 100, output
+        accepts = Accepts(lab)
+        cpu3 = accepts.before["accept_global"]
+        check_load(lab, local=50)
+        # One CPU of eight has no local listener any more.
+        assert accepts.passed("accept_global") + accepts.passed("accept_remote") > 100, cpu3
+        assert len(workers(lab)) == lab.cores - 1
+
+
+def test_unloading(lab):
+    """Refused while a server uses the module, under load too; clean once it has stopped."""
+    with demo(lab):
+        load = lab.start_load(ab(8000, 100))
+        time.sleep(1)
+        for _ in range(5):
+            refused = lab.server("rmmod fastsocket", check=False)
+            assert refused.returncode != 0 and "in use" in refused.stderr, refused.stderr
+        assert figures(load.communicate(timeout=120)[0]) == (8000, 0)
+    try:
+        for _ in range(3):
+            lab.server("modprobe fastsocket")
+            with demo(lab):
+                load = lab.start_load(ab(30000, 100))
+                time.sleep(0.7)
+            # Stopped amid the load: connections are still arriving and ending.
+            lab.server("rmmod fastsocket")
+            load.terminate()
+            load.communicate()
+            assert lab.server("ls /dev/fastsocket", check=False).returncode != 0
+    finally:
+        lab.server("modprobe fastsocket")
+
+
+NGINX = """
+worker_processes 8;
+worker_cpu_affinity auto;
+pid /run/fsbench-nginx.pid;
+error_log stderr warn;
+events { worker_connections 4096; accept_mutex off; }
+http {
+    access_log off;
+    server { listen 80 backlog=65535; return 200 "ok\\n"; }
+}
+"""
+
+
+def test_nginx(lab):
+    lab.server("cat > /run/fsbench-nginx.conf", stdin=NGINX)
+    with Service(lab, "nginx -c /run/fsbench-nginx.conf -g 'daemon off;'"):
+        check_load(lab)
+        # A reload replaces all workers, and may cost no connection.
+        load = lab.start_load(ab(8000, 100))
+        time.sleep(0.5)
+        lab.server("kill -HUP $(cat /run/fsbench-nginx.pid)")
+        assert figures(load.communicate(timeout=120)[0]) == (8000, 0)
+        check_load(lab)
+
+
+HAPROXY = """
+global
+    nbthread 8
+    cpu-map auto:1/1-8 0-7
+    maxconn 8000
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 10s
+    timeout server 10s
+    option http-server-close
+frontend in
+    bind :80
+    default_backend out
+backend out
+    server demo 127.0.0.1:8080
+"""
+
+
+def test_haproxy(lab):
+    lab.server("cat > /run/fsbench-haproxy.cfg", stdin=HAPROXY)
+    lab.server("systemctl stop fsbench-backend 2> /dev/null; "
+               "systemd-run -q --collect --unit=fsbench-backend "
+               "/usr/local/bin/fsbench-server -w 8 -a 127.0.0.1:8080")
+    try:
+        with Service(lab, "haproxy -db -f /run/fsbench-haproxy.cfg"):
+            check_load(lab)
+    finally:
+        lab.server("systemctl stop fsbench-backend")
+
+
+def test_demo_as_proxy(lab):
+    lab.server("systemctl stop fsbench-backend 2> /dev/null; "
+               "systemd-run -q --collect --unit=fsbench-backend "
+               "/usr/local/bin/fsbench-server -w 8 -a 127.0.0.1:8080")
+    try:
+        with demo(lab, "-a", "0.0.0.0:80", "-x", "127.0.0.1:8080"):
+            check_load(lab, requests=3000)
+    finally:
+        lab.server("systemctl stop fsbench-backend")

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The module and the library from inside the server: the C programs of this folder."""
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+FOLDER = "/usr/local/src/fsbench/tests/guest"
+
+
+def names(program):
+    return re.findall(r"\bT\((\w+)\),", (HERE / f"{program}.c").read_text())
+
+
+@pytest.fixture(scope="module")
+def programs(lab):
+    for program in ("test_module", "test_library"):
+        lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
+                   f"[ helpers.h -nt {program} ]; then "
+                   f"gcc -O1 -Wall -Wextra -Werror -pthread -o {program} {program}.c -lcmocka; fi")
+
+
+def run_one(lab, environment, program, name):
+    done = lab.server(f"cd {FOLDER} && {environment} timeout 100 ./{program} {name} 2>&1",
+                      check=False)
+    assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("name", names("test_module"))
+def test_module(lab, programs, quiet_kernel, name):
+    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
+            "test_module", name)
+
+
+@pytest.mark.parametrize("name", names("test_library"))
+def test_library(lab, programs, quiet_kernel, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The library on a host without the module: no harm, and said once."""
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "library/libfsocket.so"
+MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running without Fastsocket "
+           "(load it with: modprobe fastsocket)\n")
+FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
+         "and ends here (load it with: modprobe fastsocket)\n")
+
+LISTEN = """
+import select, socket
+for _ in range(3):
+    s = socket.create_server(("127.0.0.1", 0))
+    e = select.epoll()
+    e.register(s, select.EPOLLIN)
+    c = socket.create_connection(s.getsockname())
+    assert e.poll(5) == [(s.fileno(), select.EPOLLIN)]
+    conn, _ = s.accept()
+    e.modify(s, 0)
+    e.unregister(s)
+    conn.sendall(b"x")
+    assert c.recv(1) == b"x"
+    s.close()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build():
+    assert not os.path.exists("/dev/fastsocket"), "these tests are for a host without the module"
+    subprocess.run(["make", "-s", "-C", ROOT / "library"], check=True)
+
+
+def run(argv, **environment):
+    return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False,
+                          env={**os.environ, "LD_PRELOAD": str(LIBRARY), **environment})
+
+
+def test_a_listening_program_is_told_once_and_runs():
+    done = run([sys.executable, "-c", LISTEN])
+    assert (done.returncode, done.stderr) == (0, MISSING)
+
+
+def test_required():
+    done = run([sys.executable, "-c", LISTEN], FSOCKET_REQUIRED="1")
+    assert (done.returncode, done.stderr) == (1, FATAL)
+
+
+def test_required_0_is_not_required():
+    done = run([sys.executable, "-c", LISTEN], FSOCKET_REQUIRED="0")
+    assert (done.returncode, done.stderr) == (0, MISSING)
+
+
+def test_a_program_that_does_not_listen_sees_nothing():
+    done = run(["sh", "-c", "exec cat < /dev/null"], FSOCKET_REQUIRED="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("program", [
+    "true", f"{sys.executable} -c 'import select; select.epoll()'"])
+def test_no_system_call_is_added_to_programs_that_do_not_listen(tmp_path, program):
+    def calls(preload):
+        trace = tmp_path / f"trace-{preload}"
+        subprocess.run(["strace", "-f", "-o", trace,
+                        "-e", "trace=ioctl,epoll_ctl,close,listen,openat", "sh", "-c", f"{preload} exec {program}"], check=True)
+        return [line.split(" ", 1)[1].split("(")[0] for line in trace.read_text().splitlines()
+                # What the dynamic loader does for the library itself.
+                if "libfsocket" not in line and "exited" not in line]
+
+    ours, without = calls(f"LD_PRELOAD={LIBRARY}"), calls("")
+    # The loader closes the library's file, too.
+    assert len(ours) - len(without) <= 1
+
+
+def test_errors_of_listen_are_the_systems():
+    code = """
+        import socket
+        for bad in socket.socket(type=socket.SOCK_DGRAM), socket.socketpair()[0]:
+            try:
+                bad.listen()
+                raise SystemExit("listened")
+            except OSError as error:
+                print(error.errno)
+    """
+    plain = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], text=True,
+                           capture_output=True, check=True)
+    ours = run([sys.executable, "-c", textwrap.dedent(code)], FSOCKET_REQUIRED="1")
+    assert (ours.returncode, ours.stdout, ours.stderr) == (0, plain.stdout, "")
+
+
+def test_valgrind(tmp_path):
+    source = tmp_path / "listen.c"
+    source.write_text(r"""
+        #include <netinet/in.h>
+        #include <sys/epoll.h>
+        #include <unistd.h>
+        int main(void)
+        {
+            for (int i = 0; i < 3; i++) {
+                int fd = socket(AF_INET, SOCK_STREAM, 0), epoll = epoll_create1(0);
+                struct epoll_event event = { .events = EPOLLIN };
+
+                if (listen(fd, 5) || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) ||
+                    epoll_ctl(epoll, EPOLL_CTL_DEL, fd, 0) || close(fd) || close(epoll))
+                    return 1;
+            }
+            return 0;
+        }
+    """)
+    program = tmp_path / "listen"
+    subprocess.run(["gcc", "-o", program, source], check=True)
+    done = run(["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", program])
+    assert (done.returncode, done.stderr) == (0, MISSING)
+
+
+def test_sanitizers(tmp_path):
+    """The library's own code under ASan and UBSan, linked in instead of preloaded."""
+    main = tmp_path / "main.c"
+    main.write_text(r"""
+        #include <errno.h>
+        #include <limits.h>
+        #include <sys/epoll.h>
+        #include <sys/socket.h>
+        #include <unistd.h>
+        int main(void)
+        {
+            struct epoll_event event = { .events = EPOLLIN };
+            int fd = socket(AF_INET, SOCK_STREAM, 0), epoll = epoll_create1(0);
+
+            for (int bad = -2; bad < 0; bad++)
+                if (!listen(bad, 1) || !close(bad) || !epoll_ctl(epoll, EPOLL_CTL_ADD, bad, &event))
+                    return 1;
+            if (!close(INT_MAX) || !close(INT_MIN) || errno != EBADF)
+                return 2;
+            return listen(fd, 1) || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) || close(fd);
+        }
+    """)
+    program = tmp_path / "main"
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-fsanitize=address,undefined",
+                    "-fno-sanitize-recover=all", "-o", program, main,
+                    ROOT / "library/libfsocket.c"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, MISSING)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A tiny sweep on the lab: killed, stopped, resumed, summarised and drawn."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import contract
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
+        "--set", "rounds=2", "--set", "requests=1500", "--set", "warmup_requests=100",
+        "--set", "perf_repetitions=1"]
+
+
+def hosts(lab, **changes):
+    return json.dumps({"inventory": "lab.yml", "lab": True, "address": lab.address,
+                       "server": lab.server_argv, "loadgen": lab.loadgen_argv, **changes})
+
+
+def start(lab, run, **changes):
+    return subprocess.Popen([sys.executable, ROOT / "experiments/run.py", run,
+                             "--hosts", hosts(lab, **changes)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def plan(results, *args):
+    return Path(subprocess.run(
+        [sys.executable, ROOT / "experiments/plan.py", "seed-demo", "--results", results,
+         *TINY, *args], check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def wait_for_samples(run, number):
+    deadline = time.monotonic() + 100
+    while len(contract.read_samples(run)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def server_runs(lab):
+    return lab.server("systemctl -q is-active fsbench-demo", check=False).returncode == 0
+
+
+def test_killed_stopped_and_resumed(lab, tmp_path):
+    run = plan(tmp_path)
+    killed = start(lab, run)
+    wait_for_samples(run, 1)
+    time.sleep(1)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    killed.stdout.close()
+    # As if the kill had come amid writing a row.
+    finished = (run / "samples.csv").read_text()
+    (run / "samples.csv").write_text(finished + "seed-demo,")
+
+    assert plan(tmp_path) == run
+    stopped = start(lab, run)
+    wait_for_samples(run, finished.count("\n"))
+    stopped.send_signal(signal.SIGINT)
+    output, _ = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130, output
+    assert "repetitions are left; the same command goes on with them" in output
+    assert "Traceback" not in output
+    assert not server_runs(lab)
+
+    assert plan(tmp_path) == run
+    resumed = start(lab, run)
+    output, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, output
+    assert "left" in output.splitlines()[-1]
+    assert not server_runs(lab)
+
+    assert (run / "samples.csv").read_text().startswith(finished)
+    samples = contract.read_samples(run)
+    assert [int(row["order"]) for row in samples] == list(range(1, len(samples) + 1))
+    assert not contract.unfinished(run)
+    good = [(row["cell"], row["repetition"]) for row in samples if row["valid"] == "1"]
+    assert len(set(good)) == len(good)
+    wanted = {(step["cell"], step["repetition"]) for step in contract.read_plan(run)}
+    assert {(row["cell"], row["repetition"]) for row in samples} == wanted
+
+    for row in samples:
+        if row["valid"] != "1":
+            continue
+        assert row["failed"] == "0" and row["syn_retransmits"] == "0"
+        if row["repetition"] == "p1":
+            assert float(row["spin_pct"]) >= 0 and row["throughput_rps"] == ""
+        else:
+            assert float(row["throughput_rps"]) > 0 and row["spin_pct"] == ""
+        if row["setup"] == "fastsocket":
+            assert float(row["local_accept_pct"]) >= 99
+        else:
+            assert row["local_accept_pct"] == ""
+        raw = run / "raw" / row["cell"] / row["repetition"]
+        names = {path.name for path in raw.iterdir()}
+        assert {"server-state.txt", "server-before.txt", "server-after.txt", "ab-tool.txt",
+                "requests.tsv.xz", "percentiles.csv"} <= names
+        assert ("perf.data" in names) == (row["repetition"] == "p1")
+
+    facts = contract.read_run(run)
+    assert facts["server"]["cores"] == "8" and facts["server"]["accelerator"] in ("tcg", "kvm")
+    assert facts["server"]["module_srcversion"] and facts["git_commit"]
+    assert len(facts["boots"]) == 1
+
+    for program in ("experiments/summarise.py", "plots/plot.py"):
+        subprocess.run([sys.executable, ROOT / program, run], check=True)
+    assert {"with-without.md", "alternatives.md", "spinning.md"} == {
+        path.name for path in (run / "tables").iterdir()}
+    assert (run / "figures/throughput.png").stat().st_size > 5000
+
+
+def test_port_in_use(lab, tmp_path):
+    run = plan(tmp_path)
+    lab.server("systemd-run -q --collect --unit=fsbench-other /usr/local/bin/fsbench-server -w 1")
+    try:
+        time.sleep(2)
+        sweep = start(lab, run)
+        output, _ = sweep.communicate(timeout=60)
+        assert sweep.returncode == 1
+        assert "the port is in use" in output and "Traceback" not in output
+        assert contract.read_samples(run) == []
+    finally:
+        lab.server("systemctl stop fsbench-other")
+
+
+def test_too_few_cores(lab, tmp_path):
+    run = plan(tmp_path)
+    facts = contract.read_run(run)
+    facts["plan"]["server_cores"] = 99
+    contract.write_run(run, facts)
+    sweep = start(lab, run)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 1
+    assert output.startswith("run: the server has 8 cores, and the experiment needs 99")
+
+
+@pytest.mark.parametrize("full", ["samples", "raw"])
+def test_disk_full(lab, tmp_path, full):
+    """The sentence names the trouble; what was finished is still there afterwards."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], check=True)
+    try:
+        run = plan(small)
+        filler = small / "filler"
+        sweep = start(lab, run)
+        if full == "samples":
+            wait_for_samples(run, 1)
+        subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1k"], check=False,
+                       capture_output=True)
+        output, _ = sweep.communicate(timeout=100)
+        assert sweep.returncode == 1
+        assert "No space left on device" in output and "Traceback" not in output
+        assert not server_runs(lab)
+        filler.unlink()
+        assert len(contract.read_samples(run)) == (1 if full == "samples" else 0)
+        assert contract.unfinished(run)
+    finally:
+        subprocess.run(["umount", small], check=True)
