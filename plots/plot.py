@@ -45,28 +45,29 @@ def load_label(load):
     return f"{tool} -c {concurrency}\n{workers} workers"
 
 
-def bars(axes, summary, metric, loads, setups):
-    """Groups of bars: one group for each load, one bar for each setup."""
+def bars(axes, groups, setups, labels):
+    """Groups of bars, one bar for each setup; groups: {setup: (median, low, high)}."""
     width = 0.8 / len(setups)
-    cells = summary.set_index(["tool", "concurrency", "workers", "setup"])
     for i, setup in enumerate(setups):
         colour, hatch, label = STYLE[setup]
-        places, rows = [], []
-        for j, load in enumerate(loads):
-            if (*load, setup) in cells.index:
-                row = cells.loc[(*load, setup)]
-                if not pd.isna(row[metric]):
-                    places.append(j + (i - (len(setups) - 1) / 2) * width)
-                    rows.append(row)
-        values = [row[metric] for row in rows]
-        error = [[row[metric] - row[f"{metric}_lo"] for row in rows],
-                 [row[f"{metric}_hi"] - row[metric] for row in rows]]
-        axes.bar(places, values, width, yerr=error, capsize=3, color=colour, hatch=hatch,
+        bar = [(place, group[setup]) for place, group in enumerate(groups) if setup in group]
+        places = [place + (i - (len(setups) - 1) / 2) * width for place, _ in bar]
+        medians = [median for _, (median, _, _) in bar]
+        error = [[median - low for _, (median, low, _) in bar],
+                 [high - median for _, (median, _, high) in bar]]
+        axes.bar(places, medians, width, yerr=error, capsize=3, color=colour, hatch=hatch,
                  edgecolor="black", linewidth=0.6, label=label, error_kw={"linewidth": 1})
-    axes.set_xticks(range(len(loads)), [load_label(load) for load in loads])
+    axes.set_xticks(range(len(groups)), labels)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd")
     axes.set_axisbelow(True)
+
+
+def values(summary, load, metric):
+    """Of one load: {setup: (median, low, high)}, as far as it was measured."""
+    cells = summary.set_index(["tool", "concurrency", "workers"]).sort_index().loc[[load]]
+    return {row["setup"]: (row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"])
+            for _, row in cells.iterrows() if not pd.isna(row[metric])}
 
 
 def heading(plan):
@@ -75,22 +76,26 @@ def heading(plan):
 
 def throughput(run, plan, summary, loads, setups):
     figure, axes = plt.subplots(figsize=(2.2 + 2.6 * len(loads), 4.5))
-    bars(axes, summary, "throughput_rps", loads, setups)
+    bars(axes, [values(summary, load, "throughput_rps") for load in loads], setups,
+         [load_label(load) for load in loads])
     axes.set_ylabel("throughput (requests/s)")
-    axes.set_title(f"{heading(plan)}: throughput, median and 95 % interval")
+    axes.set_title(f"{heading(plan)}: throughput, median and 95 % interval", wrap=True)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     save(figure, run, "throughput")
 
 
 def latency(run, plan, summary, loads, setups):
-    metrics = {"latency_p50_ms": "p50", "latency_p90_ms": "p90", "latency_p99_ms": "p99"}
-    figure, row = plt.subplots(1, 3, figsize=(4 + 3.4 * len(loads), 4.5))
-    for axes, (metric, name) in zip(row, metrics.items()):
-        bars(axes, summary, metric, loads, setups)
-        axes.set_title(name)
-        axes.set_ylabel(f"latency {name} (ms)")
-    figure.suptitle(f"{heading(plan)}: latency, median of repetitions and 95 % interval")
-    row[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    """A panel for each load, with a scale of its own."""
+    percentiles = [50, 90, 99]
+    figure, panels = plt.subplots(1, len(loads), figsize=(2 + 4 * len(loads), 4.5), squeeze=False)
+    for axes, load in zip(panels[0], loads):
+        bars(axes, [values(summary, load, f"latency_p{percent}_ms") for percent in percentiles],
+             setups, [f"p{percent}" for percent in percentiles])
+        axes.set_title(load_label(load).replace("\n", ", "))
+        axes.set_ylabel("latency (ms)")
+    figure.suptitle(f"{heading(plan)}: latency, median of repetitions and 95 % interval",
+                    wrap=True)
+    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.tight_layout()
     save(figure, run, "latency")
 

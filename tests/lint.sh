@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Every checker on every file; ends with status 1 if any of them complains.
+# shellcheck disable=SC2317 # functions are called through check
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+status=0
+check() { # NAME COMMAND...
+	local name=$1 output
+	shift
+	if output=$("$@" 2>&1); then
+		echo "ok      $name"
+	else
+		echo "FAILED  $name"
+		echo "$output"
+		status=1
+	fi
+}
+
+mapfile -t shell < <(git ls-files '*.sh')
+mapfile -t python < <(git ls-files '*.py')
+mapfile -t kernel < <(git ls-files 'kmod/*.[ch]')
+mapfile -t user < <(git ls-files '*.[ch]' ':!kmod')
+
+licensed() {
+	local missing
+	missing=$(git ls-files '*.[ch]' '*.py' '*.sh' '*.yml' '*.gp' '*Makefile' kmod/Kbuild \
+		kmod/dkms.conf ':!results' | xargs grep -L 'SPDX-License-Identifier: GPL-2.0-only')
+	[ -z "$missing" ] || { echo "no licence identifier in: $missing"; return 1; }
+}
+
+# Outside the tree, so that the module's own build is left alone. Warnings of the
+# kernel's headers are the kernel's.
+build_module() { # KERNEL-RELEASE
+	local tmp log
+	tmp=$(mktemp -d)
+	cp kmod/*.[ch] kmod/Kbuild kmod/Makefile "$tmp"
+	log=$(make -s -C "$tmp" KVER="$1" W=1 C=2 2>&1) || { echo "$log"; rm -rf "$tmp"; return 1; }
+	rm -rf "$tmp"
+	log=$(grep -E "^$tmp.*(warning|error):" <<< "$log")
+	[ -z "$log" ] || { echo "$log"; return 1; }
+}
+
+checkpatch() {
+	local archive
+	archive=$(find /usr/src -name 'linux-source-6.1.tar.xz')
+	if ! [ -x .lab/lint/scripts/checkpatch.pl ]; then
+		mkdir -p .lab/lint
+		tar -C .lab/lint --strip-components=1 -xf "$archive" --wildcards \
+			'*/scripts/checkpatch.pl' '*/scripts/spelling.txt' '*/scripts/const_structs.checkpatch'
+	fi
+	# Not asked: who maintains a file outside the kernel's tree; and versions are
+	# what compat.h is about.
+	.lab/lint/scripts/checkpatch.pl --no-tree --strict --terse --quiet --file \
+		--ignore FILE_PATH_CHANGES,LINUX_VERSION_CODE --max-line-length=100 "$@"
+}
+
+user_space() {
+	local file
+	for file in "${user[@]}"; do
+		[ "${file##*.}" = h ] || gcc -D_GNU_SOURCE -std=gnu11 -O2 -Wall -Wextra -Werror \
+			-fsyntax-only "$file" || return 1
+	done
+}
+
+check "licence identifiers" licensed
+check "shellcheck" shellcheck "${shell[@]}"
+check "flake8" flake8 "${python[@]}"
+check "yamllint" yamllint -s .
+check "ansible-lint" env -C playbooks ansible-lint --offline -q
+check "user-space C" user_space
+check "checkpatch" checkpatch "${kernel[@]}"
+for headers in /lib/modules/*/build; do
+	release=${headers#/lib/modules/}
+	check "module for ${release%/build}, W=1 and sparse" build_module "${release%/build}"
+done
+exit $status
