@@ -71,8 +71,8 @@ def test_no_system_call_is_added_to_programs_that_do_not_listen(tmp_path, progra
         subprocess.run(["strace", "-f", "-o", trace,
                         "-e", "trace=ioctl,epoll_ctl,listen,open,openat", *environment, *program],
                        check=True)
-        # But for loading the library itself.
-        return [line.split(" ", 1)[1] for line in trace.read_text().splitlines()
+        # But for loading the library itself; arguments hold addresses, which vary.
+        return [line.split(" ", 1)[1].split("(")[0] for line in trace.read_text().splitlines()
                 if "libfsocket" not in line and "exited" not in line]
 
     assert calls("-E", f"LD_PRELOAD={LIBRARY}") == calls()
