@@ -28,7 +28,9 @@ import itertools
 import json
 import random
 import re
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -156,17 +158,31 @@ def resumable(folder, plan):
     return None
 
 
+def new_run(folder):
+    """A folder that no other run has; they are named by the second."""
+    while True:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        run = folder / now.strftime("%Y%m%dT%H%M%SZ")
+        if not run.exists():
+            return run
+        time.sleep(0.1)
+
+
 def create(folder, plan, seed):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    run = folder / now.strftime("%Y%m%dT%H%M%SZ")
+    run = new_run(folder)
+    # Hidden until it is complete: a run is never half planned.
     new = folder / f".{run.name}.new"
     new.mkdir(parents=True)
     columns = ["cell", "repetition", *plan["factors"]]
     lines = [",".join(columns) + "\n"]
     lines += [contract.csv_line(step, columns) for step in steps(plan, seed)]
-    contract.write_file(new / "plan.csv", "".join(lines))
-    contract.write_run(new, {"plan": plan, "seed": seed})
-    new.rename(run)
+    try:
+        contract.write_file(new / "plan.csv", "".join(lines))
+        contract.write_run(new, {"plan": plan, "seed": seed})
+        new.rename(run)
+    except OSError:
+        shutil.rmtree(new)
+        raise
     return run
 
 

@@ -49,8 +49,9 @@
  * EINVAL      fd does not listen; no such CPU; it is offline or not among the
  *             CPUs allowed to the thread
  * EOPNOTSUPP  fd is no TCP socket, or has an option that local listeners
- *             cannot carry (the kernel log names it): SO_REUSEPORT, a socket
- *             filter, TCP_MD5SIG, TCP_FASTOPEN, an ULP, IP options, timestamps
+ *             cannot carry (the kernel log names it): a socket filter, a
+ *             program that selects SO_REUSEPORT sockets, TCP_MD5SIG,
+ *             TCP_FASTOPEN, an ULP, IP options, timestamps
  * ENOMEM
  */
 #define FSOCKET_IOC_SPAWN_LISTEN _IO(0xf5, 0x06)

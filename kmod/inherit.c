@@ -9,10 +9,24 @@
 #include <linux/tcp.h>
 #include <net/ipv6.h>
 #include <net/request_sock.h>
+#include <net/sock_reuseport.h>
 #include <net/tcp.h>
 
 #include "compat.h"
 #include "inherit.h"
+
+/* A program selects among the sockets of the SO_REUSEPORT group, by their index. */
+static bool fsocket_has_reuseport_prog(const struct sock *sk)
+{
+	struct sock_reuseport *group;
+	bool has;
+
+	rcu_read_lock();
+	group = rcu_dereference(sk->sk_reuseport_cb);
+	has = group && rcu_access_pointer(group->prog);
+	rcu_read_unlock();
+	return has;
+}
 
 const char *fsocket_inherit_obstacle(const struct sock *sk)
 {
@@ -20,6 +34,8 @@ const char *fsocket_inherit_obstacle(const struct sock *sk)
 
 	if (rcu_access_pointer(sk->sk_filter))
 		return "a socket filter";
+	if (fsocket_has_reuseport_prog(sk))
+		return "a BPF program that selects SO_REUSEPORT sockets";
 	if (sk->sk_flags & SK_FLAGS_TIMESTAMP)
 		return "time stamps";
 	if (rcu_access_pointer(inet_sk(sk)->inet_opt))

@@ -10,14 +10,20 @@
  * listener of the CPU that handles it (net/core/sock_reuseport.c). Everything
  * else about a packet, TIME_WAIT, SYN cookies, BPF sk_lookup, namespaces, is
  * left to the stock lookup, and accepted connections are plain TCP sockets.
+ * A listener that the program put into a group itself (nginx's "reuseport",
+ * HAProxy) brings its local listeners into that one, unless a BPF program
+ * already selects there.
  *
  * A worker sees one listening fd: accept() takes from the shared queue first
  * (or connections could starve there), then from the worker's local listener,
- * and poll() waits for both.
+ * and poll() waits for both. Threads that are not workers of the listener, but
+ * may wait at the epoll instance of one, take from any local listener.
  *
  * A local listener lives until the shared one is closed. While no worker claims
  * it, it is parked: out of the group, and whatever still arrives in its accept
- * queue (the handshake may have begun before) moves to the shared one.
+ * queue (the handshake may have begun before) moves to the shared one. So does,
+ * after a while, what arrives when nobody waits for it: the worker's epoll
+ * instance may have been closed, or its thread have ended.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -43,6 +49,9 @@
 #include "params.h"
 #include "stats.h"
 
+/* How long a connection waits where nobody waits for it, in jiffies. */
+#define FSOCKET_UNWATCHED	(HZ / 2)
+
 struct fsocket_local {
 	struct fsocket_listener *listener;
 	struct socket *sock;
@@ -51,8 +60,8 @@ struct fsocket_local {
 	 * listener stay registered with it for as long as that is open.
 	 */
 	struct socket_wq wq;
-	/* On @wq while parked: sees connections arrive. */
-	wait_queue_entry_t parked_entry;
+	/* On @wq: sees connections arrive. */
+	wait_queue_entry_t arrival;
 	/* The latest to have claimed it; compared, never dereferenced. */
 	const struct task_struct *worker;
 	unsigned int claims;
@@ -68,9 +77,11 @@ struct fsocket_listener {
 	struct fsocket_stats __percpu *stats;
 	struct list_head in_all;
 	struct list_head claims;
-	struct work_struct unpark_work;
+	struct delayed_work move_work;
 	/* Has been shut down, or got an option that cannot be inherited. */
 	bool dead;
+	/* The program itself asked for SO_REUSEPORT. */
+	bool reuseport;
 	struct rcu_head rcu;
 	/* By CPU. Set once, under fsocket_mutex; read without lock. */
 	struct fsocket_local *locals[];
@@ -139,11 +150,32 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 	return here && current->nr_cpus_allowed == 1 ? here : NULL;
 }
 
+/*
+ * The local listener from which current can take a connection at once; @mine is
+ * its own, if it has one.
+ */
+static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
+					    struct fsocket_local *mine)
+{
+	struct fsocket_local *local;
+	int cpu;
+
+	if (mine)
+		return fsocket_queue_empty(mine->sock) ? NULL : mine;
+	for_each_possible_cpu(cpu) {
+		local = READ_ONCE(l->locals[cpu]);
+		if (local && !fsocket_queue_empty(local->sock))
+			return local;
+	}
+	return NULL;
+}
+
 /* Takes one connection if there is one; -EAGAIN if not. */
 static int fsocket_accept_one(struct fsocket_listener *l,
-			      struct fsocket_local *local,
+			      struct fsocket_local *mine,
 			      struct socket *newsock, int flags, bool kern)
 {
+	struct fsocket_local *local;
 	int ret = -EAGAIN;
 
 	flags |= O_NONBLOCK;
@@ -152,25 +184,23 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 		if (!ret)
 			this_cpu_inc(l->stats->accept_global);
 	}
-	if (ret == -EAGAIN && local && !fsocket_queue_empty(local->sock)) {
+	if (ret == -EAGAIN && (local = fsocket_queued(l, mine)) != NULL) {
 		ret = fsocket_inet_accept(local->sock, newsock, flags, kern);
-		if (ret)
-			return ret;
-		/* The group is the module's affair: the program asked for none. */
-		newsock->sk->sk_reuseport = 0;
-		if (local->cpu == raw_smp_processor_id())
+		if (!ret && local->cpu == raw_smp_processor_id())
 			this_cpu_inc(l->stats->accept_local);
-		else
+		else if (!ret)
 			this_cpu_inc(l->stats->accept_remote);
 	}
+	/* A group of the module's making is no affair of the program. */
+	if (!ret)
+		newsock->sk->sk_reuseport = l->reuseport;
 	return ret;
 }
 
 static bool fsocket_accept_idle(struct fsocket_listener *l,
 				struct fsocket_local *local)
 {
-	return fsocket_queue_empty(l->sock) &&
-	       !(local && !fsocket_queue_empty(local->sock)) &&
+	return fsocket_queue_empty(l->sock) && !fsocket_queued(l, local) &&
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
@@ -248,15 +278,14 @@ static __poll_t fsocket_poll(struct file *file, struct socket *sock,
 	else
 		mask = tcp_poll(file, sock, wait);
 
-	if (local) {
-		if (!poll_does_not_wait(wait)) {
-			poll_wait(file, &local->wq.wait, wait);
-			/* As sock_poll_wait(): registered before we look. */
-			smp_mb();
-		}
-		if (inet_sk_state_load(sock->sk) == TCP_LISTEN)
-			mask |= inet_csk_listen_poll(local->sock->sk);
+	if (local && !poll_does_not_wait(wait)) {
+		poll_wait(file, &local->wq.wait, wait);
+		/* As sock_poll_wait(): registered before we look. */
+		smp_mb();
 	}
+	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&
+	    fsocket_queued(l, local))
+		mask |= EPOLLIN | EPOLLRDNORM;
 	return mask;
 }
 
@@ -294,28 +323,40 @@ static void fsocket_local_move(struct fsocket_local *local)
 		READ_ONCE(to->sk_data_ready)(to);
 }
 
-static void fsocket_unpark_work(struct work_struct *work)
+static bool fsocket_local_watched(struct fsocket_local *local)
+{
+	/* By more than local->arrival. */
+	return !list_is_singular(&local->wq.wait.head);
+}
+
+static void fsocket_move_work(struct work_struct *work)
 {
 	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, unpark_work);
+		container_of(work, struct fsocket_listener, move_work.work);
+	struct fsocket_local *local;
 	int cpu;
 
 	mutex_lock(&fsocket_mutex);
 	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu] && !l->locals[cpu]->attached)
-			fsocket_local_move(l->locals[cpu]);
+		local = l->locals[cpu];
+		if (local && !(local->attached && fsocket_local_watched(local)))
+			fsocket_local_move(local);
 	}
 	mutex_unlock(&fsocket_mutex);
 }
 
-/* A connection has arrived at a parked listener; in softirq. */
-static int fsocket_parked_wake(wait_queue_entry_t *entry, unsigned int mode,
-			       int sync, void *key)
+/* A connection has arrived at a local listener; in softirq. */
+static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
+			   int sync, void *key)
 {
 	struct fsocket_local *local =
-		container_of(entry, struct fsocket_local, parked_entry);
+		container_of(entry, struct fsocket_local, arrival);
+	struct fsocket_listener *l = local->listener;
 
-	schedule_work(&local->listener->unpark_work);
+	if (!READ_ONCE(local->attached))
+		mod_delayed_work(system_wq, &l->move_work, 0);
+	else if (!fsocket_local_watched(local))
+		schedule_delayed_work(&l->move_work, FSOCKET_UNWATCHED);
 	return 0;
 }
 
@@ -340,8 +381,7 @@ static int fsocket_local_attach(struct fsocket_local *local)
 				 fsocket_bound_to_any(shared));
 	if (ret)
 		return ret;
-	remove_wait_queue(&local->wq.wait, &local->parked_entry);
-	local->attached = true;
+	WRITE_ONCE(local->attached, true);
 	per_cpu_ptr(local->listener->stats, local->cpu)->spawn++;
 	return 0;
 }
@@ -351,8 +391,7 @@ static void fsocket_local_park(struct fsocket_local *local)
 	if (!local->attached)
 		return;
 	reuseport_detach_sock(local->sock->sk);
-	local->attached = false;
-	add_wait_queue(&local->wq.wait, &local->parked_entry);
+	WRITE_ONCE(local->attached, false);
 	per_cpu_ptr(local->listener->stats, local->cpu)->retire++;
 	/* Pairs with the barrier in skwq_has_sleeper(). */
 	smp_mb();
@@ -407,8 +446,8 @@ static struct fsocket_local *fsocket_local_create(struct fsocket_listener *l,
 	local->listener = l;
 	local->cpu = cpu;
 	init_waitqueue_head(&local->wq.wait);
-	init_waitqueue_func_entry(&local->parked_entry, fsocket_parked_wake);
-	add_wait_queue(&local->wq.wait, &local->parked_entry);
+	init_waitqueue_func_entry(&local->arrival, fsocket_arrived);
+	add_wait_queue(&local->wq.wait, &local->arrival);
 
 	/* Not a kernel socket: its children have to hold their namespace. */
 	ret = __sock_create(sock_net(shared), shared->sk_family, SOCK_STREAM,
@@ -421,11 +460,13 @@ static struct fsocket_local *fsocket_local_create(struct fsocket_listener *l,
 		goto err_release;
 	security_sk_clone(shared, sk);
 	/*
-	 * In the group, without opening the port to other SO_REUSEPORT sockets:
-	 * those must be of the same user (inet_csk_bind_conflict()).
+	 * In the group, without opening the port to SO_REUSEPORT sockets that
+	 * could not join before: those must be of the same user
+	 * (inet_csk_bind_conflict()).
 	 */
 	sk->sk_reuseport = 1;
-	SOCK_INODE(local->sock)->i_uid = INVALID_UID;
+	SOCK_INODE(local->sock)->i_uid =
+		l->reuseport ? sock_i_uid(shared) : INVALID_UID;
 	sk->sk_incoming_cpu = cpu;
 	sock_set_flag(sk, SOCK_RCU_FREE);
 	rcu_assign_pointer(sk->sk_wq, &local->wq);
@@ -491,15 +532,17 @@ static int fsocket_release(struct socket *sock)
 	list_del(&l->in_all);
 	fsocket_listener_reset(l);
 	mutex_unlock(&fsocket_mutex);
+	/* The work looks at all local listeners: it ends before the first of them. */
 	for_each_possible_cpu(cpu) {
-		struct fsocket_local *local = l->locals[cpu];
-
-		if (!local)
-			continue;
-		remove_wait_queue(&local->wq.wait, &local->parked_entry);
-		sock_release(local->sock);
+		if (l->locals[cpu])
+			remove_wait_queue(&l->locals[cpu]->wq.wait,
+					  &l->locals[cpu]->arrival);
 	}
-	cancel_work_sync(&l->unpark_work);
+	cancel_delayed_work_sync(&l->move_work);
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu])
+			sock_release(l->locals[cpu]->sock);
+	}
 
 	ret = orig->release(sock);
 	module_put(orig->owner);
@@ -527,7 +570,7 @@ static void fsocket_listener_kill(struct fsocket_listener *l)
 	l->dead = true;
 	fsocket_listener_reset(l);
 	lock_sock(shared);
-	shared->sk_reuseport = 0;
+	shared->sk_reuseport = l->reuseport;
 	release_sock(shared);
 	for_each_possible_cpu(cpu) {
 		if (l->locals[cpu])
@@ -623,7 +666,7 @@ static struct fsocket_listener *fsocket_adopt(struct socket *sock)
 		fsocket_log(FSOCKET_ERR, "the socket does not listen\n");
 		return ERR_PTR(-EINVAL);
 	}
-	obstacle = sk->sk_reuseport ? "SO_REUSEPORT" : fsocket_inherit_obstacle(sk);
+	obstacle = fsocket_inherit_obstacle(sk);
 	if (obstacle) {
 		fsocket_log(FSOCKET_WARNING,
 			    "port %d stays with its shared accept queue: local listeners cannot carry %s\n",
@@ -635,9 +678,10 @@ static struct fsocket_listener *fsocket_adopt(struct socket *sock)
 	if (!l)
 		return ERR_PTR(-ENOMEM);
 	l->sock = sock;
+	l->reuseport = sk->sk_reuseport;
 	l->stats = fsocket_stats_of(sock_net(sk));
 	INIT_LIST_HEAD(&l->claims);
-	INIT_WORK(&l->unpark_work, fsocket_unpark_work);
+	INIT_DELAYED_WORK(&l->move_work, fsocket_move_work);
 	l->orig = sock->ops;
 	l->ops = *l->orig;
 	l->ops.owner = THIS_MODULE;

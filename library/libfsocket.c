@@ -5,13 +5,18 @@
  *
  *	LD_PRELOAD=libfsocket.so nginx
  *
- * It follows four calls, and does for every one just what the program asked:
+ * It follows these calls, and does for every one just what the program asked:
  *
  *	listen()		the fd is a listener from now on
  *	epoll_ctl(ADD, fd)	this worker wants its connections: spawn
+ *	epoll_ctl(DEL, fd)	it does not: retire before the next epoll_wait()
  *	epoll_ctl(MOD, fd)	the one or the other, as EPOLLIN is asked for
- *	epoll_ctl(DEL, fd)	it wants no more of them for now: retire
- *	close(fd)		it wants no more of them: retire
+ *	epoll_wait()		retire what is to be retired by now
+ *	close(fd)		it wants no more of them: retire at once
+ *
+ * Why so late: every 16 connections nginx deletes and adds its listeners, to
+ * change its place among the workers that wait for the same socket
+ * (ngx_reorder_accept_events()).
  *
  * Accepting needs no help: the module does that behind accept4(2). A worker that
  * dies is retired by the kernel, as that closes the device.
@@ -51,6 +56,9 @@ static atomic_int highest_listener = -1;
 
 static atomic_int device = -1;
 static atomic_bool unavailable;
+
+/* The listener that this thread has not waited for since it was in its set; or -1. */
+static __thread int leaving __attribute__((tls_model("initial-exec"))) = -1;
 
 static bool is_listener(int fd)
 {
@@ -136,6 +144,31 @@ static void spawn(int fd)
 	}
 }
 
+/* Has no effect where nothing was spawned. */
+static void retire_leaving(void)
+{
+	int saved = errno;
+
+	call_module(FSOCKET_IOC_RETIRE_LISTEN, leaving);
+	leaving = -1;
+	errno = saved;
+}
+
+static void leave(int fd)
+{
+	if (leaving >= 0 && leaving != fd)
+		retire_leaving();
+	leaving = fd;
+}
+
+static void stay(int fd)
+{
+	if (leaving == fd)
+		leaving = -1;
+	else
+		spawn(fd);
+}
+
 #define REAL(name)							\
 	static __typeof__(&name) real;					\
 									\
@@ -172,19 +205,47 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 	/* Before: poll() registers with the local listener that it finds. */
 	if (op == EPOLL_CTL_ADD)
-		spawn(fd);
+		stay(fd);
 	errno = saved;
 	ret = real(epfd, op, fd, event);
 	saved = errno;
-	if (op == EPOLL_CTL_MOD && !ret && (event->events & EPOLLIN)) {
-		/* Only now is it sure that event may be read. */
-		spawn(fd);
-		ret = real(epfd, op, fd, event);
-	} else if (op == EPOLL_CTL_ADD ? ret && saved != EEXIST : !ret) {
-		call_module(FSOCKET_IOC_RETIRE_LISTEN, fd);
+	/* Only if it has succeeded is it sure that event may be read. */
+	if (ret) {
+		if (op == EPOLL_CTL_ADD && saved != EEXIST)
+			leave(fd);
+	} else if (op == EPOLL_CTL_DEL || !(event->events & EPOLLIN)) {
+		leave(fd);
+	} else if (op == EPOLL_CTL_MOD) {
+		stay(fd);
 	}
 	errno = saved;
 	return ret;
+}
+
+int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
+{
+	REAL(epoll_wait);
+	if (leaving >= 0)
+		retire_leaving();
+	return real(epfd, events, maxevents, timeout);
+}
+
+int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout,
+		const sigset_t *mask)
+{
+	REAL(epoll_pwait);
+	if (leaving >= 0)
+		retire_leaving();
+	return real(epfd, events, maxevents, timeout, mask);
+}
+
+int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
+		 const struct timespec *timeout, const sigset_t *mask)
+{
+	REAL(epoll_pwait2);
+	if (leaving >= 0)
+		retire_leaving();
+	return real(epfd, events, maxevents, timeout, mask);
 }
 
 int close(int fd)
@@ -199,6 +260,8 @@ int close(int fd)
 	}
 	if (is_listener(fd)) {
 		atomic_store(&listeners[fd], false);
+		if (leaving == fd)
+			leaving = -1;
 		/* Retires what all threads have spawned on it. */
 		if (!call_module(FSOCKET_IOC_CLOSE, fd))
 			return 0;

@@ -12,15 +12,18 @@ pytestmark = pytest.mark.usefixtures("quiet_kernel")
 
 
 class Service:
-    """A server in a transient unit of the server host."""
+    """A server in a transient unit of the server host, up and all its workers with it."""
 
-    def __init__(self, lab, command, preload=True):
+    def __init__(self, lab, command, spawns=None):
         self.lab = lab
+        accepts = Accepts(lab)
+        spawns = lab.cores if spawns is None else spawns
         lab.server(f"systemctl reset-failed {UNIT} 2> /dev/null; "
                    f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 "
-                   f"{PRELOAD if preload else ''} {command}")
+                   f"{PRELOAD} {command}")
         deadline = time.monotonic() + 30
-        while lab.server("ss -Hltn sport = :80", check=False).stdout == "":
+        while lab.server("ss -Hltn sport = :80", check=False).stdout == "" or \
+                accepts.passed("spawn") < spawns:
             state = lab.server(f"systemctl status {UNIT}; journalctl -n 20 -u {UNIT}",
                                check=False)
             assert time.monotonic() < deadline, state.stdout
@@ -34,9 +37,9 @@ class Service:
         self.lab.server(f"systemctl stop {UNIT}")
 
 
-def demo(lab, *options, preload=True):
+def demo(lab, *options, **service):
     return Service(lab, " ".join(["/usr/local/bin/fsbench-server", "-w", str(lab.cores), *options]),
-                   preload)
+                   **service)
 
 
 def workers(lab):
@@ -100,7 +103,7 @@ def test_spawning_disabled(lab):
     lab.server("echo 0 > /sys/module/fastsocket/parameters/enable_listen_spawn")
     accepts = Accepts(lab)
     try:
-        with demo(lab):
+        with demo(lab, spawns=0):
             assert figures(lab.loadgen(ab(2000, 100)).stdout) == (2000, 0)
         assert accepts.passed("accept_local") == 0 and accepts.passed("spawn") == 0
     finally:
@@ -126,8 +129,9 @@ def test_port_reuse(lab):
         with demo(lab):
             for _ in range(3):
                 check_load(lab, requests=4000, concurrency=50)
-            waiting = int(lab.server("ss -Htn state time-wait sport = :80 | wc -l").stdout)
-            assert 500 < waiting <= 1000
+            waiting = int(lab.server("ss -Htn state time-wait sport = :80 and "
+                                     "dport ge :20000 and dport le :20999 | wc -l").stdout)
+            assert 300 < waiting <= 1000
     finally:
         lab.loadgen(f"sysctl -qw {name}='{' '.join(before)}'")
 
@@ -136,6 +140,7 @@ def test_worker_killed_under_load(lab):
     """Only what the worker had accepted may fail; its CPU's connections go to the others."""
     with demo(lab):
         victim = workers(lab)[3]
+        cpu = int(lab.server(f"taskset -cp {victim}").stdout.split()[-1])
         load = lab.start_load(ab(12000, 100))
         time.sleep(1.5)
         lab.server(f"kill -9 {victim}")
@@ -144,10 +149,10 @@ def test_worker_killed_under_load(lab):
         # ab counts a reset once as an error of receiving and once as one of length.
         assert complete == 12000 and failed <= 2 * 100, output
         accepts = Accepts(lab)
-        cpu3 = accepts.before["accept_global"]
-        check_load(lab, local=50)
-        # One CPU of eight has no local listener any more.
-        assert accepts.passed("accept_global") + accepts.passed("accept_remote") > 100, cpu3
+        # A SYN that CPU handles goes to any socket of the group, the shared one among them.
+        check_load(lab, local=90)
+        assert accepts.passed("accept_global") > 0
+        assert lab.counters()["accept_local"][cpu] == accepts.before["accept_local"][cpu]
         assert len(workers(lab)) == lab.cores - 1
 
 

@@ -660,7 +660,6 @@ static void death_loses_nothing(void **state)
 	pid = worker(fd, 1, 'a', true);
 	for (i = 0; i < QUEUED; i++)
 		clients[i] = connect_on(1, &a);
-	assert_int_equal(readable(fd, 0), 0);
 	kill_worker(pid);
 	assert_int_equal(counter("moved", -1) - moved, QUEUED);
 	for (i = 0; i < QUEUED; i++) {
@@ -672,6 +671,71 @@ static void death_loses_nothing(void **state)
 		close(clients[i]);
 	}
 	close(fd);
+}
+
+/* Nor those of a worker that lives and does not wait for any. */
+static void unwatched_is_moved(void **state)
+{
+	unsigned long long moved = counter("moved", -1);
+	union address a;
+	int fd = listener(AF_INET, &a), client, i;
+	pid_t pid;
+
+	(void)state;
+	pid = worker(fd, 1, 'a', true);
+	client = connect_on(1, &a);
+	for (i = 0; i < 50 && counter("moved", -1) == moved; i++)
+		usleep(100000);
+	assert_int_equal(counter("moved", -1), moved + 1);
+	accept_and_greet(fd, 'p');
+	assert_int_equal(greeting(client), 'p');
+	close(client);
+	kill_worker(pid);
+	close(fd);
+}
+
+struct waiting_thread {
+	int epoll, fd;
+};
+
+static void *wait_and_greet(void *arg)
+{
+	struct waiting_thread *w = arg;
+	struct epoll_event event;
+	int conn;
+
+	if (epoll_wait(w->epoll, &event, 1, 5000) != 1)
+		return NULL;
+	conn = accept(w->fd, NULL, NULL);
+	if (conn >= 0 && write(conn, "t", 1) == 1)
+		close(conn);
+	return NULL;
+}
+
+/* One thread registers the listener, another waits at the same epoll instance. */
+static void threads_share_an_epoll(void **state)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	struct waiting_thread w;
+	pthread_t thread;
+	union address a;
+	int client;
+
+	(void)state;
+	w.fd = listener(AF_INET, &a);
+	set_nonblock(w.fd);
+	w.epoll = epoll_create1(0);
+	assert_ok(w.epoll);
+	assert_ok(spawn(w.fd, 1));
+	assert_ok(epoll_ctl(w.epoll, EPOLL_CTL_ADD, w.fd, &event));
+	assert_int_equal(pthread_create(&thread, NULL, wait_and_greet, &w), 0);
+	usleep(300000);
+	client = connect_on(1, &a);
+	assert_int_equal(greeting(client), 't');
+	pthread_join(thread, NULL);
+	close(client);
+	close(w.epoll);
+	close(w.fd);
 }
 
 /*
@@ -898,6 +962,8 @@ static void obstacles_refused(void **state)
 	fd = bound_socket(AF_INET, &a);
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)));
 	assert_ok(listen(fd, 5));
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter,
+			     sizeof(filter)));
 	assert_errno(spawn(fd, -1), EOPNOTSUPP);
 	close(fd);
 
@@ -950,6 +1016,55 @@ static void port_stays_taken(void **state)
 	close(fd);
 	assert_ok(bind(other, &a.sa, sizeof(a.in)));
 	close(other);
+}
+
+/* Two listeners of one port, as a server makes them for two workers. */
+static void own_reuseport_group(void **state)
+{
+	union address a;
+	socklen_t len = sizeof(int);
+	int fds[2], late, one = 1, val = 0, client, conn;
+
+	(void)state;
+	memset(&a, 0, sizeof(a));
+	a.in.sin_family = AF_INET;
+	a.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	a.in.sin_port = htons(7080);
+	for (int i = 0; i < 2; i++) {
+		fds[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(setsockopt(fds[i], SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)));
+		assert_ok(bind(fds[i], &a.sa, sizeof(a.in)));
+		assert_ok(listen(fds[i], 64));
+		set_nonblock(fds[i]);
+		assert_ok(spawn(fds[i], i));
+		unpin();
+	}
+	for (int i = 0; i < 5; i++) {
+		client = connect_on(1, &a);
+		conn = accept(fds[1], NULL, NULL);
+		assert_ok(conn);
+		assert_ok(getsockopt(conn, SOL_SOCKET, SO_REUSEPORT, &val, &len));
+		assert_int_equal(val, 1);
+		close(conn);
+		close(client);
+		client = connect_on(0, &a);
+		assert_errno(accept(fds[1], NULL, NULL), EAGAIN);
+		accept_and_greet(fds[0], 'x');
+		assert_int_equal(greeting(client), 'x');
+		close(client);
+	}
+	/* The port is as open as before. */
+	late = socket(AF_INET, SOCK_STREAM, 0);
+	assert_ok(setsockopt(late, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)));
+	assert_ok(bind(late, &a.sa, sizeof(a.in)));
+	assert_ok(listen(late, 64));
+	close(fds[0]);
+	close(fds[1]);
+	client = connect_on(1, &a);
+	accept_and_greet(late, 'y');
+	assert_int_equal(greeting(client), 'y');
+	close(client);
+	close(late);
 }
 
 static void shutdown_and_listen_again(void **state)
@@ -1293,6 +1408,8 @@ int main(int argc, char **argv)
 		T(worker_moves_away),
 		T(death_loses_nothing),
 		T(death_loses_no_handshake),
+	T(unwatched_is_moved),
+	T(threads_share_an_epoll),
 		T(retire_and_spawn_again),
 		T(closing_retires),
 		T(forks_are_apart),
@@ -1300,6 +1417,7 @@ int main(int argc, char **argv)
 		T(options_inherited),
 		T(obstacles_refused),
 		T(port_stays_taken),
+	T(own_reuseport_group),
 		T(shutdown_and_listen_again),
 		T(backlog_follows),
 		T(time_wait_reuse),

@@ -14,7 +14,7 @@ import measure
 import plan
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=10",
+TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
         "--set", "rounds=3"]
 
 
@@ -179,7 +179,7 @@ def test_figures(tmp_path):
     done = program("plots/plot.py", run)
     assert done.returncode == 0, done.stderr
     figures = {path.name for path in (run / "figures").iterdir()}
-    assert figures == {f"{name}.{kind}" for name in ("throughput", "latency", "ab-latency-10")
+    assert figures == {f"{name}.{kind}" for name in ("throughput", "latency", "ab-latency-100")
                        for kind in ("png", "svg")}
     for path in (run / "figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000

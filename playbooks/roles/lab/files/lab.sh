@@ -108,7 +108,7 @@ make_image() {
 		exclude+=("--dpkgopt=path-exclude=$kernel/$dir/*")
 	done
 
-	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages"
+	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages-sweep"
 	rm -rf "$tree" "$lab/disk.new" "$lab/image"
 	mkdir -p "$tree"
 	say "image: installing Debian $(suite) with ${#packages[@]} packages and what they need (a few minutes)"
@@ -140,7 +140,8 @@ make_image() {
 		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
 	# What the guest builds outlives it: emulated compilers are slow.
 	rm -f "$lab/build"
-	mke2fs -q -t ext4 "$lab/build" 256M 2> /dev/null
+	truncate -s 256M "$lab/build"
+	mke2fs -q -t ext4 "$lab/build"
 	cp -L "$tree"/vmlinuz "$lab/vmlinuz"
 	cp -L "$tree"/initrd.img "$lab/initrd.img"
 	rm -rf "$tree"
@@ -248,6 +249,9 @@ write_ssh_config() {
 			UserKnownHostsFile /dev/null
 			LogLevel ERROR
 			ConnectTimeout 5
+			# A guest that has died is noticed.
+			ServerAliveInterval 10
+			ServerAliveCountMax 3
 			ControlMaster auto
 			ControlPath $control
 			ControlPersist 3600
@@ -258,7 +262,7 @@ up() { # CPUS
 	local cpus=$1 accel queues
 
 	for tool in qemu-system-x86_64 nc ssh ip; do
-		command -v $tool > /dev/null || die "$tool is missing: run make packages"
+		command -v $tool > /dev/null || die "$tool is missing: run make packages-sweep"
 	done
 	[ -c /dev/net/tun ] || die "/dev/net/tun is missing: load it with modprobe tun"
 	mkdir -p "$lab"
