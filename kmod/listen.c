@@ -175,7 +175,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 			      struct fsocket_local *mine,
 			      struct socket *newsock, int flags, bool kern)
 {
-	struct fsocket_local *local;
+	struct fsocket_local *local = NULL;
 	int ret = -EAGAIN;
 
 	flags |= O_NONBLOCK;
@@ -184,7 +184,9 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 		if (!ret)
 			this_cpu_inc(l->stats->accept_global);
 	}
-	if (ret == -EAGAIN && (local = fsocket_queued(l, mine)) != NULL) {
+	if (ret == -EAGAIN)
+		local = fsocket_queued(l, mine);
+	if (local) {
 		ret = fsocket_inet_accept(local->sock, newsock, flags, kern);
 		if (!ret && local->cpu == raw_smp_processor_id())
 			this_cpu_inc(l->stats->accept_local);
@@ -320,7 +322,7 @@ static void fsocket_local_move(struct fsocket_local *local)
 		cond_resched();
 	}
 	if (any)
-		READ_ONCE(to->sk_data_ready)(to);
+		to->sk_data_ready(to);
 }
 
 static bool fsocket_local_watched(struct fsocket_local *local)

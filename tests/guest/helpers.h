@@ -3,7 +3,6 @@
 #ifndef TESTS_GUEST_HELPERS_H
 #define TESTS_GUEST_HELPERS_H
 
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

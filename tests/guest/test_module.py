@@ -18,7 +18,8 @@ def programs(lab):
     for program in ("test_module", "test_library"):
         lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
                    f"[ helpers.h -nt {program} ]; then "
-                   f"gcc -O1 -Wall -Wextra -Werror -pthread -o {program} {program}.c -lcmocka; fi")
+                   f"gcc -D_GNU_SOURCE -O1 -Wall -Wextra -Werror -pthread -o {program} "
+                   f"{program}.c -lcmocka; fi")
 
 
 def run_one(lab, environment, program, name):
