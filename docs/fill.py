@@ -1,0 +1,39 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Puts results into documents: make tables runs it.
+
+Between a line "<!-- result: PATTERN -->" and the next "<!-- end -->" it puts the newest
+file of the repository that matches: a table's text, or a picture. Runs sort by name.
+"""
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def content(document, pattern):
+    found = sorted(ROOT.glob(pattern))
+    if not found:
+        sys.exit(f"fill: {document.name}: no result matches {pattern}: run the experiment first")
+    path = found[-1]
+    run = path.parent.parent
+    if path.suffix == ".md":
+        return f"{path.read_text(encoding='utf-8')}\nRun `{run.relative_to(ROOT)}`.\n"
+    up = "../" * len(document.parent.relative_to(ROOT).parts)
+    return f"![{path.stem} of {run.relative_to(ROOT)}]({up}{path.relative_to(ROOT)})\n"
+
+
+def filled(document):
+    return BLOCK.sub(lambda block: block[1] + content(document, block[2]) + block[3],
+                     document.read_text(encoding="utf-8"))
+
+
+def documents():
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+if __name__ == "__main__":
+    for each in documents():
+        each.write_text(filled(each), encoding="utf-8")
