@@ -50,6 +50,9 @@ static pid_t worker(int fd, int cpu, char letter, bool lazy)
 		for (;;) {
 			int conn = accept(fd, NULL, NULL);
 
+			/* Another process may have made the listener non-blocking. */
+			if (conn < 0 && errno == EAGAIN && readable(fd, -1) == 1)
+				continue;
 			if (conn < 0 || write(conn, &letter, 1) != 1)
 				_exit(2);
 			close(conn);
