@@ -1,11 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Puts results into documents: make tables runs it.
+"""Puts committed results into documents: make docs runs it.
 
 Between a line "<!-- result: PATTERN -->" and the next "<!-- end -->" it puts the newest
-file of the repository that matches: a table's text, or a picture. Runs sort by name.
+file that matches among those git knows: a table's text, or a picture. Runs sort by name.
 """
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- end -->)", re.S)
 
 
+def committed(pattern):
+    return sorted(subprocess.run(["git", "ls-files", pattern], cwd=ROOT, check=True,
+                                 capture_output=True, text=True).stdout.split())
+
+
 def content(document, pattern):
-    found = sorted(ROOT.glob(pattern))
+    found = committed(pattern)
     if not found:
-        sys.exit(f"fill: {document.name}: no result matches {pattern}: run the experiment first")
-    path = found[-1]
+        sys.exit(f"fill: {document.name}: no result matches {pattern}: run its experiment, "
+                 "then git add the run")
+    path = ROOT / found[-1]
     run = path.parent.parent
     if path.suffix == ".md":
         return f"{path.read_text(encoding='utf-8')}\nRun `{run.relative_to(ROOT)}`.\n"

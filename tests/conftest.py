@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
 SOURCES = "/usr/local/src/fsbench"
 
-sys.path.insert(0, str(ROOT / "experiments"))
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs")]
 
 
 class Lab:

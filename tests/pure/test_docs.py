@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The documents show the committed results, and these follow from their samples."""
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import fill
+
+RUNS = [(fill.ROOT / path).parent for path in fill.committed("results/*/*/samples.csv")]
+
+
+@pytest.mark.parametrize("document", fill.documents(), ids=lambda path: path.name)
+def test_documents_show_the_newest_committed_results(document):
+    assert fill.filled(document) == document.read_text(encoding="utf-8"), "run make docs"
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: "/".join(run.parts[-2:]))
+def test_tables_follow_from_the_samples(run, tmp_path):
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("tables", "summary.csv", "figures"))
+    subprocess.run([sys.executable, fill.ROOT / "experiments/summarise.py", copy], check=True,
+                   capture_output=True)
+    for table in sorted(run.glob("tables/*.md")) + [run / "summary.csv"]:
+        assert (copy / table.relative_to(run)).read_text() == table.read_text(), "run make tables"
