@@ -17,6 +17,8 @@ IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|intel_idle|acpi_idle|poll_
 # guest leaves up to a tenth of the machine idle, however many requests wait: docs/lab.md.)
 LOADGEN_BUSY_MAX = 95
 SATURATED_MIN = 80
+# A virtual machine whose hypervisor gives more of its time, %, to others is not measured.
+STOLEN_MAX = 5
 
 
 def sections(output):
@@ -39,12 +41,12 @@ def snmp(text):
 
 
 def cpu_times(stat):
-    """Per CPU of a /proc/stat: (busy, all) in ticks."""
+    """Per CPU of a /proc/stat: (busy, stolen, all) in ticks."""
     times = {}
     for cpu, values in re.findall(r"^cpu(\d+) (.*)$", stat.decode(), re.M):
         # guest and guest_nice are within user and nice
         ticks = [int(value) for value in values.split()[:8]]
-        times[int(cpu)] = (sum(ticks) - ticks[3] - ticks[4], sum(ticks))
+        times[int(cpu)] = (sum(ticks) - ticks[3] - ticks[4], ticks[7], sum(ticks))
     return times
 
 
@@ -52,10 +54,17 @@ def busy_shares(before, after):
     """Per CPU, %; None where no tick has passed."""
     before, after = cpu_times(before), cpu_times(after)
     shares = {}
-    for cpu, (busy, total) in after.items():
-        passed = total - before[cpu][1]
+    for cpu, (busy, _, total) in after.items():
+        passed = total - before[cpu][2]
         shares[cpu] = 100 * (busy - before[cpu][0]) / passed if passed else None
     return shares
+
+
+def stolen_share(before, after):
+    """Of all CPUs, %: what the hypervisor has kept from a virtual machine."""
+    before, after = [[sum(part) for part in zip(*cpu_times(stat).values())]
+                     for stat in (before, after)]
+    return 100 * (after[1] - before[1]) / max(after[2] - before[2], 1)
 
 
 def table_sums(text):
@@ -231,6 +240,8 @@ def sample(cell, plan, load, before, after, report, lab):
                        if name.startswith(("latency", "connect", "server_busy")))):
             metrics.pop(name, None)
 
+    stolen = max(stolen_share(before["/proc/stat"], after["/proc/stat"]),
+                 stolen_share(load["before"], load["after"]))
     warnings = after["kernel warnings"][len(before["kernel warnings"]):].decode().strip()
     if metrics["failed"]:
         reason = f"{metrics['failed']} requests failed"
@@ -240,6 +251,8 @@ def sample(cell, plan, load, before, after, report, lab):
         reason = f"{metrics['syn_retransmits']} connections waited for a second SYN"
     elif warnings:
         reason = f"the kernel warned: {warnings.splitlines()[0]}"
+    elif stolen > STOLEN_MAX:
+        reason = f"other virtual machines had {stolen:.0f} % of a host's time"
     elif metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX:
         reason = (f"the load generator was the bottleneck: {cell['tool']} used "
                   f"{metrics['loadgen_busy_pct']} % of its CPU time")

@@ -56,7 +56,8 @@ def test_misspelled_parameter(monkeypatch):
 
 
 def test_rounds_hold_every_cell_once_shuffled(tmp_path):
-    run = planned(tmp_path, "--set", "rounds=5", "--seed", 7)
+    run = planned(tmp_path, "--set", "rounds=5",
+                  "--set", "perf_repetitions=3", "--seed", 7)
     steps = contract.read_plan(run)
     cells = sorted({step["cell"] for step in steps})
     assert len(cells) == 15
@@ -263,10 +264,11 @@ def counters(ticks, overflows=0, accepts=0, warnings=b""):
         "kernel warnings": warnings}
 
 
-def load(syns=0, failed=0, busy=0.5, idle=0):
+def load(syns=0, failed=0, busy=0.5, idle=0, stolen=0):
     def part(ticks, retransmitted):
         return (b"Tcp: RetransSegs\nTcp: %d\nTcpExt: TCPSynRetrans\nTcpExt: %d\n"
-                b"cpu0 %d 0 0 %d 0 0 0 0\n" % (retransmitted, retransmitted, ticks, ticks * idle))
+                b"cpu0 %d 0 0 %d 0 0 0 %d\n"
+                % (retransmitted, retransmitted, ticks, ticks * idle, ticks * stolen))
     return {
         "before": part(0, 0), "after": part(100, syns),
         "tool": b"Complete requests:      10\nFailed requests:        %d\n"
@@ -299,6 +301,7 @@ def test_sample():
     (load(syns=1), counters(100), "1 connections waited for a second SYN"),
     (load(busy=0.99), counters(100), "the load generator was the bottleneck"),
     (load(idle=1), counters(100), "not saturated: only 50 % busy"),
+    (load(stolen=1), counters(100), "other virtual machines had 50 % of a host's time"),
     (load(), counters(100, warnings=b"[1] WARNING: x\n"), "the kernel warned: [1] WARNING: x"),
 ])
 def test_invalid_samples(loaded, after, sentence):

@@ -111,7 +111,9 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
 
     for program in ("experiments/summarise.py", "plots/plot.py"):
         subprocess.run([sys.executable, ROOT / program, run], check=True)
-    assert {"with-without.md", "alternatives.md", "spinning.md"} == {
+    # Other guests of this machine's hypervisor may make every repetition invalid.
+    profiled = any(row["spin_pct"] for row in samples if row["valid"] == "1")
+    assert {"with-without.md", "alternatives.md", *["spinning.md"] * profiled} == {
         path.name for path in (run / "tables").iterdir()}
     assert (run / "figures/throughput.png").stat().st_size > 5000
 
