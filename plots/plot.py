@@ -100,14 +100,17 @@ def latency(run, plan, summary, loads, setups):
     save(figure, run, "latency")
 
 
-def requests_of_first_round(run, cell):
-    """ab's -g data of the first valid repetition, or None."""
+def requests_of_median_round(run, cell):
+    """ab's -g data of the valid repetition of median throughput, or None."""
+    timed = []
     for sample in contract.read_samples(run):
         path = run / "raw" / cell / sample["repetition"] / "requests.tsv.xz"
         if (sample["cell"] == cell and sample["valid"] == "1" and path.exists()
                 and not sample["repetition"].startswith("p")):
-            return lzma.decompress(path.read_bytes())
-    return None
+            timed.append((float(sample["throughput_rps"]), path))
+    if not timed:
+        return None
+    return lzma.decompress(sorted(timed)[len(timed) // 2][1].read_bytes())
 
 
 def ab_latency(run, plan, summary):
@@ -116,7 +119,7 @@ def ab_latency(run, plan, summary):
                 ["concurrency", "workers"]):
             files, names = [], []
             for _, cell in cells.iterrows():
-                data = requests_of_first_round(run, cell["cell"])
+                data = requests_of_median_round(run, cell["cell"])
                 if data:
                     path = Path(tmp) / f"{cell['cell']}.tsv"
                     path.write_bytes(data)
@@ -124,7 +127,7 @@ def ab_latency(run, plan, summary):
                     names.append(cell["setup"])
             if files:
                 title = (f"{heading(plan)}: ab -c {concurrency}, {workers} workers, "
-                         "one repetition each")
+                         "the repetition of median throughput")
                 subprocess.run(
                     ["gnuplot", "-e",
                      f"out='{run}/figures/ab-latency-{concurrency}'; files='{' '.join(files)}'; "
