@@ -43,8 +43,8 @@ tables: ## make the tables of all runs in results/ again, and print them
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py
 
-lab-up: packages-sweep ## boot the lab: CPUS=8
-	@$(LAB) up --cpus $(or $(CPUS),8)
+lab-up: packages-sweep ## boot the lab: CPUS=8, KERNEL=6.1 or 6.12
+	@$(LAB) up --cpus $(or $(CPUS),8) --kernel $(or $(KERNEL),6.1)
 
 lab-down: ## stop the lab
 	@$(LAB) down

@@ -6,6 +6,8 @@
 #include <linux/net.h>
 #include <linux/version.h>
 #include <net/inet_common.h>
+#include <net/inet_connection_sock.h>
+#include <net/inet_hashtables.h>
 #include <net/inet_sock.h>
 
 /* 6.10 packed the arguments of proto_ops.accept into a structure. */
@@ -63,6 +65,24 @@ static inline void fsocket_see_sol_socket(struct socket *sock)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
+/*
+ * Whether @sk alone has @tb's port; under the lock of its bucket. Since 6.8 the
+ * sockets hang below the second level's buckets.
+ */
+static inline bool fsocket_bucket_has_only(const struct inet_bind_bucket *tb,
+					   const struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	const struct inet_bind2_bucket *tb2 = inet_csk(sk)->icsk_bind2_hash;
+
+	if (tb->bhash2.first != &tb2->bhash_node || tb2->bhash_node.next)
+		return false;
+	return tb2->owners.first == &sk->sk_bind_node && !sk->sk_bind_node.next;
+#else
+	return tb->owners.first == &sk->sk_bind_node && !sk->sk_bind_node.next;
 #endif
 }
 

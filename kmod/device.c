@@ -2,8 +2,8 @@
 /*
  * /dev/fastsocket and its ioctls. Any user may open it.
  *
- * SOCKET, LISTEN, ACCEPT and SHUTDOWN_LISTEN are the system calls of these
- * names with the same arguments, and have to be exactly these: with their
+ * SOCKET, LISTEN, ACCEPT, SHUTDOWN_LISTEN and CONNECT are the system calls of
+ * these names with the same arguments, and have to be exactly these: with their
  * security hooks, which modules cannot call. So they are resolved at load, by
  * way of a kprobe that is never armed.
  */
@@ -24,12 +24,22 @@
 #include "fastsocket_abi.h"
 #include "listen.h"
 #include "params.h"
+#include "rfd.h"
 
 static int (*fsocket_sys_socket)(int family, int type, int protocol);
 static int (*fsocket_sys_listen)(int fd, int backlog);
 static int (*fsocket_sys_accept4)(int fd, struct sockaddr __user *addr,
 				  int __user *addrlen, int flags);
 static int (*fsocket_sys_shutdown)(int fd, int how);
+
+static int (*fsocket_sys_connect)(int fd, struct sockaddr __user *addr,
+				  int addrlen);
+
+/*
+ * How often connect() may find the four-tuple of a chosen port taken, before the
+ * kernel chooses.
+ */
+#define FSOCKET_CONNECT_TRIES	8
 
 static void *fsocket_resolve(const char *symbol)
 {
@@ -80,6 +90,38 @@ static int fsocket_accept(const struct fsocket_ioctl_arg *arg)
 				   (void __user *)arg->op.accept_op.sockaddr,
 				   (void __user *)arg->op.accept_op.sockaddr_len,
 				   arg->op.accept_op.flags);
+}
+
+static int fsocket_connect_from(struct sock *sk, int fd,
+				struct sockaddr __user *addr, int len)
+{
+	int ret, try;
+
+	for (try = 0; try < FSOCKET_CONNECT_TRIES; try++) {
+		if (!fsocket_rfd_choose_port(sk))
+			return fsocket_sys_connect(fd, addr, len);
+		ret = fsocket_sys_connect(fd, addr, len);
+		fsocket_rfd_return_port(sk);
+		if (ret != -EADDRNOTAVAIL)
+			return ret;
+	}
+	fsocket_rfd_exhausted(sk);
+	return fsocket_sys_connect(fd, addr, len);
+}
+
+static int fsocket_connect(const struct fsocket_ioctl_arg *arg)
+{
+	struct socket *sock;
+	int ret;
+
+	sock = sockfd_lookup(arg->fd, &ret);
+	if (!sock)
+		return ret;
+	ret = fsocket_connect_from(sock->sk, arg->fd,
+				   (void __user *)arg->op.connect_op.sockaddr,
+				   arg->op.connect_op.sockaddr_len);
+	sockfd_put(sock);
+	return ret;
 }
 
 static int fsocket_close(struct fsocket_claims *claims,
@@ -171,6 +213,8 @@ static long fsocket_ioctl(struct file *file, unsigned int cmd,
 		return fsocket_sys_shutdown(arg.fd, arg.op.shutdown_op.how);
 	case FSOCKET_IOC_RETIRE_LISTEN:
 		return fsocket_retire(claims, arg.fd);
+	case FSOCKET_IOC_CONNECT:
+		return fsocket_connect(&arg);
 	}
 	fsocket_log(FSOCKET_ERR, "ioctl %#x is none of ours\n", cmd);
 	return -ENOTTY;
@@ -227,8 +271,10 @@ int fsocket_device_init(void)
 	fsocket_sys_listen = fsocket_resolve("__sys_listen");
 	fsocket_sys_accept4 = fsocket_resolve("__sys_accept4");
 	fsocket_sys_shutdown = fsocket_resolve("__sys_shutdown");
+	fsocket_sys_connect = fsocket_resolve("__sys_connect");
 	if (!fsocket_sys_socket || !fsocket_sys_listen ||
-	    !fsocket_sys_accept4 || !fsocket_sys_shutdown) {
+	    !fsocket_sys_accept4 || !fsocket_sys_shutdown ||
+	    !fsocket_sys_connect) {
 		pr_err("this kernel's socket system calls cannot be resolved (CONFIG_KPROBES?)\n");
 		return -EOPNOTSUPP;
 	}

@@ -69,6 +69,13 @@
  */
 #define FSOCKET_IOC_RETIRE_LISTEN _IO(0xf5, 0x09)
 
+/*
+ * connect(2) on fd with op.connect_op. With enable_receive_flow_deliver=1 an
+ * unbound TCP socket gets a source port that names the calling CPU, or, if none
+ * is free, the kernel's choice. Not in the original.
+ */
+#define FSOCKET_IOC_CONNECT _IO(0xf5, 0x0a)
+
 struct fsocket_ioctl_arg {
 	__u32 fd;
 	__u32 backlog;
@@ -98,6 +105,11 @@ struct fsocket_ioctl_arg {
 		struct {
 			int how;
 		} shutdown_op;
+
+		struct {
+			const void *sockaddr;
+			int sockaddr_len;
+		} connect_op;
 
 		struct {
 			__u32 epoll_fd;

@@ -48,6 +48,7 @@
 #include "listen.h"
 #include "params.h"
 #include "stats.h"
+#include "trace.h"
 
 /* How long a connection waits where nobody waits for it, in jiffies. */
 #define FSOCKET_UNWATCHED	(HZ / 2)
@@ -385,6 +386,7 @@ static int fsocket_local_attach(struct fsocket_local *local)
 		return ret;
 	WRITE_ONCE(local->attached, true);
 	per_cpu_ptr(local->listener->stats, local->cpu)->spawn++;
+	trace_fsocket_spawn(inet_sk(shared)->inet_num, local->cpu);
 	return 0;
 }
 
@@ -395,6 +397,7 @@ static void fsocket_local_park(struct fsocket_local *local)
 	reuseport_detach_sock(local->sock->sk);
 	WRITE_ONCE(local->attached, false);
 	per_cpu_ptr(local->listener->stats, local->cpu)->retire++;
+	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
 	/* Pairs with the barrier in skwq_has_sleeper(). */
 	smp_mb();
 	fsocket_local_move(local);

@@ -10,7 +10,9 @@
 #include "device.h"
 #include "listen.h"
 #include "params.h"
+#include "rfd.h"
 #include "stats.h"
+#include "steer.h"
 
 static int __init fsocket_init(void)
 {
@@ -22,6 +24,13 @@ static int __init fsocket_init(void)
 	ret = fsocket_listen_init();
 	if (ret)
 		goto err_listen;
+	ret = fsocket_steer_init();
+	if (ret)
+		goto err_steer;
+	fsocket_rfd_init();
+	ret = fsocket_params_init();
+	if (ret)
+		goto err_params;
 	ret = fsocket_device_init();
 	if (ret)
 		goto err_device;
@@ -30,6 +39,10 @@ static int __init fsocket_init(void)
 	return 0;
 
 err_device:
+	fsocket_params_exit();
+err_params:
+	fsocket_steer_exit();
+err_steer:
 	fsocket_listen_exit();
 err_listen:
 	fsocket_stats_exit();
@@ -41,6 +54,8 @@ err_stats:
 static void __exit fsocket_exit(void)
 {
 	fsocket_device_exit();
+	fsocket_params_exit();
+	fsocket_steer_exit();
 	fsocket_listen_exit();
 	fsocket_stats_exit();
 	pr_info("unloaded\n");
@@ -50,4 +65,4 @@ module_init(fsocket_init);
 module_exit(fsocket_exit);
 MODULE_LICENSE("GPL");
 MODULE_VERSION("1.0");
-MODULE_DESCRIPTION("Fastsocket: per-CPU TCP listeners for unmodified servers on stock kernels");
+MODULE_DESCRIPTION("Fastsocket: per-CPU TCP for unmodified servers on stock kernels");

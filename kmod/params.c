@@ -6,9 +6,15 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/kernel.h>
+#include <linux/module.h>
 #include <linux/moduleparam.h>
 
+#include "established.h"
 #include "params.h"
+#include "rcs.h"
+#include "rfd.h"
+#include "steer.h"
 
 static unsigned int enable_listen_spawn = FSOCKET_SPAWN_PIN;
 static unsigned int enable_fastsocket_debug = 3;
@@ -51,6 +57,133 @@ MODULE_PARM_DESC(enable_listen_spawn, "Local listeners: 0 = disabled, 1 = only f
 module_param_cb(enable_fastsocket_debug, &fsocket_debug_ops, &enable_fastsocket_debug, 0644);
 MODULE_PARM_DESC(enable_fastsocket_debug, "Log what is less severe than: 0 = nothing, 1 = alerts, 2 = errors, 3 = warnings too [default], 4 = information, 5 = debugging");
 
+/* A feature that is on or off. All under kernel_param_lock(). */
+struct fsocket_switch {
+	const char *name;
+	const char *what;
+	int (*apply)(bool on);
+	bool on;
+};
+
+/* Between loading and unloading: a switch acts at once. */
+static bool fsocket_live;
+
+static int fsocket_switch_set(const char *val, const struct kernel_param *kp)
+{
+	struct fsocket_switch *feature = kp->arg;
+	unsigned int on;
+	int ret;
+
+	ret = kstrtouint(val, 0, &on);
+	if (ret || on > 1) {
+		pr_info("%s=%.32s refused: allowed are 0 and 1\n", kp->name, val);
+		return -EINVAL;
+	}
+	if (fsocket_live && on != feature->on) {
+		ret = feature->apply(on);
+		if (ret) {
+			pr_info("%s=%u refused: error %d\n", kp->name, on, ret);
+			return ret;
+		}
+	}
+	feature->on = on;
+	return 0;
+}
+
+static int fsocket_switch_get(char *buffer, const struct kernel_param *kp)
+{
+	const struct fsocket_switch *feature = kp->arg;
+
+	return sysfs_emit(buffer, "%u\n", feature->on);
+}
+
+static const struct kernel_param_ops fsocket_switch_ops = {
+	.set = fsocket_switch_set,
+	.get = fsocket_switch_get,
+};
+
+static int fsocket_apply_rfd(bool on)
+{
+	fsocket_rfd_enable(on);
+	return 0;
+}
+
+static int fsocket_apply_framework(bool on);
+static int fsocket_apply_rcs(bool on);
+
+static struct fsocket_switch fsocket_local_established = {
+	.name = "enable_local_established",
+	.what = "local established tables",
+	.apply = fsocket_established_enable,
+};
+
+static struct fsocket_switch fsocket_direct_tcp = {
+	.name = "enable_direct_tcp",
+	.what = "routing skipped for established connections",
+	.apply = fsocket_direct_tcp_enable,
+};
+
+static struct fsocket_switch fsocket_framework = {
+	.name = "enable_rps_framework",
+	.what = "packet redispatch",
+	.apply = fsocket_apply_framework,
+};
+
+static struct fsocket_switch fsocket_rfd = {
+	.name = "enable_receive_flow_deliver",
+	.what = "source ports that name the CPU",
+	.apply = fsocket_apply_rfd,
+};
+
+static struct fsocket_switch fsocket_rcs = {
+	.name = "enable_receive_cpu_selection",
+	.what = "packets to the CPU that sends",
+	.apply = fsocket_apply_rcs,
+};
+
+/* In the order in which they are switched on: RCS needs the framework. */
+static struct fsocket_switch * const fsocket_switches[] = {
+	&fsocket_local_established,
+	&fsocket_direct_tcp,
+	&fsocket_framework,
+	&fsocket_rfd,
+	&fsocket_rcs,
+};
+
+/* RCS is nothing but a policy of the framework; RFD serves NICs' filters too. */
+static int fsocket_apply_framework(bool on)
+{
+	if (!on && fsocket_live && fsocket_rcs.on) {
+		pr_info("enable_receive_cpu_selection needs enable_rps_framework: switch that off first\n");
+		return -EBUSY;
+	}
+	return fsocket_steer_enable(on);
+}
+
+static int fsocket_apply_rcs(bool on)
+{
+	if (on && !fsocket_framework.on) {
+		pr_info("enable_receive_cpu_selection needs enable_rps_framework=1\n");
+		return -EOPNOTSUPP;
+	}
+	return fsocket_rcs_enable(on);
+}
+
+module_param_cb(enable_local_established, &fsocket_switch_ops, &fsocket_local_established, 0644);
+MODULE_PARM_DESC(enable_local_established, "Per-CPU tables of established connections: 0 = off [default], 1 = on");
+
+module_param_cb(enable_direct_tcp, &fsocket_switch_ops, &fsocket_direct_tcp, 0644);
+MODULE_PARM_DESC(enable_direct_tcp, "Packets of established connections skip the routing decision: 0 = off [default], 1 = on");
+
+module_param_cb(enable_rps_framework, &fsocket_switch_ops, &fsocket_framework, 0644);
+MODULE_PARM_DESC(enable_rps_framework, "Policies choose the CPU of received TCP packets: 0 = off [default], 1 = on");
+
+module_param_cb(enable_receive_flow_deliver, &fsocket_switch_ops, &fsocket_rfd, 0644);
+MODULE_PARM_DESC(enable_receive_flow_deliver, "Active connections get source ports that name their CPU, to which the framework or the NIC delivers: 0 = off [default], 1 = on");
+
+module_param_cb(enable_receive_cpu_selection, &fsocket_switch_ops, &fsocket_rcs, 0644);
+MODULE_PARM_DESC(enable_receive_cpu_selection, "The framework delivers to the CPU where the connection's program sends: 0 = off [default], 1 = on");
+
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {
 	return READ_ONCE(enable_listen_spawn);
@@ -61,6 +194,41 @@ int fsocket_debug_level(void)
 	return READ_ONCE(enable_fastsocket_debug);
 }
 
+static void fsocket_switches_off(int count)
+{
+	while (count--) {
+		if (fsocket_switches[count]->on)
+			fsocket_switches[count]->apply(false);
+	}
+}
+
+int fsocket_params_init(void)
+{
+	int i, ret = 0;
+
+	kernel_param_lock(THIS_MODULE);
+	for (i = 0; i < ARRAY_SIZE(fsocket_switches); i++) {
+		if (!fsocket_switches[i]->on)
+			continue;
+		ret = fsocket_switches[i]->apply(true);
+		if (ret) {
+			fsocket_switches_off(i);
+			break;
+		}
+	}
+	fsocket_live = !ret;
+	kernel_param_unlock(THIS_MODULE);
+	return ret;
+}
+
+void fsocket_params_exit(void)
+{
+	kernel_param_lock(THIS_MODULE);
+	fsocket_live = false;
+	fsocket_switches_off(ARRAY_SIZE(fsocket_switches));
+	kernel_param_unlock(THIS_MODULE);
+}
+
 /* One line for each feature: what the kernel log says after modprobe. */
 void fsocket_params_report(void)
 {
@@ -69,8 +237,13 @@ void fsocket_params_report(void)
 		[FSOCKET_SPAWN_PINNED] = "for workers already pinned to one CPU",
 		[FSOCKET_SPAWN_PIN] = "enabled, workers are pinned",
 	};
+	int i;
 
 	pr_info("enable_listen_spawn=%u: local listeners %s\n",
 		enable_listen_spawn, spawn[fsocket_spawn_mode()]);
+	for (i = 0; i < ARRAY_SIZE(fsocket_switches); i++)
+		pr_info("%s=%u: %s %s\n", fsocket_switches[i]->name,
+			fsocket_switches[i]->on, fsocket_switches[i]->what,
+			fsocket_switches[i]->on ? "enabled" : "disabled");
 	pr_info("enable_fastsocket_debug=%u\n", enable_fastsocket_debug);
 }

@@ -30,6 +30,10 @@ enum fsocket_spawn_mode {
 
 enum fsocket_spawn_mode fsocket_spawn_mode(void);
 int fsocket_debug_level(void);
+
+/* Switches on what has been asked for at load; errors as of the features. */
+int fsocket_params_init(void);
+void fsocket_params_exit(void);
 void fsocket_params_report(void);
 
 #endif

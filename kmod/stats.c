@@ -24,20 +24,51 @@ struct fsocket_stats __percpu *fsocket_stats_of(struct net *net)
 	return fn->stats;
 }
 
+/* The columns; one word each. */
+static const struct {
+	const char *name;
+	size_t offset;
+} fsocket_columns[] = {
+#define COLUMN(name) { #name, offsetof(struct fsocket_stats, name) }
+	COLUMN(accept_local),
+	COLUMN(accept_global),
+	COLUMN(accept_remote),
+	COLUMN(spawn),
+	COLUMN(retire),
+	COLUMN(moved),
+	COLUMN(established_hit),
+	COLUMN(established_miss),
+	COLUMN(established_add),
+	COLUMN(established_del),
+	COLUMN(direct_tcp),
+	COLUMN(steer_local),
+	COLUMN(steer_remote),
+	COLUMN(steer_kept),
+	COLUMN(steer_pass),
+	COLUMN(steer_drop),
+	COLUMN(rfd_port),
+	COLUMN(rfd_exhausted),
+#undef COLUMN
+};
+
 static int fsocket_stats_show(struct seq_file *seq, void *v)
 {
 	struct fsocket_stats __percpu *stats;
-	int cpu;
+	int cpu, i;
 
 	stats = fsocket_stats_of(seq_file_single_net(seq));
-	seq_puts(seq, "cpu accept_local accept_global accept_remote spawn retire moved\n");
+	seq_puts(seq, "cpu");
+	for (i = 0; i < ARRAY_SIZE(fsocket_columns); i++)
+		seq_printf(seq, " %s", fsocket_columns[i].name);
 	for_each_possible_cpu(cpu) {
-		const struct fsocket_stats *s = per_cpu_ptr(stats, cpu);
+		const void *counters = per_cpu_ptr(stats, cpu);
 
-		seq_printf(seq, "%d %llu %llu %llu %llu %llu %llu\n", cpu,
-			   s->accept_local, s->accept_global, s->accept_remote,
-			   s->spawn, s->retire, s->moved);
+		seq_printf(seq, "\n%d", cpu);
+		for (i = 0; i < ARRAY_SIZE(fsocket_columns); i++)
+			seq_printf(seq, " %llu",
+				   *(const u64 *)(counters + fsocket_columns[i].offset));
 	}
+	seq_putc(seq, '\n');
 	return 0;
 }
 

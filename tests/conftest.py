@@ -82,15 +82,17 @@ def playbook(name, *options):
     return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
 
 
-@pytest.fixture(scope="session")
-def lab(pytestconfig):
+@pytest.fixture(scope="session", params=["6.1", "6.12"])
+def lab(request, pytestconfig):
+    """Every test that uses it runs once for each kernel."""
     if os.geteuid():
         pytest.fail("the tests that need the lab need root: sudo make test")
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     was_up = subprocess.run([LAB, "status"], check=False).returncode == 0
     with capture.global_and_fixture_disabled():
-        print("\nstarting the lab (minutes, when its image has to be made)", flush=True)
-        subprocess.run([LAB, "up"], check=True)
+        print(f"\nstarting the lab with kernel {request.param} "
+              "(minutes, when its image has to be made)", flush=True)
+        subprocess.run([LAB, "up", "--kernel", request.param], check=True)
         print("building and installing on the server (2 minutes the first time)", flush=True)
     hosts = Lab()
     try:

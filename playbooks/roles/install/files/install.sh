@@ -8,7 +8,12 @@ src=/usr/local/src/fsbench
 log=/run/fsbench-build.log
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-for part in kmod library demo; do
+# One folder for each kernel: the lab has several, and emulated compilers are slow.
+kmod=$src/kmod-$(uname -r)
+mkdir -p "$kmod"
+cp -pu $src/kmod/* "$kmod"
+
+for part in "${kmod#"$src"/}" library demo; do
 	make -s -C $src/$part -j"$(nproc)" > $log 2>&1 || {
 		tail -20 $log >&2
 		die "$part does not build; see above"
@@ -19,8 +24,8 @@ new() { # BUILT INSTALLED
 	cmp -s "$1" "$2" && return 1
 	echo "changed: $2"
 }
-if new $src/kmod/fastsocket.ko "/lib/modules/$(uname -r)/updates/fastsocket.ko"; then
-	make -s -C $src/kmod install > $log 2>&1 || die "the module cannot be installed: $(tail -3 $log)"
+if new "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko"; then
+	make -s -C "$kmod" install > $log 2>&1 || die "the module cannot be installed: $(tail -3 $log)"
 	# A running older one would be measured instead.
 	[ ! -e /sys/module/fastsocket ] || rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"

@@ -5,7 +5,8 @@
 # guest with Debian's kernel; the load generator is a network namespace that
 # holds the other end of the guest's network interface.
 #
-#	lab.sh up [--cpus N]	boot (image made if need be), until ssh answers
+#	lab.sh up [--cpus N] [--kernel 6.1|6.12]
+#				boot (image made if need be), until ssh answers
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
 #	lab.sh status		exit status 0 if the lab is up
@@ -30,9 +31,13 @@ loadgen4=10.66.0.2 loadgen6=fd66::2
 memory=3072
 boot_limit=180
 
+# Of Debian 12, which has both kernels.
+suite=bookworm
+kernels=(6.1 6.12)
 packages=(
-	# The kernel under test, and what builds the module for it.
-	linux-image-amd64 linux-headers-amd64 gcc make libc6-dev kmod
+	# The kernels under test, and what builds the module for them.
+	linux-image-amd64 linux-headers-amd64 linux-image-6.12-amd64 linux-headers-6.12-amd64
+	gcc make libc6-dev kmod
 	# A machine that Ansible can drive.
 	systemd systemd-sysv udev dbus openssh-server python3-minimal iproute2 procps
 	# Measuring, network settings, tests.
@@ -44,17 +49,9 @@ packages=(
 die() { echo "lab: $*" >&2; exit 1; }
 say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
 
-# A Debian release of the machine's own, else the stable one.
-suite() {
-	# shellcheck source=/dev/null
-	. /etc/os-release
-	if [ "${ID:-}" = debian ]; then echo "$VERSION_CODENAME"; else echo stable; fi
-}
-
 # Everything that the image depends on.
 recipe() {
-	suite
-	printf '%s\n' "${packages[@]}"
+	printf '%s\n' "$suite" "${packages[@]}"
 	declare -f make_image customize
 }
 
@@ -97,7 +94,7 @@ customize() { # TREE
 }
 
 make_image() {
-	local tree=$lab/tree.new sources exclude=() kernel='/lib/modules/*/kernel' dir
+	local tree=$lab/tree.new sources exclude=() dir kernel
 
 	# What no virtual machine has: three quarters of the kernel package.
 	for dir in drivers/{gpu,media,infiniband,staging,iio,usb,hid,scsi,mmc,isdn,mtd,input,ata,md} \
@@ -105,21 +102,18 @@ make_image() {
 		drivers/net/{wireless,ethernet,usb,can,phy,wwan,dsa,fddi,hamradio} \
 		sound net/{bluetooth,mac80211,wireless,ceph} \
 		fs/{xfs,btrfs,ocfs2,gfs2,ceph,nfs,nfsd,f2fs,jfs,reiserfs,cifs,smb,udf,ntfs3,afs}; do
-		exclude+=("--dpkgopt=path-exclude=$kernel/$dir/*")
+		exclude+=("--dpkgopt=path-exclude=/lib/modules/*/kernel/$dir/*")
 	done
 
 	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages-sweep"
 	rm -rf "$tree" "$lab/disk.new" "$lab/image"
 	mkdir -p "$tree"
-	say "image: installing Debian $(suite) with ${#packages[@]} packages and what they need (a few minutes)"
-	# From wherever this machine gets its packages.
-	sources=()
-	if [ "$(suite)" != stable ]; then
-		# shellcheck disable=SC2038 # the names in these folders are apt's
-		mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
-			\( -name '*.list' -o -name '*.sources' \) -type f -size +0 2> /dev/null |
-			xargs -r grep -lE "^[^#]*\b$(suite)\b")
-	fi
+	say "image: installing Debian $suite with ${#packages[@]} packages and what they need (a few minutes)"
+	# From wherever this machine gets its packages, if it is of that suite.
+	# shellcheck disable=SC2038 # the names in these folders are apt's
+	mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
+		\( -name '*.list' -o -name '*.sources' \) -type f -size +0 2> /dev/null |
+		xargs -r grep -lE "^[^#]*\b$suite\b")
 	# shellcheck disable=SC2016 # the hooks' $1 is the tree, and theirs to expand
 	mmdebstrap --quiet --variant=minbase \
 		--include="$(IFS=,; echo "${packages[*]}")" \
@@ -131,7 +125,7 @@ make_image() {
 		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
 		--essential-hook='echo MODULES=list > "$1/etc/initramfs-tools/conf.d/lab"' \
 		--essential-hook='printf "%s\n" virtio_pci virtio_blk virtio_net ext4 crc32c_generic > "$1/etc/initramfs-tools/modules"' \
-		"$(suite)" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
+		"$suite" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
 		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log"; }
 	say "image: making the disk"
 	customize "$tree"
@@ -140,10 +134,12 @@ make_image() {
 		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
 	# What the guest builds outlives it: emulated compilers are slow.
 	rm -f "$lab/build"
-	truncate -s 256M "$lab/build"
+	truncate -s 512M "$lab/build"
 	mke2fs -q -t ext4 "$lab/build"
-	cp -L "$tree"/vmlinuz "$lab/vmlinuz"
-	cp -L "$tree"/initrd.img "$lab/initrd.img"
+	for kernel in "${kernels[@]}"; do
+		cp "$tree/boot/vmlinuz-$kernel."* "$lab/vmlinuz-$kernel"
+		cp "$tree/boot/initrd.img-$kernel."* "$lab/initrd.img-$kernel"
+	done
 	rm -rf "$tree"
 	mv "$lab/disk.new" "$lab/disk"
 	recipe | sha1sum > "$lab/image"
@@ -154,16 +150,16 @@ have_image() {
 	[ -f "$lab/image" ] && [ "$(cat "$lab/image")" = "$(recipe | sha1sum)" ]
 }
 
-boot() { # ACCEL CPUS LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 log=$3 cpu=max
-	shift 3
+boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
+	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max
+	shift 4
 	[ "$accel" = kvm ] && cpu=host
 	[ "$accel" = tcg ] && accel=tcg,thread=multi
 	# Left alone, an emulated guest spends a fifth of its time reading the HPET.
 	setsid ip netns exec "$ns" qemu-system-x86_64 \
 		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
 		-nographic -nodefaults -no-reboot -serial "file:$log" \
-		-kernel "$lab/vmlinuz" -initrd "$lab/initrd.img" \
+		-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel" \
 		-append "root=/dev/vda rw console=ttyS0 quiet panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
@@ -189,7 +185,7 @@ stop_guest() {
 		# A tap is busy until its process is gone.
 		while [ -d "/proc/$pid" ]; do sleep 0.1; done
 	fi
-	rm -f "$lab/pid" "$lab/cpus" "$lab/accel"
+	rm -f "$lab/pid" "$lab/booted" "$lab/accel"
 }
 
 down() {
@@ -214,7 +210,7 @@ make_network() { # CPUS
 }
 
 # /dev/kvm may exist and answer, and still not boot a stock kernel.
-choose_accel() { # CPUS
+choose_accel() { # CPUS KERNEL
 	if [ -n "${LAB_ACCEL:-}" ]; then
 		echo "$LAB_ACCEL"
 		return
@@ -223,7 +219,7 @@ choose_accel() { # CPUS
 		echo tcg
 		return
 	fi
-	boot kvm "$1" "$lab/probe.log"
+	boot kvm "$1" "$2" "$lab/probe.log"
 	for _ in $(seq 20); do
 		sleep 1
 		if grep -q 'Welcome to' "$lab/probe.log" 2> /dev/null; then
@@ -258,8 +254,8 @@ write_ssh_config() {
 	END
 }
 
-up() { # CPUS
-	local cpus=$1 accel queues
+up() { # CPUS KERNEL
+	local cpus=$1 kernel=$2 accel queues what="$1 CPUs, kernel $2"
 
 	for tool in qemu-system-x86_64 nc ssh ip; do
 		command -v $tool > /dev/null || die "$tool is missing: run make packages-sweep"
@@ -270,9 +266,9 @@ up() { # CPUS
 	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
 
 	if running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null; then
-		[ "$(cat "$lab/cpus")" = "$cpus" ] ||
-			die "the lab is up with $(cat "$lab/cpus") CPUs, not $cpus: stop it with make lab-down"
-		say "already up with $cpus CPUs"
+		[ "$(cat "$lab/booted")" = "$what" ] ||
+			die "the lab is up with $(cat "$lab/booted"), not with $what: stop it with make lab-down"
+		say "already up with $what"
 		return
 	fi
 	if [ -f "$lab/pid" ] || ip netns list | grep -qw "^$ns"; then
@@ -285,16 +281,16 @@ up() { # CPUS
 	make_network "$cpus"
 	trap 'down; exit 130' INT TERM
 
-	accel=$(choose_accel "$cpus")
+	accel=$(choose_accel "$cpus" "$kernel")
 	SECONDS=0
-	say "booting: $cpus CPUs, $accel"
+	say "booting: $what, $accel"
 	queues=,queues=$cpus
 	[ "$cpus" = 1 ] && queues=
-	boot "$accel" "$cpus" "$lab/serial.log" \
+	boot "$accel" "$cpus" "$kernel" "$lab/serial.log" \
 		-netdev "tap,id=n0,ifname=$tap,script=no,downscript=no$queues" \
 		-drive "file=$lab/build,if=virtio,format=raw" \
 		-device "virtio-net-pci,netdev=n0,mq=on,vectors=$((2 * cpus + 2)),mac=52:54:00:66:00:01"
-	echo "$cpus" > "$lab/cpus"
+	echo "$what" > "$lab/booted"
 	echo "$accel" > "$lab/accel"
 	# The descriptor of the lock stays with us: not with ssh's master process.
 	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do
@@ -308,20 +304,26 @@ up() { # CPUS
 	say "up: ssh answers"
 }
 
-cpus=8
+cpus=8 kernel=${kernels[0]}
 command=${1:-}
 shift || true
-if [ "$command" = up ] && [ "${1:-}" = --cpus ]; then
-	cpus=${2:-}
-	[[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
-fi
+while [ "$command" = up ] && [ $# != 0 ]; do
+	case $1 in
+	--cpus) cpus=${2:-} ;;
+	--kernel) kernel=${2:-} ;;
+	*) die "up $1: the options are --cpus N and --kernel VERSION" ;;
+	esac
+	shift 2 || break
+done
+[[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
+[[ " ${kernels[*]} " = *" $kernel "* ]] || die "--kernel $kernel: there is none: give one of ${kernels[*]}"
 case $command in
 up | down | ssh | status | clean)
 	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
 	;;
 esac
 case $command in
-up) up "$cpus" ;;
+up) up "$cpus" "$kernel" ;;
 down) down ;;
 ssh)
 	running || die "the lab is not up: start it with make lab-up"
@@ -332,5 +334,5 @@ clean)
 	down
 	rm -rf "$lab"
 	;;
-*) die "usage: lab.sh up [--cpus N] | down | ssh [COMMAND] | status | clean" ;;
+*) die "usage: lab.sh up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | clean" ;;
 esac

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The local established table, and Direct-TCP.
+ *
+ * Each CPU has a table of the connections that became established on it. A
+ * received TCP packet looks there first, at the end of PRE_ROUTING, where the
+ * kernel's own early demultiplexing (tcp_v4_early_demux()) comes next; that
+ * leaves a packet alone which has its socket already. A connection that is not
+ * in the table of this CPU is found in the kernel's global one, as without us:
+ * it was established before the table was switched on, or on another CPU, or
+ * had to make room. Handshakes and TIME_WAIT are the global table's alone.
+ *
+ * The table holds no reference. A TCP socket enters when it becomes
+ * TCP_ESTABLISHED and leaves before it becomes TCP_CLOSE, which each one does
+ * before it is freed; the kernel's tracepoint inet_sock_set_state tells of both,
+ * with the socket locked. Nothing in a socket leads to us, so that the module
+ * can go while connections are open. Sockets are SLAB_TYPESAFE_BY_RCU: one read
+ * from the table is a TCP socket for the time of the RCU section, if maybe
+ * another one; hence the second look once a reference is held (compare
+ * __inet_lookup_established()).
+ *
+ * A table is a set-associative cache without locks: slots are filled on their
+ * own CPU only, with bottom halves off, and emptied from anywhere by cmpxchg().
+ *
+ * Direct-TCP is what the kernel does itself since 3.6 where the sysctl
+ * tcp_early_demux is on: the route that the connection's packets took before,
+ * as long as it is valid, stands in for a routing decision. Our parameter does
+ * it wherever that sysctl stands. dst_check() sees each change of routes,
+ * addresses and policies.
+ */
+#include <linux/mm.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6.h>
+#include <linux/rcupdate.h>
+#include <linux/tcp.h>
+#include <linux/tracepoint.h>
+#include <net/inet6_hashtables.h>
+#include <net/inet_hashtables.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "established.h"
+#include "stats.h"
+#include "trace.h"
+
+/* For 16,384 connections per CPU, in 256 KiB. A power of two. */
+#define FSOCKET_SETS	4096
+#define FSOCKET_WAYS	4
+
+struct fsocket_slot {
+	struct sock *sk;
+	/* A hint that saves looking at @sk; may be of its predecessor. */
+	u32 hash;
+};
+
+/* One cache line. */
+struct fsocket_set {
+	struct fsocket_slot way[FSOCKET_WAYS];
+};
+
+static DEFINE_PER_CPU(struct fsocket_set *, fsocket_table);
+
+/* Which of the two are on. */
+static bool fsocket_local, fsocket_direct;
+
+static struct tracepoint *fsocket_set_state;
+
+static struct fsocket_set *fsocket_set_of(int cpu, u32 hash)
+{
+	return &per_cpu(fsocket_table, cpu)[hash & (FSOCKET_SETS - 1)];
+}
+
+static void fsocket_table_add(struct sock *sk)
+{
+	struct fsocket_slot *slot, *free = NULL;
+	struct fsocket_set *set;
+	struct sock *old;
+	int i;
+
+	local_bh_disable();
+	rcu_read_lock();
+	set = fsocket_set_of(smp_processor_id(), sk->sk_hash);
+	for (i = 0; i < FSOCKET_WAYS && !free; i++) {
+		if (!READ_ONCE(set->way[i].sk))
+			free = &set->way[i];
+	}
+	/* Any connection may have to make room: it is found globally then. */
+	slot = free ?: &set->way[jiffies & (FSOCKET_WAYS - 1)];
+	WRITE_ONCE(slot->hash, sk->sk_hash);
+	old = xchg(&slot->sk, sk);
+	fsocket_count(sock_net(sk), established_add);
+	/* It was here until now, so it is freed after this RCU section. */
+	if (old)
+		fsocket_count(sock_net(old), established_del);
+	rcu_read_unlock();
+	local_bh_enable();
+}
+
+static bool fsocket_table_del_from(int cpu, struct sock *sk)
+{
+	struct fsocket_set *set = fsocket_set_of(cpu, sk->sk_hash);
+	int i;
+
+	for (i = 0; i < FSOCKET_WAYS; i++) {
+		if (READ_ONCE(set->way[i].sk) == sk &&
+		    cmpxchg(&set->way[i].sk, sk, NULL) == sk)
+			return true;
+	}
+	return false;
+}
+
+static void fsocket_table_del(struct sock *sk)
+{
+	/* Where its last packet was handled: its home, but for rare cases. */
+	int home = READ_ONCE(sk->sk_incoming_cpu), cpu;
+	bool found;
+
+	found = home >= 0 && home < nr_cpu_ids && cpu_possible(home) &&
+		fsocket_table_del_from(home, sk);
+	if (!found) {
+		for_each_possible_cpu(cpu) {
+			found = fsocket_table_del_from(cpu, sk);
+			if (found)
+				break;
+		}
+	}
+	if (found)
+		fsocket_count(sock_net(sk), established_del);
+}
+
+/* On each change of state of each inet socket; TCP sockets are locked. */
+static void fsocket_state_changes(void *unused, const struct sock *sk,
+				  const int old, const int new)
+{
+	/*
+	 * Kernel sockets do not hold their namespace, nor the counters there.
+	 */
+	if (sk->sk_protocol != IPPROTO_TCP || !sk->sk_net_refcnt)
+		return;
+	if (new == TCP_ESTABLISHED && READ_ONCE(fsocket_local))
+		fsocket_table_add((struct sock *)sk);
+	else if (new == TCP_CLOSE && old != TCP_SYN_SENT &&
+		 old != TCP_SYN_RECV && old != TCP_LISTEN && old != TCP_CLOSE)
+		fsocket_table_del((struct sock *)sk);
+}
+
+/* Who sent a packet to whom: what the two IP versions have to tell apart. */
+struct fsocket_tuple {
+	struct net *net;
+	bool v6;
+	union {
+		const struct iphdr *ip4;
+		const struct ipv6hdr *ip6;
+	};
+	const struct tcphdr *th;
+	int dif, sdif;
+	u32 hash;
+};
+
+static bool fsocket_match(const struct fsocket_tuple *t, const struct sock *sk)
+{
+	const __portpair ports = INET_COMBINED_PORTS(t->th->source,
+						     ntohs(t->th->dest));
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (t->v6)
+		return inet6_match(t->net, sk, &t->ip6->saddr, &t->ip6->daddr,
+				   ports, t->dif, t->sdif);
+#endif
+	{
+		INET_ADDR_COOKIE(cookie, t->ip4->saddr, t->ip4->daddr);
+
+		return inet_match(t->net, sk, cookie, ports, t->dif, t->sdif);
+	}
+}
+
+static struct sock *fsocket_lookup_local(const struct fsocket_tuple *t)
+{
+	struct fsocket_set *set = fsocket_set_of(smp_processor_id(), t->hash);
+	struct sock *sk;
+	int i;
+
+	for (i = 0; i < FSOCKET_WAYS; i++) {
+		if (READ_ONCE(set->way[i].hash) != t->hash)
+			continue;
+		sk = READ_ONCE(set->way[i].sk);
+		if (!sk || !fsocket_match(t, sk) ||
+		    !refcount_inc_not_zero(&sk->sk_refcnt))
+			continue;
+		/* Still the one that entered the table, and so not freed before. */
+		smp_mb__after_atomic();
+		if (READ_ONCE(set->way[i].sk) == sk && fsocket_match(t, sk))
+			return sk;
+		sock_gen_put(sk);
+	}
+	return NULL;
+}
+
+static struct sock *fsocket_lookup_global(const struct fsocket_tuple *t)
+{
+	struct inet_hashinfo *hashinfo = t->net->ipv4.tcp_death_row.hashinfo;
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (t->v6)
+		return __inet6_lookup_established(t->net, hashinfo,
+						  &t->ip6->saddr, t->th->source,
+						  &t->ip6->daddr,
+						  ntohs(t->th->dest),
+						  t->dif, t->sdif);
+#endif
+	return __inet_lookup_established(t->net, hashinfo, t->ip4->saddr,
+					 t->th->source, t->ip4->daddr,
+					 ntohs(t->th->dest), t->dif, t->sdif);
+}
+
+static bool fsocket_kernel_demuxes(const struct net *net)
+{
+	return READ_ONCE(net->ipv4.sysctl_ip_early_demux) &&
+	       READ_ONCE(net->ipv4.sysctl_tcp_early_demux);
+}
+
+static void fsocket_take_route(const struct fsocket_tuple *t,
+			       struct sk_buff *skb, struct sock *sk)
+{
+	struct dst_entry *dst = rcu_dereference(sk->sk_rx_dst);
+
+	if (dst)
+		dst = dst_check(dst, t->v6 ? sk->sk_rx_dst_cookie : 0);
+	if (!dst || sk->sk_rx_dst_ifindex != skb->skb_iif)
+		return;
+	skb_dst_set_noref(skb, dst);
+	fsocket_count(t->net, direct_tcp);
+}
+
+static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
+{
+	bool local = READ_ONCE(fsocket_local), direct = READ_ONCE(fsocket_direct);
+	struct sock *sk = NULL;
+
+	if (local) {
+		sk = fsocket_lookup_local(t);
+		if (sk) {
+			fsocket_count(t->net, established_hit);
+			trace_fsocket_hit(ntohs(t->th->source), ntohs(t->th->dest));
+		} else {
+			fsocket_count(t->net, established_miss);
+			trace_fsocket_miss(ntohs(t->th->source), ntohs(t->th->dest));
+		}
+	}
+	if (!sk && direct)
+		sk = fsocket_lookup_global(t);
+	if (!sk)
+		return;
+	skb->sk = sk;
+	skb->destructor = sock_edemux;
+	/* Having found the socket first, we owe what the kernel would have done. */
+	if (sk_fullsock(sk) && !skb_dst(skb) &&
+	    (direct || fsocket_kernel_demuxes(t->net)))
+		fsocket_take_route(t, skb, sk);
+}
+
+/* The TCP header, if the packet may belong to a connection; as the kernel's. */
+static const struct tcphdr *fsocket_tcp_header(struct sk_buff *skb)
+{
+	const struct tcphdr *th;
+
+	if (skb->sk || skb->pkt_type != PACKET_HOST ||
+	    !pskb_may_pull(skb, skb_transport_offset(skb) + sizeof(*th)))
+		return NULL;
+	th = tcp_hdr(skb);
+	if (th->doff < sizeof(*th) / 4 || (th->syn && !th->ack))
+		return NULL;
+	return th;
+}
+
+static unsigned int fsocket_prerouting4(void *priv, struct sk_buff *skb,
+					const struct nf_hook_state *state)
+{
+	struct fsocket_tuple t = { .net = state->net };
+
+	if (ip_hdr(skb)->protocol != IPPROTO_TCP || ip_is_fragment(ip_hdr(skb)))
+		return NF_ACCEPT;
+	t.th = fsocket_tcp_header(skb);
+	if (!t.th)
+		return NF_ACCEPT;
+	t.ip4 = ip_hdr(skb);
+	t.dif = skb->skb_iif;
+	t.sdif = inet_sdif(skb);
+	t.hash = inet_ehashfn(t.net, t.ip4->daddr, ntohs(t.th->dest),
+			      t.ip4->saddr, t.th->source);
+	fsocket_demux(&t, skb);
+	return NF_ACCEPT;
+}
+
+#if IS_ENABLED(CONFIG_IPV6)
+static unsigned int fsocket_prerouting6(void *priv, struct sk_buff *skb,
+					const struct nf_hook_state *state)
+{
+	struct fsocket_tuple t = { .net = state->net, .v6 = true };
+
+	if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP)
+		return NF_ACCEPT;
+	t.th = fsocket_tcp_header(skb);
+	if (!t.th)
+		return NF_ACCEPT;
+	t.ip6 = ipv6_hdr(skb);
+	t.dif = inet6_iif(skb);
+	t.sdif = inet6_sdif(skb);
+	t.hash = inet6_ehashfn(t.net, &t.ip6->daddr, ntohs(t.th->dest),
+			       &t.ip6->saddr, t.th->source);
+	fsocket_demux(&t, skb);
+	return NF_ACCEPT;
+}
+#endif
+
+/* Last: after NAT and TPROXY, right before the kernel's own early demux. */
+static const struct nf_hook_ops fsocket_prerouting[] = {
+	{
+		.hook = fsocket_prerouting4,
+		.pf = NFPROTO_IPV4,
+		.hooknum = NF_INET_PRE_ROUTING,
+		.priority = NF_IP_PRI_LAST,
+	},
+#if IS_ENABLED(CONFIG_IPV6)
+	{
+		.hook = fsocket_prerouting6,
+		.pf = NFPROTO_IPV6,
+		.hooknum = NF_INET_PRE_ROUTING,
+		.priority = NF_IP6_PRI_LAST,
+	},
+#endif
+};
+
+static int __net_init fsocket_prerouting_init(struct net *net)
+{
+	return nf_register_net_hooks(net, fsocket_prerouting,
+				     ARRAY_SIZE(fsocket_prerouting));
+}
+
+static void __net_exit fsocket_prerouting_exit(struct net *net)
+{
+	nf_unregister_net_hooks(net, fsocket_prerouting,
+				ARRAY_SIZE(fsocket_prerouting));
+}
+
+static struct pernet_operations fsocket_prerouting_ops = {
+	.init = fsocket_prerouting_init,
+	.exit = fsocket_prerouting_exit,
+};
+
+static void fsocket_tables_free(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		kvfree(per_cpu(fsocket_table, cpu));
+		per_cpu(fsocket_table, cpu) = NULL;
+	}
+}
+
+static int fsocket_tables_alloc(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct fsocket_set *table =
+			kvzalloc_node(array_size(FSOCKET_SETS, sizeof(*table)),
+				      GFP_KERNEL, cpu_to_node(cpu));
+
+		per_cpu(fsocket_table, cpu) = table;
+		if (!table) {
+			fsocket_tables_free();
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+static void fsocket_find_set_state(struct tracepoint *tp, void *unused)
+{
+	if (!strcmp(tp->name, "inet_sock_set_state"))
+		fsocket_set_state = tp;
+}
+
+static int fsocket_tables_start(void)
+{
+	int ret;
+
+	/* Its symbol is not exported. */
+	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
+	if (!fsocket_set_state)
+		return -EOPNOTSUPP;
+	ret = fsocket_tables_alloc();
+	if (ret)
+		return ret;
+	ret = tracepoint_probe_register(fsocket_set_state,
+					fsocket_state_changes, NULL);
+	if (ret)
+		fsocket_tables_free();
+	return ret;
+}
+
+/* Nothing enters any more; what leaves meanwhile is counted there. */
+static void fsocket_table_clear(struct fsocket_set *table)
+{
+	struct sock *sk;
+	int i, j;
+
+	for (i = 0; i < FSOCKET_SETS; i++) {
+		rcu_read_lock();
+		for (j = 0; j < FSOCKET_WAYS; j++) {
+			sk = xchg(&table[i].way[j].sk, NULL);
+			if (sk)
+				fsocket_count(sock_net(sk), established_del);
+		}
+		rcu_read_unlock();
+		cond_resched();
+	}
+}
+
+static void fsocket_tables_stop(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		fsocket_table_clear(per_cpu(fsocket_table, cpu));
+	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes,
+				    NULL);
+	tracepoint_synchronize_unregister();
+	fsocket_tables_free();
+}
+
+/* Both features share the hooks, which are there while either is on. */
+static int fsocket_prerouting_set(bool *feature, bool on)
+{
+	bool others = feature == &fsocket_local ? fsocket_direct : fsocket_local;
+	int ret;
+
+	if (on && !others) {
+		ret = register_pernet_subsys(&fsocket_prerouting_ops);
+		if (ret)
+			return ret;
+	}
+	WRITE_ONCE(*feature, on);
+	if (!on && !others)
+		unregister_pernet_subsys(&fsocket_prerouting_ops);
+	/* From here on, no packet still thinks the feature on. */
+	if (!on)
+		synchronize_net();
+	return 0;
+}
+
+int fsocket_established_enable(bool on)
+{
+	int ret;
+
+	if (on) {
+		ret = fsocket_tables_start();
+		if (ret)
+			return ret;
+	}
+	ret = fsocket_prerouting_set(&fsocket_local, on);
+	if (!on || ret)
+		fsocket_tables_stop();
+	return ret;
+}
+
+int fsocket_direct_tcp_enable(bool on)
+{
+	return fsocket_prerouting_set(&fsocket_direct, on);
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_ESTABLISHED_H
+#define FSOCKET_ESTABLISHED_H
+
+#include <linux/types.h>
+
+/*
+ * Apply enable_local_established and enable_direct_tcp; process context, one
+ * caller at a time. Off never fails.
+ */
+int fsocket_established_enable(bool on);
+int fsocket_direct_tcp_enable(bool on);
+
+#endif

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_RCS_H
+#define FSOCKET_RCS_H
+
+#include <linux/types.h>
+
+/* Applies enable_receive_cpu_selection; process context, one caller at a time. */
+int fsocket_rcs_enable(bool on);
+
+#endif

@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Packet redispatch: the framework that the original called RPS.
+ *
+ * A netfilter hook at the end of each interface's ingress asks the registered
+ * policies which CPU is to handle a TCP packet. If that is another one, the
+ * packet goes into that CPU's queue, and from there, by a NAPI instance of that
+ * CPU, on its way through the stack. It does not pass packet taps, tc and
+ * netfilter ingress a second time (skb->tc_skip_classify).
+ *
+ * Packets of one flow stay in order, as with the kernel's RFS: a flow whose
+ * packets still wait in a queue stays with that queue, whatever policies and
+ * parameters say by then. So each queue counts what entered (tail) and what has
+ * been handled (head), and fsocket_flows remembers for each flow, by its hash,
+ * where its latest packet went and what tail then was.
+ *
+ * Where the interface itself has RPS or RFS set, these come later than we, and
+ * win.
+ */
+#include <linux/cpuhotplug.h>
+#include <linux/delay.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/netdevice.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter_netdev.h>
+#include <linux/rculist.h>
+#include <linux/skbuff.h>
+#include <linux/smp.h>
+#include <linux/tcp.h>
+#include <net/inet6_hashtables.h>
+#include <net/inet_hashtables.h>
+#include <net/ip.h>
+#include <net/net_namespace.h>
+
+#include "fastsocket_policy.h"
+#include "stats.h"
+#include "steer.h"
+#include "trace.h"
+
+/* Packets that may wait for a CPU; the default of net.core.netdev_max_backlog. */
+#define FSOCKET_QUEUE_MAX	1000
+
+/* Flows with the same hash modulo this share their order. A power of two. */
+#define FSOCKET_FLOWS		65536
+
+/* How long stopping waits for flows that never pause, in milliseconds. */
+#define FSOCKET_DRAIN_MAX	1000
+
+struct fsocket_queue {
+	/* Protects all up to @napi, but for what is said otherwise. */
+	spinlock_t lock;
+	struct sk_buff_head input;
+	/* Entered; and the kick for them, which is under way or not needed. */
+	u32 tail;
+	bool scheduled;
+	/* Takes packets: its CPU is up. Also read without @lock, as a hint. */
+	bool online;
+	/* Handled; written by @napi, read by all. */
+	u32 head;
+	/* Of @napi alone: taken from @input, being handled. */
+	struct sk_buff_head process;
+	struct napi_struct napi;
+	call_single_data_t csd;
+} ____cacheline_aligned_in_smp;
+
+static DEFINE_PER_CPU(struct fsocket_queue, fsocket_queues);
+
+/* The latest packet of a flow: its CPU + 1 and, below, its queue's tail. 0: none. */
+static u64 *fsocket_flows;
+
+struct fsocket_ingress {
+	struct list_head in_all;
+	struct nf_hook_ops ops;
+};
+
+/* Under RTNL. */
+static LIST_HEAD(fsocket_ingresses);
+
+static LIST_HEAD(fsocket_policies);
+static DEFINE_MUTEX(fsocket_policies_mutex);
+
+/* Policies are asked; else only flows that wait somewhere are kept in order. */
+static bool fsocket_steering;
+
+/* NAPI wants a device. */
+static struct net_device fsocket_napi_dev;
+
+static enum cpuhp_state fsocket_cpuhp_state;
+
+void fastsocket_policy_register(struct fastsocket_policy *policy)
+{
+	struct fastsocket_policy *next;
+
+	mutex_lock(&fsocket_policies_mutex);
+	list_for_each_entry(next, &fsocket_policies, in_policies) {
+		if (next->rank > policy->rank)
+			break;
+	}
+	list_add_tail_rcu(&policy->in_policies, &next->in_policies);
+	mutex_unlock(&fsocket_policies_mutex);
+}
+EXPORT_SYMBOL_GPL(fastsocket_policy_register);
+
+void fastsocket_policy_unregister(struct fastsocket_policy *policy)
+{
+	mutex_lock(&fsocket_policies_mutex);
+	list_del_rcu(&policy->in_policies);
+	mutex_unlock(&fsocket_policies_mutex);
+	synchronize_net();
+}
+EXPORT_SYMBOL_GPL(fastsocket_policy_unregister);
+
+static int fsocket_ask_policies(const struct fastsocket_flow *flow)
+{
+	struct fastsocket_policy *policy;
+	int cpu;
+
+	if (!READ_ONCE(fsocket_steering))
+		return -1;
+	list_for_each_entry_rcu(policy, &fsocket_policies, in_policies) {
+		cpu = policy->cpu(flow);
+		if (cpu < 0)
+			continue;
+		return cpu < nr_cpu_ids && cpu_possible(cpu) &&
+		       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
+	}
+	return -1;
+}
+
+/* The packet may be anything: reads, checks, and changes nothing. */
+static bool fsocket_flow_read(const struct sk_buff *skb, struct net *net,
+			      struct fastsocket_flow *flow)
+{
+	int offset = skb_network_offset(skb);
+	const __be16 *ports;
+	__be16 ports_buf[2];
+
+	flow->dev = skb->dev;
+	if (skb->protocol == htons(ETH_P_IP)) {
+		struct iphdr buf;
+		const struct iphdr *ip;
+
+		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
+		if (!ip || ip->version != 4 || ip->ihl < 5 ||
+		    ip->protocol != IPPROTO_TCP || ip_is_fragment(ip))
+			return false;
+		flow->v6 = false;
+		flow->saddr4 = ip->saddr;
+		flow->daddr4 = ip->daddr;
+		offset += ip->ihl * 4;
+#if IS_ENABLED(CONFIG_IPV6)
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		struct ipv6hdr buf;
+		const struct ipv6hdr *ip;
+
+		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
+		if (!ip || ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+			return false;
+		flow->v6 = true;
+		flow->saddr6 = ip->saddr;
+		flow->daddr6 = ip->daddr;
+		offset += sizeof(buf);
+#endif
+	} else {
+		return false;
+	}
+
+	ports = skb_header_pointer(skb, offset, sizeof(ports_buf), ports_buf);
+	if (!ports)
+		return false;
+	flow->sport = ntohs(ports[0]);
+	flow->dport = ntohs(ports[1]);
+#if IS_ENABLED(CONFIG_IPV6)
+	if (flow->v6) {
+		flow->hash = inet6_ehashfn(net, &flow->daddr6, flow->dport,
+					   &flow->saddr6, ports[0]);
+		return true;
+	}
+#endif
+	flow->hash = inet_ehashfn(net, flow->daddr4, flow->dport, flow->saddr4,
+				  ports[0]);
+	return true;
+}
+
+/* The CPU in whose queue the flow's latest packet still waits; or -1. */
+static int fsocket_flow_waits(u64 latest)
+{
+	int cpu = (int)(latest >> 32) - 1;
+	u32 head;
+
+	if (cpu < 0)
+		return -1;
+	/* Pairs with that in fsocket_queue_handle(): then it is really done. */
+	head = smp_load_acquire(&per_cpu(fsocket_queues, cpu).head);
+	return (s32)(head - (u32)latest) < 0 ? cpu : -1;
+}
+
+enum fsocket_enqueued { FSOCKET_QUEUED, FSOCKET_FULL, FSOCKET_OFFLINE };
+
+static enum fsocket_enqueued fsocket_enqueue(int cpu, struct sk_buff *skb,
+					     u64 *latest)
+{
+	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+	enum fsocket_enqueued ret = FSOCKET_QUEUED;
+
+	spin_lock(&q->lock);
+	if (!q->online) {
+		ret = FSOCKET_OFFLINE;
+	} else if (skb_queue_len(&q->input) >= FSOCKET_QUEUE_MAX) {
+		ret = FSOCKET_FULL;
+	} else {
+		__skb_queue_tail(&q->input, skb);
+		q->tail++;
+		WRITE_ONCE(*latest, (u64)(cpu + 1) << 32 | q->tail);
+		if (!q->scheduled) {
+			q->scheduled = true;
+			/* Under the lock: so its CPU is not gone before. */
+			smp_call_function_single_async(cpu, &q->csd);
+		}
+	}
+	spin_unlock(&q->lock);
+	return ret;
+}
+
+static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
+				    const struct nf_hook_state *state)
+{
+	int here = smp_processor_id(), target, waits;
+	struct net *net = state->net;
+	struct fastsocket_flow flow;
+	u64 *latest;
+
+	/*
+	 * A socket from tc's bpf_sk_assign() may be valid in this RCU section
+	 * only; a generic XDP program would see the packet twice.
+	 */
+	if (skb->sk || skb_shared(skb) || rcu_access_pointer(skb->dev->xdp_prog) ||
+	    !fsocket_flow_read(skb, net, &flow))
+		return NF_ACCEPT;
+
+	latest = &fsocket_flows[flow.hash & (FSOCKET_FLOWS - 1)];
+	target = fsocket_ask_policies(&flow);
+	waits = fsocket_flow_waits(READ_ONCE(*latest));
+	if (waits < 0 && target < 0) {
+		fsocket_count(net, steer_pass);
+		return NF_ACCEPT;
+	}
+	if (waits < 0 && target == here) {
+		fsocket_count(net, steer_local);
+		return NF_ACCEPT;
+	}
+
+	if (waits >= 0 && waits != target) {
+		fsocket_count(net, steer_kept);
+		target = waits;
+	} else {
+		fsocket_count(net, steer_remote);
+	}
+	trace_fsocket_steer(flow.sport, flow.dport, target);
+	skb_dst_force(skb);
+	skb_reset_redirect(skb);
+	skb->tc_skip_classify = 1;
+	switch (fsocket_enqueue(target, skb, latest)) {
+	case FSOCKET_QUEUED:
+		return NF_STOLEN;
+	case FSOCKET_FULL:
+		fsocket_count(net, steer_drop);
+		return NF_DROP;
+	case FSOCKET_OFFLINE:
+		/* What waited there has been handled when it went offline. */
+		break;
+	}
+	skb->tc_skip_classify = 0;
+	return NF_ACCEPT;
+}
+
+static void fsocket_queue_handle(struct fsocket_queue *q, struct sk_buff *skb)
+{
+	netif_receive_skb(skb);
+	smp_store_release(&q->head, q->head + 1);
+}
+
+static int fsocket_queue_poll(struct napi_struct *napi, int budget)
+{
+	struct fsocket_queue *q = container_of(napi, struct fsocket_queue, napi);
+	struct sk_buff *skb;
+	int work = 0;
+
+	while (work < budget) {
+		skb = __skb_dequeue(&q->process);
+		if (skb) {
+			fsocket_queue_handle(q, skb);
+			work++;
+			continue;
+		}
+		spin_lock(&q->lock);
+		skb_queue_splice_tail_init(&q->input, &q->process);
+		if (skb_queue_empty(&q->process)) {
+			q->scheduled = false;
+			spin_unlock(&q->lock);
+			napi_complete_done(napi, work);
+			break;
+		}
+		spin_unlock(&q->lock);
+	}
+	return work;
+}
+
+/* On the queue's CPU, in hard interrupt. */
+static void fsocket_queue_kick(void *queue)
+{
+	struct fsocket_queue *q = queue;
+
+	napi_schedule_irqoff(&q->napi);
+}
+
+static int fsocket_cpu_online(unsigned int cpu)
+{
+	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+
+	spin_lock_bh(&q->lock);
+	WRITE_ONCE(q->online, true);
+	spin_unlock_bh(&q->lock);
+	return 0;
+}
+
+/* On the CPU itself, which then has nothing to handle any more. */
+static int fsocket_cpu_offline(unsigned int cpu)
+{
+	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+	struct sk_buff *skb;
+
+	local_bh_disable();
+	for (;;) {
+		while ((skb = __skb_dequeue(&q->process)) != NULL)
+			fsocket_queue_handle(q, skb);
+		spin_lock(&q->lock);
+		skb_queue_splice_tail_init(&q->input, &q->process);
+		if (skb_queue_empty(&q->process))
+			break;
+		spin_unlock(&q->lock);
+	}
+	WRITE_ONCE(q->online, false);
+	spin_unlock(&q->lock);
+	local_bh_enable();
+	return 0;
+}
+
+/* Returns when all that has been queued by now is handled. */
+static void fsocket_queues_flush(void)
+{
+	struct fsocket_queue *q;
+	u32 tail;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		q = &per_cpu(fsocket_queues, cpu);
+		spin_lock_bh(&q->lock);
+		tail = q->tail;
+		spin_unlock_bh(&q->lock);
+		while ((s32)(smp_load_acquire(&q->head) - tail) < 0)
+			usleep_range(100, 1000);
+	}
+}
+
+static bool fsocket_queues_empty(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+
+		if (READ_ONCE(q->head) != READ_ONCE(q->tail))
+			return false;
+	}
+	return true;
+}
+
+static struct fsocket_ingress *fsocket_ingress_of(const struct net_device *dev)
+{
+	struct fsocket_ingress *ingress;
+
+	list_for_each_entry(ingress, &fsocket_ingresses, in_all) {
+		if (ingress->ops.dev == dev)
+			return ingress;
+	}
+	return NULL;
+}
+
+static int fsocket_ingress_add(struct net_device *dev)
+{
+	struct fsocket_ingress *ingress;
+	int ret;
+
+	if (fsocket_ingress_of(dev))
+		return 0;
+	ingress = kzalloc(sizeof(*ingress), GFP_KERNEL);
+	if (!ingress)
+		return -ENOMEM;
+	ingress->ops.hook = fsocket_ingress;
+	ingress->ops.pf = NFPROTO_NETDEV;
+	ingress->ops.hooknum = NF_NETDEV_INGRESS;
+	/* After all others: they see each packet once, and we what is left. */
+	ingress->ops.priority = INT_MAX;
+	ingress->ops.dev = dev;
+	ret = nf_register_net_hook(dev_net(dev), &ingress->ops);
+	if (ret) {
+		kfree(ingress);
+		return ret;
+	}
+	list_add(&ingress->in_all, &fsocket_ingresses);
+	return 0;
+}
+
+static void fsocket_ingress_del(struct net_device *dev)
+{
+	struct fsocket_ingress *ingress = fsocket_ingress_of(dev);
+
+	if (!ingress)
+		return;
+	list_del(&ingress->in_all);
+	nf_unregister_net_hook(dev_net(dev), &ingress->ops);
+	synchronize_net();
+	kfree(ingress);
+	/* No packet in a queue refers to the interface when it goes. */
+	fsocket_queues_flush();
+}
+
+/* Called for interfaces that exist, too, when the notifier comes and goes. */
+static int fsocket_netdev_event(struct notifier_block *nb, unsigned long event,
+				void *ptr)
+{
+	struct net_device *dev = netdev_notifier_info_to_dev(ptr);
+
+	switch (event) {
+	case NETDEV_REGISTER:
+		return notifier_from_errno(fsocket_ingress_add(dev));
+	case NETDEV_UNREGISTER:
+		fsocket_ingress_del(dev);
+		break;
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block fsocket_netdev_notifier = {
+	.notifier_call = fsocket_netdev_event,
+};
+
+static int fsocket_steer_start(void)
+{
+	int ret;
+
+	fsocket_flows = kvcalloc(FSOCKET_FLOWS, sizeof(*fsocket_flows), GFP_KERNEL);
+	if (!fsocket_flows)
+		return -ENOMEM;
+	WRITE_ONCE(fsocket_steering, true);
+	ret = register_netdevice_notifier(&fsocket_netdev_notifier);
+	if (ret) {
+		WRITE_ONCE(fsocket_steering, false);
+		fsocket_queues_flush();
+		kvfree(fsocket_flows);
+	}
+	return ret;
+}
+
+static void fsocket_steer_stop(void)
+{
+	int ms;
+
+	WRITE_ONCE(fsocket_steering, false);
+	for (ms = 0; ms < FSOCKET_DRAIN_MAX && !fsocket_queues_empty(); ms++)
+		usleep_range(1000, 1500);
+	unregister_netdevice_notifier(&fsocket_netdev_notifier);
+	kvfree(fsocket_flows);
+}
+
+int fsocket_steer_enable(bool on)
+{
+	if (on)
+		return fsocket_steer_start();
+	fsocket_steer_stop();
+	return 0;
+}
+
+int fsocket_steer_init(void)
+{
+	int cpu, ret;
+
+	init_dummy_netdev(&fsocket_napi_dev);
+	for_each_possible_cpu(cpu) {
+		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+
+		spin_lock_init(&q->lock);
+		__skb_queue_head_init(&q->input);
+		__skb_queue_head_init(&q->process);
+		INIT_CSD(&q->csd, fsocket_queue_kick, q);
+		netif_napi_add_weight(&fsocket_napi_dev, &q->napi,
+				      fsocket_queue_poll, NAPI_POLL_WEIGHT);
+		napi_enable(&q->napi);
+	}
+	ret = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "net/fastsocket:queue",
+				fsocket_cpu_online, fsocket_cpu_offline);
+	if (ret < 0) {
+		fsocket_steer_exit();
+		return ret;
+	}
+	fsocket_cpuhp_state = ret;
+	return 0;
+}
+
+/* Steering is off: the queues are empty. */
+void fsocket_steer_exit(void)
+{
+	int cpu;
+
+	if (fsocket_cpuhp_state)
+		cpuhp_remove_state(fsocket_cpuhp_state);
+	for_each_possible_cpu(cpu) {
+		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
+
+		napi_disable(&q->napi);
+		netif_napi_del(&q->napi);
+	}
+	synchronize_net();
+}
