@@ -13,6 +13,9 @@
  *	epoll_ctl(MOD, fd)	the one or the other, as EPOLLIN is asked for
  *	epoll_wait()		retire what is to be retired by now
  *	close(fd)		it wants no more of them: retire at once
+ *	connect()		through the module, which may choose the source port
+ *				(enable_receive_flow_deliver); only in programs
+ *				that have listened
  *
  * Why so late: every 16 connections nginx deletes and adds its listeners, to
  * change its place among the workers that wait for the same socket
@@ -246,6 +249,28 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 	if (leaving >= 0)
 		retire_leaving();
 	return real(epfd, events, maxevents, timeout, mask);
+}
+
+int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int saved = errno;
+
+	REAL(connect);
+	if (atomic_load_explicit(&highest_listener, memory_order_relaxed) >= 0) {
+		struct fsocket_ioctl_arg arg = { .fd = fd };
+
+		arg.op.connect_op.sockaddr = addr;
+		arg.op.connect_op.sockaddr_len = len;
+		if (!ioctl(atomic_load(&device), FSOCKET_IOC_CONNECT, &arg)) {
+			errno = saved;
+			return 0;
+		}
+		/* The device is closed, or its number is another file's by now. */
+		if (errno != EBADF && errno != ENOTTY)
+			return -1;
+		errno = saved;
+	}
+	return real(fd, addr, len);
 }
 
 int close(int fd)

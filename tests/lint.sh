@@ -35,7 +35,7 @@ licensed() {
 build_module() { # KERNEL-RELEASE
 	local tmp log
 	tmp=$(mktemp -d)
-	cp kmod/*.[ch] kmod/Kbuild kmod/Makefile "$tmp"
+	cp -r kmod/*.[ch] kmod/Kbuild kmod/Makefile kmod/examples "$tmp"
 	log=$(make -s -C "$tmp" KVER="$1" W=1 C=2 2>&1) || { echo "$log"; rm -rf "$tmp"; return 1; }
 	rm -rf "$tmp"
 	log=$(grep -E "^$tmp.*(warning|error):" <<< "$log")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-FOLDER = "/usr/local/src/fsbench/tests/guest"
+SOURCES = "/usr/local/src/fsbench"
+FOLDER = f"{SOURCES}/tests/guest"
 
 
 def names(program):
@@ -15,7 +16,7 @@ def names(program):
 
 @pytest.fixture(scope="module")
 def programs(lab):
-    for program in ("test_module", "test_library"):
+    for program in ("test_module", "test_locality", "test_library"):
         lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
                    f"[ helpers.h -nt {program} ]; then "
                    f"gcc -D_GNU_SOURCE -O1 -Wall -Wextra -Werror -pthread -o {program} "
@@ -32,6 +33,12 @@ def run_one(lab, environment, program, name):
 def test_module(lab, programs, quiet_kernel, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
             "test_module", name)
+
+
+@pytest.mark.parametrize("name", names("test_locality"))
+def test_locality(lab, programs, quiet_kernel, name):
+    run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
+            "test_locality", name)
 
 
 @pytest.mark.parametrize("name", names("test_library"))

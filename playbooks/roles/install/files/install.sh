@@ -11,7 +11,7 @@ die() { echo "$(hostname): $*" >&2; exit 1; }
 # One folder for each kernel: the lab has several, and emulated compilers are slow.
 kmod=$src/kmod-$(uname -r)
 mkdir -p "$kmod"
-cp -pu $src/kmod/* "$kmod"
+cp -rpu $src/kmod/* "$kmod"
 
 for part in "${kmod#"$src"/}" library demo; do
 	make -s -C $src/$part -j"$(nproc)" > $log 2>&1 || {
