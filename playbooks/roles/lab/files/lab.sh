@@ -151,8 +151,10 @@ have_image() {
 }
 
 boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max
+	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms
 	shift 4
+	# Emulated, REP MOVSB takes a step for each byte; the kernel, told that this
+	# CPU has fast ones (ERMS), clears and copies with them.
 	[ "$accel" = kvm ] && cpu=host
 	[ "$accel" = tcg ] && accel=tcg,thread=multi
 	# Left alone, an emulated guest spends a fifth of its time reading the HPET.
