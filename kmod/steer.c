@@ -47,7 +47,7 @@
 /* Flows with the same hash modulo this share their order. A power of two. */
 #define FSOCKET_FLOWS		65536
 
-/* How long stopping waits for flows that never pause, in milliseconds. */
+/* How long stopping a queue waits for flows that never pause, in milliseconds. */
 #define FSOCKET_DRAIN_MAX	1000
 
 struct fsocket_queue {
@@ -57,7 +57,9 @@ struct fsocket_queue {
 	/* Entered; and the kick for them, which is under way or not needed. */
 	u32 tail;
 	bool scheduled;
-	/* Takes packets: its CPU is up. Also read without @lock, as a hint. */
+	/* Takes packets. */
+	bool open;
+	/* Policies may choose it: its CPU is up, and stays so. Without @lock. */
 	bool online;
 	/* Handled; written by @napi, read by all. */
 	u32 head;
@@ -208,7 +210,7 @@ static enum fsocket_enqueued fsocket_enqueue(int cpu, struct sk_buff *skb,
 	enum fsocket_enqueued ret = FSOCKET_QUEUED;
 
 	spin_lock(&q->lock);
-	if (!q->online) {
+	if (!q->open) {
 		ret = FSOCKET_OFFLINE;
 	} else if (skb_queue_len(&q->input) >= FSOCKET_QUEUE_MAX) {
 		ret = FSOCKET_FULL;
@@ -323,31 +325,33 @@ static int fsocket_cpu_online(unsigned int cpu)
 	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
 
 	spin_lock_bh(&q->lock);
-	WRITE_ONCE(q->online, true);
+	q->open = true;
 	spin_unlock_bh(&q->lock);
+	WRITE_ONCE(q->online, true);
 	return 0;
 }
 
-/* On the CPU itself, which then has nothing to handle any more. */
+/*
+ * On the CPU itself, which still handles interrupts. No policy chooses it any
+ * more, so its queue soon is empty for a moment; then it closes.
+ */
 static int fsocket_cpu_offline(unsigned int cpu)
 {
 	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
-	struct sk_buff *skb;
+	bool empty;
+	int ms;
 
-	local_bh_disable();
-	for (;;) {
-		while ((skb = __skb_dequeue(&q->process)) != NULL)
-			fsocket_queue_handle(q, skb);
-		spin_lock(&q->lock);
-		skb_queue_splice_tail_init(&q->input, &q->process);
-		if (skb_queue_empty(&q->process))
-			break;
-		spin_unlock(&q->lock);
-	}
 	WRITE_ONCE(q->online, false);
-	spin_unlock(&q->lock);
-	local_bh_enable();
-	return 0;
+	for (ms = 0;; ms++) {
+		spin_lock_bh(&q->lock);
+		empty = READ_ONCE(q->head) == q->tail;
+		if (empty || ms >= FSOCKET_DRAIN_MAX)
+			q->open = false;
+		spin_unlock_bh(&q->lock);
+		if (empty)
+			return 0;
+		usleep_range(500, 1000);
+	}
 }
 
 /* Returns when all that has been queued by now is handled. */
