@@ -4,15 +4,13 @@
  *
  * SOCKET, LISTEN, ACCEPT, SHUTDOWN_LISTEN and CONNECT are the system calls of
  * these names with the same arguments, and have to be exactly these: with their
- * security hooks, which modules cannot call. So they are resolved at load, by
- * way of a kprobe that is never armed.
+ * security hooks, which modules cannot call. So they are resolved at load.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/kprobes.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/net.h>
@@ -24,6 +22,7 @@
 #include "fastsocket_abi.h"
 #include "listen.h"
 #include "params.h"
+#include "resolve.h"
 #include "rfd.h"
 
 static int (*fsocket_sys_socket)(int family, int type, int protocol);
@@ -40,25 +39,6 @@ static int (*fsocket_sys_connect)(int fd, struct sockaddr __user *addr,
  * kernel chooses.
  */
 #define FSOCKET_CONNECT_TRIES	8
-
-static void *fsocket_resolve(const char *symbol)
-{
-	struct kprobe kp = {
-		.symbol_name = symbol,
-		.flags = KPROBE_FLAG_DISABLED,
-	};
-	void *addr;
-
-	if (register_kprobe(&kp))
-		return NULL;
-	addr = kp.addr;
-	unregister_kprobe(&kp);
-#ifdef CONFIG_X86_KERNEL_IBT
-	/* The probe sits behind the ENDBR that an indirect call has to meet. */
-	addr -= ENDBR_INSN_SIZE;
-#endif
-	return addr;
-}
 
 static int fsocket_socket(const struct fsocket_ioctl_arg *arg)
 {
@@ -179,7 +159,7 @@ static int fsocket_spawn_all(struct fsocket_claims *claims)
 
 	while ((next = iterate_fd(current->files, next, fsocket_fd_is_ours,
 				  NULL)) > 0) {
-		err = fsocket_spawn(claims, next - 1, -1);
+		err = fsocket_spawn(claims, next - 1, FSOCKET_CPU_AS_PARENT);
 		/* Another thread may have closed it in between. */
 		if (err && err != -EBADF && err != -ENOTSOCK && !ret)
 			ret = err;
@@ -208,6 +188,8 @@ static long fsocket_ioctl(struct file *file, unsigned int cmd,
 	case FSOCKET_IOC_CLOSE:
 		return fsocket_close(claims, &arg);
 	case FSOCKET_IOC_SPAWN_LISTEN:
+		if (arg.op.spawn_op.cpu < FSOCKET_CPU_ANY)
+			return -EINVAL;
 		return fsocket_spawn(claims, arg.fd, arg.op.spawn_op.cpu);
 	case FSOCKET_IOC_SHUTDOWN_LISTEN:
 		return fsocket_sys_shutdown(arg.fd, arg.op.shutdown_op.how);

@@ -47,6 +47,7 @@
 #include "inherit.h"
 #include "listen.h"
 #include "params.h"
+#include "resolve.h"
 #include "stats.h"
 #include "trace.h"
 
@@ -96,6 +97,9 @@ struct fsocket_claim {
 	/* The process: its table of open files, as ->flush() names it. */
 	fl_owner_t owner;
 	const struct task_struct *worker;
+	/* We have pinned the worker, which was allowed these CPUs before. */
+	bool pinned;
+	struct cpumask allowed;
 };
 
 /*
@@ -110,6 +114,9 @@ static LIST_HEAD(fsocket_listeners);
 static DEFINE_PER_CPU(unsigned int, fsocket_cpu_claims);
 
 static enum cpuhp_state fsocket_cpuhp_state;
+
+/* sched_setaffinity(2), within the bounds of cpusets. */
+static long (*fsocket_sched_setaffinity)(pid_t pid, const struct cpumask *mask);
 
 static int fsocket_accept(struct socket *sock, struct socket *newsock,
 			  FSOCKET_ACCEPT_PARAMS);
@@ -267,13 +274,18 @@ static int fsocket_accept(struct socket *sock, struct socket *newsock,
 	return ret;
 }
 
+static void fsocket_follow_pin(struct fsocket_listener *l);
+
 static __poll_t fsocket_poll(struct file *file, struct socket *sock,
 			     poll_table *wait)
 {
 	struct fsocket_listener *l = fsocket_listener_of(sock);
-	struct fsocket_local *local = fsocket_my_local(l);
+	struct fsocket_local *local;
 	__poll_t mask;
 
+	if (!poll_does_not_wait(wait))
+		fsocket_follow_pin(l);
+	local = fsocket_my_local(l);
 	/* tcp_poll() registers with the shared queue, and knows other states. */
 	if (poll_does_not_wait(wait) &&
 	    inet_sk_state_load(sock->sk) == TCP_LISTEN)
@@ -496,18 +508,32 @@ err_free:
 	return ERR_PTR(ret);
 }
 
-static void fsocket_claim_drop(struct fsocket_claim *claim)
+static void fsocket_claim_enter(struct fsocket_claim *claim,
+				struct fsocket_local *local)
+{
+	claim->local = local;
+	local->claims++;
+	(*per_cpu_ptr(&fsocket_cpu_claims, local->cpu))++;
+	WRITE_ONCE(local->worker, claim->worker);
+}
+
+static void fsocket_claim_leave(struct fsocket_claim *claim)
 {
 	struct fsocket_local *local = claim->local;
 
 	if (local->worker == claim->worker)
 		WRITE_ONCE(local->worker, NULL);
-	list_del(&claim->in_listener);
-	list_del(&claim->in_file);
-	kfree(claim);
 	(*per_cpu_ptr(&fsocket_cpu_claims, local->cpu))--;
 	if (!--local->claims)
 		fsocket_local_park(local);
+}
+
+static void fsocket_claim_drop(struct fsocket_claim *claim)
+{
+	fsocket_claim_leave(claim);
+	list_del(&claim->in_listener);
+	list_del(&claim->in_file);
+	kfree(claim);
 }
 
 /*
@@ -716,10 +742,31 @@ int fsocket_listen_adopt(struct socket *sock)
 	return PTR_ERR_OR_ZERO(l);
 }
 
-/* The CPU for a worker that asks for @want; see FSOCKET_IOC_SPAWN_LISTEN. */
-static int fsocket_choose_cpu(int want)
+/*
+ * The CPUs that current may choose from. It may have inherited its one CPU by
+ * fork: from a parent that we had pinned, when that spawned.
+ */
+static const struct cpumask *fsocket_allowed(struct fsocket_claims *claims,
+					     int want)
 {
-	const struct cpumask *allowed = &current->cpus_mask;
+	struct fsocket_claim *claim;
+
+	if (want != FSOCKET_CPU_AS_PARENT || current->nr_cpus_allowed != 1)
+		return &current->cpus_mask;
+	list_for_each_entry(claim, &claims->list, in_file) {
+		if (claim->pinned && claim->owner != current->files &&
+		    cpumask_test_cpu(claim->local->cpu, &current->cpus_mask))
+			return &claim->allowed;
+	}
+	return &current->cpus_mask;
+}
+
+/*
+ * The CPU of @allowed for a worker that asks for @want; see
+ * FSOCKET_IOC_SPAWN_LISTEN.
+ */
+static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
+{
 	enum fsocket_spawn_mode mode = fsocket_spawn_mode();
 	int cpu, best = -EINVAL;
 
@@ -732,8 +779,8 @@ static int fsocket_choose_cpu(int want)
 			    "enable_listen_spawn=1: pin the worker to one CPU first\n");
 		return -EPERM;
 	}
-	if (want != -1) {
-		if (want < 0 || want >= nr_cpu_ids || !cpu_active(want) ||
+	if (want >= 0) {
+		if (want >= nr_cpu_ids || !cpu_active(want) ||
 		    !cpumask_test_cpu(want, allowed)) {
 			fsocket_log(FSOCKET_ERR,
 				    "CPU %d is not online or not allowed to the worker\n",
@@ -782,8 +829,34 @@ static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 	return NULL;
 }
 
+/*
+ * Programs of 2014 spawn first and pin themselves then: a worker that does so
+ * takes its claim along, before it waits on the local listener that it left.
+ */
+static void fsocket_follow_pin(struct fsocket_listener *l)
+{
+	int cpu = raw_smp_processor_id();
+	struct fsocket_local *here = READ_ONCE(l->locals[cpu]);
+	struct fsocket_claim *claim;
+
+	if (current->nr_cpus_allowed != 1 || list_empty(&l->claims) ||
+	    (here && READ_ONCE(here->worker) == current))
+		return;
+	mutex_lock(&fsocket_mutex);
+	claim = fsocket_claim_find(l);
+	if (claim && claim->local->cpu != cpu) {
+		here = fsocket_local_get(l, cpu);
+		if (!IS_ERR(here)) {
+			fsocket_claim_leave(claim);
+			fsocket_claim_enter(claim, here);
+		}
+	}
+	mutex_unlock(&fsocket_mutex);
+}
+
 static int fsocket_spawn(struct fsocket_claims *claims,
-			 struct fsocket_listener *l, int cpu)
+			 struct fsocket_listener *l,
+			 const struct cpumask *allowed, int cpu)
 {
 	struct fsocket_claim *claim, *old = fsocket_claim_find(l);
 	struct fsocket_local *local;
@@ -797,22 +870,23 @@ static int fsocket_spawn(struct fsocket_claims *claims,
 		ret = PTR_ERR(local);
 		goto err_free;
 	}
-	/* Never more than the worker may have: @cpu is among its CPUs. */
-	if (current->nr_cpus_allowed != 1) {
-		ret = set_cpus_allowed_ptr(current, cpumask_of(cpu));
+	if (current->nr_cpus_allowed != 1 ||
+	    !cpumask_test_cpu(cpu, &current->cpus_mask)) {
+		cpumask_copy(&claim->allowed, allowed);
+		claim->pinned = true;
+		ret = fsocket_sched_setaffinity(0, cpumask_of(cpu));
 		if (ret)
 			goto err_park;
 	}
 
-	claim->local = local;
 	claim->owner = current->files;
 	claim->worker = current;
 	list_add(&claim->in_listener, &l->claims);
 	list_add(&claim->in_file, &claims->list);
-	local->claims++;
-	per_cpu(fsocket_cpu_claims, cpu)++;
+	fsocket_claim_enter(claim, local);
 	if (old)
 		fsocket_claim_drop(old);
+	/* That of @old was this one's too. */
 	WRITE_ONCE(local->worker, current);
 	fsocket_log(FSOCKET_INFO, "port %d: local listener on CPU %d\n",
 		    inet_sk(l->sock->sk)->inet_num, cpu);
@@ -829,11 +903,13 @@ err_free:
 int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
 			 int want)
 {
+	const struct cpumask *allowed;
 	struct fsocket_listener *l;
 	int cpu, ret;
 
 	mutex_lock(&fsocket_mutex);
-	cpu = fsocket_choose_cpu(want);
+	allowed = fsocket_allowed(claims, want);
+	cpu = fsocket_choose_cpu(allowed, want);
 	if (cpu < 0) {
 		ret = cpu;
 		goto out;
@@ -843,7 +919,7 @@ int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
 		ret = PTR_ERR(l);
 		goto out;
 	}
-	ret = fsocket_spawn(claims, l, cpu);
+	ret = fsocket_spawn(claims, l, allowed, cpu);
 out:
 	mutex_unlock(&fsocket_mutex);
 	return ret;
@@ -895,10 +971,16 @@ static int fsocket_cpu_offline(unsigned int cpu)
 
 int fsocket_listen_init(void)
 {
-	int ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
-					    "net/fastsocket:offline", NULL,
-					    fsocket_cpu_offline);
+	int ret;
 
+	fsocket_sched_setaffinity = fsocket_resolve("sched_setaffinity");
+	if (!fsocket_sched_setaffinity) {
+		pr_err("this kernel's sched_setaffinity() cannot be resolved (CONFIG_KPROBES?)\n");
+		return -EOPNOTSUPP;
+	}
+	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
+					"net/fastsocket:offline", NULL,
+					fsocket_cpu_offline);
 	if (ret < 0)
 		return ret;
 	fsocket_cpuhp_state = ret;

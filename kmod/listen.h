@@ -12,6 +12,14 @@ struct fsocket_claims {
 	struct list_head list;
 };
 
+/* Instead of a CPU: one of those allowed to the worker. */
+#define FSOCKET_CPU_ANY		-1
+/*
+ * The same; and a worker that has been forked by one that the module had pinned
+ * may choose as that one could.
+ */
+#define FSOCKET_CPU_AS_PARENT	-2
+
 int fsocket_listen_init(void);
 void fsocket_listen_exit(void);
 
@@ -22,8 +30,7 @@ bool fsocket_listen_is_ours(const struct socket *sock);
 int fsocket_listen_adopt(struct socket *sock);
 
 /*
- * Gives current a local listener of @sock on @cpu (-1: choose) and remembers
- * that in @claims. Errors: see FSOCKET_IOC_SPAWN_LISTEN.
+ * Gives current a local listener of @sock on @cpu and remembers that in @claims. Errors: see FSOCKET_IOC_SPAWN_LISTEN.
  */
 int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
 			 int cpu);
