@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Connection locality: the established tables, RFD, packet redispatch and RCS
- * (Direct-TCP does nothing on loopback, whose packets have their route). As test_module: in the guest, as root, on loopback, where
- * a packet is handled on the CPU that sends it unless something steers it.
+ * (Direct-TCP does nothing on loopback, whose packets have their route). As
+ * test_module: in the guest, as root, on loopback, where a packet is handled on
+ * the CPU that sends it unless something steers it.
  * Usage: test_locality [TEST]
  */
 #include "helpers.h"
@@ -522,15 +523,45 @@ static void storm_server(int fd)
 	}
 }
 
+/*
+ * Switching a parameter patches the kernel's code where a static key or a
+ * tracepoint is the first, or the last, of its kind. An emulated CPU (QEMU 7.2,
+ * eight on two real ones) may then go on executing a breakpoint that has long
+ * been taken out again: all CPUs loop in int3, with the final instruction in
+ * memory. So others hold these keys while the storm lasts.
+ */
+static void hold_static_keys(bool hold)
+{
+	static const char on[] =
+		"nft add table netdev storm &&"
+		"nft 'add chain netdev storm in { type filter hook ingress device lo priority 0; }' &&"
+		"nft add table inet storm &&"
+		"nft 'add chain inet storm in { type filter hook prerouting priority 0; }' &&"
+		"nft 'add chain inet storm out { type filter hook output priority 0; }' &&"
+		"cd /sys/kernel/tracing/instances && mkdir storm1 storm2 &&"
+		"echo 1 > storm1/events/sock/inet_sock_set_state/enable &&"
+		"echo 1 > storm2/events/sock/inet_sock_set_state/enable";
+	static const char off[] =
+		"nft delete table netdev storm; nft delete table inet storm;"
+		"cd /sys/kernel/tracing/instances &&"
+		"echo 0 > storm1/events/sock/inet_sock_set_state/enable &&"
+		"echo 0 > storm2/events/sock/inet_sock_set_state/enable &&"
+		"rmdir storm1 storm2";
+
+	assert_int_equal(system(hold ? on : off), 0);
+}
+
 static void storm(void **state)
 {
 	enum { CLIENTS = 12, SERVERS = 12 };
 	union address a[2];
-	int fds[2], i, status, until = time(NULL) + 12, round, waited;
+	int fds[2], i, status, until, round, waited;
 	pid_t clients[CLIENTS], servers[SERVERS];
 	char path[64];
 
 	(void)state;
+	hold_static_keys(true);
+	until = time(NULL) + 12;
 	fds[0] = listener(AF_INET, &a[0]);
 	fds[1] = listener(AF_INET6, &a[1]);
 	for (i = 0; i < SERVERS; i++) {
@@ -571,6 +602,7 @@ static void storm(void **state)
 	close(fds[0]);
 	close(fds[1]);
 	all_off();
+	hold_static_keys(false);
 	for (waited = 0; waited < 50 && counter("established_add", -1) !=
 	     counter("established_del", -1); waited++)
 		usleep(100000);
