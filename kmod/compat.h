@@ -3,6 +3,7 @@
 #ifndef FSOCKET_COMPAT_H
 #define FSOCKET_COMPAT_H
 
+#include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/version.h>
@@ -17,6 +18,14 @@
 #define FSOCKET_ACCEPT_FLAGS	(arg->flags)
 #define FSOCKET_ACCEPT_KERN	(arg->kern)
 
+static inline int fsocket_ops_accept(struct socket *sock,
+				     struct socket *newsock, int flags)
+{
+	struct proto_accept_arg arg = { .flags = flags };
+
+	return READ_ONCE(sock->ops)->accept(sock, newsock, &arg);
+}
+
 static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
 				      int flags, bool kern)
@@ -30,6 +39,12 @@ static inline int fsocket_inet_accept(struct socket *sock,
 #define FSOCKET_ACCEPT_FLAGS	flags
 #define FSOCKET_ACCEPT_KERN	kern
 
+static inline int fsocket_ops_accept(struct socket *sock,
+				     struct socket *newsock, int flags)
+{
+	return READ_ONCE(sock->ops)->accept(sock, newsock, flags, false);
+}
+
 static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
 				      int flags, bool kern)
@@ -37,6 +52,16 @@ static inline int fsocket_inet_accept(struct socket *sock,
 	return inet_accept(sock, newsock, flags, kern);
 }
 #endif
+
+/* 6.12 made struct fd opaque. */
+static inline struct file *fsocket_fd_file(struct fd f)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	return fd_file(f);
+#else
+	return f.file;
+#endif
+}
 
 /* 6.6 turned the bit fields of struct inet_sock into one word of flags. */
 static inline void fsocket_copy_inet_flags(struct inet_sock *to,

@@ -21,12 +21,14 @@
 #include <linux/syscalls.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "device.h"
 #include "fastsocket_abi.h"
 #include "features.h"
 #include "listen.h"
 #include "params.h"
 #include "rfd.h"
+#include "sockfs.h"
 #include "stats.h"
 
 static int (*fsocket_sys_socket)(int family, int type, int protocol);
@@ -44,7 +46,7 @@ static int (*fsocket_sys_connect)(int fd, struct sockaddr __user *addr,
  */
 #define FSOCKET_CONNECT_TRIES	8
 
-static void *fsocket_resolve(const char *symbol)
+void *fsocket_resolve(const char *symbol)
 {
 	struct kprobe kp = {
 		.symbol_name = symbol,
@@ -89,6 +91,16 @@ static int fsocket_listen(const struct fsocket_ioctl_arg *arg)
 
 static int fsocket_accept(const struct fsocket_ioctl_arg *arg)
 {
+	struct fd listener = fdget(arg->fd);
+	struct file *file = fsocket_fd_file(listener);
+	int ret;
+
+	if (file && fsocket_sockfs_serves(file, arg->op.accept_op.flags)) {
+		ret = fsocket_sockfs_accept(file, arg);
+		fdput(listener);
+		return ret;
+	}
+	fdput(listener);
 	return fsocket_sys_accept4(arg->fd,
 				   (void __user *)arg->op.accept_op.sockaddr,
 				   (void __user *)arg->op.accept_op.sockaddr_len,

@@ -15,6 +15,7 @@
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
+#include "sockfs.h"
 #include "steer.h"
 
 static unsigned int enable_listen_spawn = FSOCKET_SPAWN_PIN;
@@ -196,6 +197,38 @@ MODULE_PARM_DESC(enable_receive_cpu_selection, "The framework delivers to the CP
 module_param_cb(enable_fast_epoll, &fsocket_switch_ops, &fsocket_fast_epoll, 0644);
 MODULE_PARM_DESC(enable_fast_epoll, "The library spares epoll system calls that change nothing: 0 = off, 1 = on [default]");
 
+static unsigned int enable_socket_pool_size;
+
+static int fsocket_pool_size_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int size, max = fsocket_sockfs_size_max();
+	int ret;
+
+	ret = kstrtouint(val, 0, &size);
+	if (ret || size > max) {
+		pr_info("%s=%.32s refused: allowed are 0 to %u here\n", kp->name,
+			val, max);
+		return -EINVAL;
+	}
+	if (fsocket_live && size != enable_socket_pool_size) {
+		ret = fsocket_sockfs_resize(size);
+		if (ret) {
+			pr_info("%s=%u refused: error %d\n", kp->name, size, ret);
+			return ret;
+		}
+	}
+	enable_socket_pool_size = size;
+	return 0;
+}
+
+static const struct kernel_param_ops fsocket_pool_size_ops = {
+	.set = fsocket_pool_size_set,
+	.get = param_get_uint,
+};
+
+module_param_cb(enable_socket_pool_size, &fsocket_pool_size_ops, &enable_socket_pool_size, 0644);
+MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for connections accepted later: 0 = disabled [default], at most what a quarter of the memory holds");
+
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {
 	return READ_ONCE(enable_listen_spawn);
@@ -228,6 +261,11 @@ int fsocket_params_init(void)
 			break;
 		}
 	}
+	if (!ret) {
+		ret = fsocket_sockfs_resize(enable_socket_pool_size);
+		if (ret)
+			fsocket_switches_off(ARRAY_SIZE(fsocket_switches));
+	}
 	fsocket_live = !ret;
 	kernel_param_unlock(THIS_MODULE);
 	return ret;
@@ -237,6 +275,7 @@ void fsocket_params_exit(void)
 {
 	kernel_param_lock(THIS_MODULE);
 	fsocket_live = false;
+	fsocket_sockfs_resize(0);
 	fsocket_switches_off(ARRAY_SIZE(fsocket_switches));
 	kernel_param_unlock(THIS_MODULE);
 }
@@ -257,5 +296,8 @@ void fsocket_params_report(void)
 		pr_info("%s=%u: %s %s\n", fsocket_switches[i]->name,
 			fsocket_switches[i]->on, fsocket_switches[i]->what,
 			fsocket_switches[i]->on ? "enabled" : "disabled");
+	pr_info("enable_socket_pool_size=%u: pool of sockets %s\n",
+		enable_socket_pool_size,
+		enable_socket_pool_size ? "enabled" : "disabled");
 	pr_info("enable_fastsocket_debug=%u\n", enable_fastsocket_debug);
 }
