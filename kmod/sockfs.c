@@ -146,15 +146,6 @@ static bool fsocket_pooled_check(struct fsocket_pool *pool,
 	return true;
 }
 
-/* Whether an accepted socket called @name would now be made just like @p. */
-static bool fsocket_pooled_fits(const struct fsocket_pooled *p, u64 memcg,
-				const char *name)
-{
-	/* Nobody has changed its mode, owner or times: that sets the ctime. */
-	return p->memcg == memcg && !inode_get_ctime(p->inode).tv_sec &&
-	       !strcmp(p->dentry->d_name.name, name);
-}
-
 static void fsocket_pooled_drop(struct fsocket_pooled *p)
 {
 	this_cpu_inc(fsocket_pool_stats.sock_free_to_slab);
@@ -163,7 +154,10 @@ static void fsocket_pooled_drop(struct fsocket_pooled *p)
 	iput(p->inode);
 }
 
-/* A dentry of the pool, with a reference for the caller, or NULL. */
+/*
+ * A dentry of the pool that is as a socket called @name would have it and that
+ * is charged as that would be, with a reference for the caller; or NULL.
+ */
 static struct dentry *fsocket_pool_take(const char *name)
 {
 	struct fsocket_pool *pool;
@@ -177,8 +171,8 @@ static struct dentry *fsocket_pool_take(const char *name)
 
 		if (++pool->next == pool->count)
 			pool->next = 0;
-		if (fsocket_pooled_check(pool, p) &&
-		    fsocket_pooled_fits(p, memcg, name)) {
+		if (fsocket_pooled_check(pool, p) && p->memcg == memcg &&
+		    !strcmp(p->dentry->d_name.name, name)) {
 			p->returned = false;
 			/* No longer idle. */
 			dentry = dget(p->dentry);
@@ -241,11 +235,13 @@ static struct file *fsocket_pooled_open(struct dentry *dentry, int flags)
 		return file;
 
 	/*
-	 * As sock_alloc() and sock_alloc_file(). The wait queue is empty and
+	 * As sock_alloc() and sock_alloc_file(), which leave the times as the
+	 * last user of the memory had them, too. The wait queue is empty and
 	 * stays: a softirq that still has the last connection's struct sock may
 	 * be about to wake it up, which is harmless.
 	 */
 	inode->i_ino = get_next_ino();
+	inode->i_mode = S_IFSOCK | 0777;
 	inode->i_uid = current_fsuid();
 	inode->i_gid = current_fsgid();
 	sock->state = SS_UNCONNECTED;
