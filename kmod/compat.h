@@ -3,6 +3,8 @@
 #ifndef FSOCKET_COMPAT_H
 #define FSOCKET_COMPAT_H
 
+#include <linux/file.h>
+#include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/version.h>
 #include <net/inet_common.h>
@@ -15,6 +17,14 @@
 #define FSOCKET_ACCEPT_PARAMS	struct proto_accept_arg *arg
 #define FSOCKET_ACCEPT_FLAGS	(arg->flags)
 #define FSOCKET_ACCEPT_KERN	(arg->kern)
+
+static inline int fsocket_ops_accept(struct socket *sock,
+				     struct socket *newsock, int flags)
+{
+	struct proto_accept_arg arg = { .flags = flags };
+
+	return READ_ONCE(sock->ops)->accept(sock, newsock, &arg);
+}
 
 static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
@@ -29,6 +39,12 @@ static inline int fsocket_inet_accept(struct socket *sock,
 #define FSOCKET_ACCEPT_FLAGS	flags
 #define FSOCKET_ACCEPT_KERN	kern
 
+static inline int fsocket_ops_accept(struct socket *sock,
+				     struct socket *newsock, int flags)
+{
+	return READ_ONCE(sock->ops)->accept(sock, newsock, flags, false);
+}
+
 static inline int fsocket_inet_accept(struct socket *sock,
 				      struct socket *newsock,
 				      int flags, bool kern)
@@ -36,6 +52,16 @@ static inline int fsocket_inet_accept(struct socket *sock,
 	return inet_accept(sock, newsock, flags, kern);
 }
 #endif
+
+/* 6.12 made struct fd opaque. */
+static inline struct file *fsocket_fd_file(struct fd f)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	return fd_file(f);
+#else
+	return f.file;
+#endif
+}
 
 /* 6.6 turned the bit fields of struct inet_sock into one word of flags. */
 static inline void fsocket_copy_inet_flags(struct inet_sock *to,
@@ -65,6 +91,17 @@ static inline void fsocket_see_sol_socket(struct socket *sock)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
+/* Since 6.3 the flags of a mapping are const, and this is how they change. */
+static inline void fsocket_vm_flags_clear(struct vm_area_struct *vma,
+					  unsigned long flags)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_clear(vma, flags);
+#else
+	vma->vm_flags &= ~flags;
 #endif
 }
 

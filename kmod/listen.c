@@ -214,6 +214,28 @@ static bool fsocket_accept_idle(struct fsocket_listener *l,
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
+const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
+{
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+
+	if (ops->accept == fsocket_accept)
+		return fsocket_listener_of(sock)->orig;
+	return ops->accept == inet_accept && sock->type == SOCK_STREAM &&
+	       sock->sk->sk_protocol == IPPROTO_TCP ? ops : NULL;
+}
+
+bool fsocket_listen_idle(const struct socket *sock)
+{
+	struct fsocket_listener *l;
+
+	if (fsocket_listen_is_ours(sock)) {
+		l = fsocket_listener_of(sock);
+		return fsocket_accept_idle(l, fsocket_my_local(l));
+	}
+	return fsocket_queue_empty(sock) &&
+	       inet_sk_state_load(sock->sk) == TCP_LISTEN;
+}
+
 static int fsocket_accept_wait(struct fsocket_listener *l,
 			       struct fsocket_local *local,
 			       struct socket *newsock, int flags, bool kern)

@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <linux/list.h>
 
+struct proto_ops;
 struct socket;
 
 /* What one open file of the device has spawned. */
@@ -25,6 +26,15 @@ void fsocket_listen_exit(void);
 
 /* Whether the module has taken charge of @sock. */
 bool fsocket_listen_is_ours(const struct socket *sock);
+
+/*
+ * The ops of the sockets that accept() takes from @sock; NULL if that is not a
+ * TCP socket.
+ */
+const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock);
+
+/* Whether current would have to wait if it accepted from @sock, a TCP socket. */
+bool fsocket_listen_idle(const struct socket *sock);
 
 /* Takes charge of the listening socket @sock, so that it can be spawned. */
 int fsocket_listen_adopt(struct socket *sock);

@@ -11,9 +11,11 @@
 #include <linux/moduleparam.h>
 
 #include "established.h"
+#include "features.h"
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
+#include "sockfs.h"
 #include "steer.h"
 
 static unsigned int enable_listen_spawn = FSOCKET_SPAWN_PIN;
@@ -141,6 +143,13 @@ static struct fsocket_switch fsocket_rcs = {
 	.apply = fsocket_apply_rcs,
 };
 
+static struct fsocket_switch fsocket_fast_epoll = {
+	.name = "enable_fast_epoll",
+	.what = "epoll system calls spared by the library",
+	.apply = fsocket_features_set_fast_epoll,
+	.on = true,
+};
+
 /* In the order in which they are switched on: RCS needs the framework. */
 static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_local_established,
@@ -148,6 +157,7 @@ static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_framework,
 	&fsocket_rfd,
 	&fsocket_rcs,
+	&fsocket_fast_epoll,
 };
 
 /* RCS is nothing but a policy of the framework; RFD serves NICs' filters too. */
@@ -184,6 +194,41 @@ MODULE_PARM_DESC(enable_receive_flow_deliver, "Active connections get source por
 module_param_cb(enable_receive_cpu_selection, &fsocket_switch_ops, &fsocket_rcs, 0644);
 MODULE_PARM_DESC(enable_receive_cpu_selection, "The framework delivers to the CPU where the connection's program sends: 0 = off [default], 1 = on");
 
+module_param_cb(enable_fast_epoll, &fsocket_switch_ops, &fsocket_fast_epoll, 0644);
+MODULE_PARM_DESC(enable_fast_epoll, "The library spares epoll system calls that change nothing: 0 = off, 1 = on [default]");
+
+static unsigned int enable_socket_pool_size;
+
+static int fsocket_pool_size_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int size, max = fsocket_sockfs_size_max();
+	int ret;
+
+	ret = kstrtouint(val, 0, &size);
+	if (ret || size > max) {
+		pr_info("%s=%.32s refused: allowed are 0 to %u here\n", kp->name,
+			val, max);
+		return -EINVAL;
+	}
+	if (fsocket_live && size != enable_socket_pool_size) {
+		ret = fsocket_sockfs_resize(size);
+		if (ret) {
+			pr_info("%s=%u refused: error %d\n", kp->name, size, ret);
+			return ret;
+		}
+	}
+	enable_socket_pool_size = size;
+	return 0;
+}
+
+static const struct kernel_param_ops fsocket_pool_size_ops = {
+	.set = fsocket_pool_size_set,
+	.get = param_get_uint,
+};
+
+module_param_cb(enable_socket_pool_size, &fsocket_pool_size_ops, &enable_socket_pool_size, 0644);
+MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for connections accepted later: 0 = disabled [default], at most what a quarter of the memory holds");
+
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {
 	return READ_ONCE(enable_listen_spawn);
@@ -216,6 +261,11 @@ int fsocket_params_init(void)
 			break;
 		}
 	}
+	if (!ret) {
+		ret = fsocket_sockfs_resize(enable_socket_pool_size);
+		if (ret)
+			fsocket_switches_off(ARRAY_SIZE(fsocket_switches));
+	}
 	fsocket_live = !ret;
 	kernel_param_unlock(THIS_MODULE);
 	return ret;
@@ -225,6 +275,7 @@ void fsocket_params_exit(void)
 {
 	kernel_param_lock(THIS_MODULE);
 	fsocket_live = false;
+	fsocket_sockfs_resize(0);
 	fsocket_switches_off(ARRAY_SIZE(fsocket_switches));
 	kernel_param_unlock(THIS_MODULE);
 }
@@ -245,5 +296,8 @@ void fsocket_params_report(void)
 		pr_info("%s=%u: %s %s\n", fsocket_switches[i]->name,
 			fsocket_switches[i]->on, fsocket_switches[i]->what,
 			fsocket_switches[i]->on ? "enabled" : "disabled");
+	pr_info("enable_socket_pool_size=%u: pool of sockets %s\n",
+		enable_socket_pool_size,
+		enable_socket_pool_size ? "enabled" : "disabled");
 	pr_info("enable_fastsocket_debug=%u\n", enable_fastsocket_debug);
 }

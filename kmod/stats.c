@@ -9,6 +9,7 @@
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 
+#include "sockfs.h"
 #include "stats.h"
 
 struct fsocket_net {
@@ -48,18 +49,37 @@ static const struct {
 	COLUMN(steer_drop),
 	COLUMN(rfd_port),
 	COLUMN(rfd_exhausted),
+	COLUMN(epoll_saved),
+#undef COLUMN
+};
+
+static const struct {
+	const char *name;
+	size_t offset;
+} fsocket_pool_columns[] = {
+#define COLUMN(name) { #name, offsetof(struct fsocket_pool_stats, name) }
+	COLUMN(sock_alloc_from_slab),
+	COLUMN(sock_free_to_slab),
+	COLUMN(sock_alloc_from_pool),
+	COLUMN(sock_free_to_pool),
+	COLUMN(sock_in_pool),
+	COLUMN(sock_pool_lock),
+	COLUMN(sock_accept_conns),
 #undef COLUMN
 };
 
 static int fsocket_stats_show(struct seq_file *seq, void *v)
 {
 	struct fsocket_stats __percpu *stats;
+	struct fsocket_pool_stats pool;
 	int cpu, i;
 
 	stats = fsocket_stats_of(seq_file_single_net(seq));
 	seq_puts(seq, "cpu");
 	for (i = 0; i < ARRAY_SIZE(fsocket_columns); i++)
 		seq_printf(seq, " %s", fsocket_columns[i].name);
+	for (i = 0; i < ARRAY_SIZE(fsocket_pool_columns); i++)
+		seq_printf(seq, " %s", fsocket_pool_columns[i].name);
 	for_each_possible_cpu(cpu) {
 		const void *counters = per_cpu_ptr(stats, cpu);
 
@@ -67,6 +87,10 @@ static int fsocket_stats_show(struct seq_file *seq, void *v)
 		for (i = 0; i < ARRAY_SIZE(fsocket_columns); i++)
 			seq_printf(seq, " %llu",
 				   *(const u64 *)(counters + fsocket_columns[i].offset));
+		fsocket_sockfs_stats(cpu, &pool);
+		for (i = 0; i < ARRAY_SIZE(fsocket_pool_columns); i++)
+			seq_printf(seq, " %llu",
+				   *(const u64 *)((void *)&pool + fsocket_pool_columns[i].offset));
 	}
 	seq_putc(seq, '\n');
 	return 0;

@@ -53,11 +53,51 @@ struct fsocket_stats {
 	u64 rfd_port;
 	/* Active connections left to the kernel's choice, as no port for the CPU was free. */
 	u64 rfd_exhausted;
+	/*
+	 * System calls of epoll that the library spared (enable_fast_epoll), less
+	 * those it made in their stead; by the CPU that reported them, which it
+	 * does by the hundred and when it ends (a killed process loses the rest).
+	 */
+	u64 epoll_saved;
+};
+
+/*
+ * Counters of one CPU of the socket pool (enable_socket_pool_size), of the whole
+ * machine: every network namespace shows the same. They are the columns behind
+ * those of struct fsocket_stats, under the original's names. All count sockets,
+ * that is, inodes with their dentries, but for the last two. All only grow, but
+ * for sock_in_pool.
+ *
+ * Summed over the CPUs, sock_alloc_from_slab - sock_free_to_slab are now in the
+ * pools, of which sock_in_pool are closed and the others open.
+ */
+struct fsocket_pool_stats {
+	/* Made for a connection, as the pool had none. They enter the pool. */
+	u64 sock_alloc_from_slab;
+	/*
+	 * That the pool let go of: they had long been open when another needed
+	 * their place, or the pool was made smaller. Freed once they are closed.
+	 */
+	u64 sock_free_to_slab;
+	/* Used again for another connection. */
+	u64 sock_alloc_from_pool;
+	/* Found closed in this CPU's pool, after each use once. */
+	u64 sock_free_to_pool;
+	/* Closed, waiting in this CPU's pool for their next use; from 0 to its size. */
+	u64 sock_in_pool;
+	/* How often this CPU had to wait for another to access a pool. */
+	u64 sock_pool_lock;
+	/* Connections accepted through FSOCKET_IOC_ACCEPT while the pool was on. */
+	u64 sock_accept_conns;
 };
 
 /* Counts an event of @net on this CPU. */
 #define fsocket_count(net, counter)	\
 	this_cpu_inc(fsocket_stats_of(net)->counter)
+
+/* Counts @n events. */
+#define fsocket_add(net, counter, n)	\
+	this_cpu_add(fsocket_stats_of(net)->counter, n)
 
 int fsocket_stats_init(void);
 void fsocket_stats_exit(void);

@@ -91,7 +91,7 @@ static inline unsigned long long counter(const char *name, int cpu)
 {
 	FILE *file = fopen("/proc/net/fastsocket", "r");
 	unsigned long long sum = 0;
-	char line[512], *word;
+	char line[2048], *word;
 	int column = -1, i, row;
 
 	assert_non_null(file);

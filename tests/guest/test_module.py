@@ -16,7 +16,7 @@ def names(program):
 
 @pytest.fixture(scope="module")
 def programs(lab):
-    for program in ("test_module", "test_locality", "test_library"):
+    for program in ("test_module", "test_locality", "test_library", "test_sockfs"):
         lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
                    f"[ helpers.h -nt {program} ]; then "
                    f"gcc -D_GNU_SOURCE -O1 -Wall -Wextra -Werror -pthread -o {program} "
@@ -39,6 +39,12 @@ def test_module(lab, programs, quiet_kernel, name):
 def test_locality(lab, programs, quiet_kernel, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
             "test_locality", name)
+
+
+@pytest.mark.parametrize("name", names("test_sockfs"))
+def test_sockfs(lab, programs, quiet_kernel, name):
+    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
+            "test_sockfs", name)
 
 
 @pytest.mark.parametrize("name", names("test_library"))

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The socket pool: what the VFS keeps of a socket, for use by the next one.
+ *
+ * The original had a file system of its own, to keep sockets off the lists and
+ * locks of dentries and inodes. The kernel's sockfs is off them since 2.6.38;
+ * what is left to save is to allocate, charge, label, evict, and free after a
+ * grace period, an inode and a dentry for each connection. So the pool keeps
+ * these: they are sockfs's own, made by sock_alloc() and sock_alloc_file(), and
+ * a socket that is accepted with them differs in nothing from others. Each
+ * struct file is a new one.
+ *
+ * The pool of a CPU is a ring of the sockets that were accepted there last, open
+ * or not. It holds a reference to each dentry and inode; once these references
+ * are the last, the socket has been closed, wherever that was done, and is used
+ * again. So there is no way back into the pool: nothing to do when a socket is
+ * closed, no lock or list that two CPUs share, and no code of the module in
+ * reach of a socket. Whatever the pool lets go of, open or not, lives on as an
+ * ordinary socket.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/audit.h>
+#include <linux/cred.h>
+#include <linux/dcache.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/net.h>
+#include <linux/percpu.h>
+#include <linux/security.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/static_call.h>
+#include <linux/uaccess.h>
+#include <net/sock.h>
+
+#include "compat.h"
+#include "fastsocket_abi.h"
+#include "features.h"
+#include "listen.h"
+#include "resolve.h"
+#include "sockfs.h"
+#include "stats.h"
+
+/*
+ * How many sockets of a pool, the oldest first, are looked at for one that has
+ * been closed. If none is, the last of them gives up its place: connections
+ * that stay open leave the ring to those that do not.
+ */
+#define FSOCKET_PROBES	4
+
+/* For how many sockets the statistics keep a pool locked. */
+#define FSOCKET_STATS_BATCH	256
+
+struct fsocket_pooled {
+	struct dentry *dentry;
+	/* Of @dentry; an own reference, as SMC exchanges the inode of a dentry. */
+	struct inode *inode;
+	/* The memory cgroup that both are charged to. */
+	u64 memcg;
+	/* Seen closed, and counted in sock_free_to_pool. */
+	bool returned;
+};
+
+struct fsocket_pool {
+	/* Of this CPU alone, but for resizing and statistics. */
+	spinlock_t lock;
+	unsigned int size;
+	unsigned int count;
+	/* The oldest. */
+	unsigned int next;
+	struct fsocket_pooled *ring;
+	/* While resizing: the ring to come, then the one that was. */
+	struct fsocket_pooled *spare;
+	/* sock_free_to_pool; under the lock, since others may notice it. */
+	u64 returned;
+};
+
+static DEFINE_PER_CPU(struct fsocket_pool, fsocket_pools) = {
+	.lock = __SPIN_LOCK_UNLOCKED(fsocket_pools.lock),
+};
+
+static DEFINE_PER_CPU(struct fsocket_pool_stats, fsocket_pool_stats);
+
+static unsigned int fsocket_pool_size;
+
+/* What sockfs keeps to itself; learnt from a socket. */
+static const struct file_operations *fsocket_file_ops;
+static struct vfsmount *fsocket_sock_mnt;
+
+/* A direct call: the function may not be made for indirect ones (IBT). */
+DEFINE_STATIC_CALL_RET0(fsocket_security_accept, security_socket_accept);
+
+/* Identifies the memory cgroup to which allocations of current are charged. */
+static u64 fsocket_memcg(void)
+{
+	u64 id = 0;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *memcg;
+
+	rcu_read_lock();
+	memcg = mem_cgroup_from_task(current);
+	if (memcg)
+		id = memcg->css.serial_nr;
+	rcu_read_unlock();
+#endif
+	return id;
+}
+
+static struct fsocket_pool *fsocket_pool_lock(struct fsocket_pool *pool)
+	__acquires(&pool->lock)
+{
+	if (spin_is_locked(&pool->lock))
+		this_cpu_inc(fsocket_pool_stats.sock_pool_lock);
+	spin_lock(&pool->lock);
+	return pool;
+}
+
+/*
+ * Whether @p has been closed, and nobody else knows of it: no other file (open()
+ * with O_PATH), no path into it, no watch on its inode. sock_close() clears
+ * sock->file and is done with the socket; what __fput() then still does is to
+ * drop the dentry.
+ */
+static bool fsocket_pooled_idle(const struct fsocket_pooled *p)
+{
+	return !smp_load_acquire(&SOCKET_I(p->inode)->file) &&
+	       d_count(p->dentry) == 1 && d_inode(p->dentry) == p->inode &&
+	       atomic_read(&p->inode->i_count) == 2;
+}
+
+/* Notes whether @p of @pool is idle; under the pool's lock. */
+static bool fsocket_pooled_check(struct fsocket_pool *pool,
+				 struct fsocket_pooled *p)
+{
+	if (!fsocket_pooled_idle(p))
+		return false;
+	if (!p->returned)
+		pool->returned++;
+	p->returned = true;
+	return true;
+}
+
+static void fsocket_pooled_drop(struct fsocket_pooled *p)
+{
+	this_cpu_inc(fsocket_pool_stats.sock_free_to_slab);
+	/* In this order: the dentry is linked to the inode. */
+	dput(p->dentry);
+	iput(p->inode);
+}
+
+/*
+ * A dentry of the pool that is as a socket called @name would have it and that
+ * is charged as that would be, with a reference for the caller; or NULL.
+ */
+static struct dentry *fsocket_pool_take(const char *name)
+{
+	struct fsocket_pool *pool;
+	struct dentry *dentry = NULL;
+	u64 memcg = fsocket_memcg();
+	int probe;
+
+	pool = fsocket_pool_lock(raw_cpu_ptr(&fsocket_pools));
+	for (probe = 0; probe < FSOCKET_PROBES && probe < pool->count; probe++) {
+		struct fsocket_pooled *p = &pool->ring[pool->next];
+
+		if (++pool->next == pool->count)
+			pool->next = 0;
+		if (fsocket_pooled_check(pool, p) && p->memcg == memcg &&
+		    !strcmp(p->dentry->d_name.name, name)) {
+			p->returned = false;
+			/* No longer idle. */
+			dentry = dget(p->dentry);
+			this_cpu_inc(fsocket_pool_stats.sock_alloc_from_pool);
+			break;
+		}
+	}
+	spin_unlock(&pool->lock);
+	return dentry;
+}
+
+/* The new socket of @file enters the pool. */
+static void fsocket_pool_add(struct file *file)
+{
+	struct fsocket_pooled new = {
+		.dentry = dget(file->f_path.dentry),
+		.inode = file_inode(file),
+		.memcg = fsocket_memcg(),
+	};
+	struct fsocket_pooled old = {};
+	struct fsocket_pool *pool;
+
+	ihold(new.inode);
+	this_cpu_inc(fsocket_pool_stats.sock_alloc_from_slab);
+	pool = fsocket_pool_lock(raw_cpu_ptr(&fsocket_pools));
+	if (pool->count < pool->size) {
+		pool->ring[pool->count++] = new;
+	} else if (pool->size) {
+		/* The one that fsocket_pool_take() looked at last. */
+		unsigned int last = (pool->next ?: pool->count) - 1;
+
+		old = pool->ring[last];
+		pool->ring[last] = new;
+		fsocket_pooled_check(pool, &old);
+	} else {
+		old = new;
+	}
+	spin_unlock(&pool->lock);
+	if (old.dentry)
+		fsocket_pooled_drop(&old);
+}
+
+/*
+ * Opens a socket of the pool anew. Nobody else can reach its inode, so that may
+ * have the operations that the new file shall have for a moment; at all other
+ * times it has sockfs's, which refuse to be opened (by way of /proc/PID/fd).
+ */
+static struct file *fsocket_pooled_open(struct dentry *dentry, int flags)
+{
+	struct path path = { .mnt = fsocket_sock_mnt, .dentry = dentry };
+	struct inode *inode = d_inode(dentry);
+	const struct file_operations *fop = inode->i_fop;
+	struct socket *sock = SOCKET_I(inode);
+	struct file *file;
+
+	inode->i_fop = fsocket_file_ops;
+	file = dentry_open(&path, O_RDWR | (flags & O_NONBLOCK), current_cred());
+	inode->i_fop = fop;
+	if (IS_ERR(file))
+		return file;
+
+	/*
+	 * As sock_alloc() and sock_alloc_file(), which leave the times as the
+	 * last user of the memory had them, too. The wait queue is empty and
+	 * stays: a softirq that still has the last connection's struct sock may
+	 * be about to wake it up, which is harmless.
+	 */
+	inode->i_ino = get_next_ino();
+	inode->i_mode = S_IFSOCK | 0777;
+	inode->i_uid = current_fsuid();
+	inode->i_gid = current_fsgid();
+	sock->state = SS_UNCONNECTED;
+	sock->flags = 0;
+	sock->wq.flags = 0;
+	sock->file = file;
+	file->private_data = sock;
+	stream_open(inode, file);
+	return file;
+}
+
+/* The file of a socket that is about to be accepted. */
+static struct file *fsocket_sock_file(const char *name, int flags)
+{
+	struct dentry *dentry = fsocket_pool_take(name);
+	struct socket *sock;
+	struct file *file;
+
+	if (dentry) {
+		file = fsocket_pooled_open(dentry, flags);
+		dput(dentry);
+		if (!IS_ERR(file))
+			return file;
+	}
+	sock = sock_alloc();
+	if (!sock)
+		return ERR_PTR(-ENFILE);
+	file = sock_alloc_file(sock, flags, name);
+	if (!IS_ERR(file))
+		fsocket_pool_add(file);
+	return file;
+}
+
+/* net/socket.c has the same for itself. */
+static int fsocket_addr_to_user(const struct sockaddr_storage *addr, int size,
+				void __user *uaddr, int __user *ulen)
+{
+	int len;
+
+	if (get_user(len, ulen))
+		return -EFAULT;
+	len = min(len, size);
+	if (len < 0)
+		return -EINVAL;
+	if (len && copy_to_user(uaddr, addr, len))
+		return -EFAULT;
+	return put_user(size, ulen);
+}
+
+/* do_accept() of net/socket.c. */
+static struct file *fsocket_do_accept(struct file *listener,
+				      const struct proto_ops *ops,
+				      const struct fsocket_ioctl_arg *arg)
+{
+	struct socket *sock = sock_from_file(listener), *newsock;
+	void __user *addr = (void __user *)arg->op.accept_op.sockaddr;
+	struct sockaddr_storage address;
+	struct file *file;
+	int ret;
+
+	/*
+	 * Sooner than do_accept(), which makes a socket first, and asks the
+	 * security module.
+	 */
+	if (listener->f_flags & O_NONBLOCK && fsocket_listen_idle(sock))
+		return ERR_PTR(-EAGAIN);
+
+	file = fsocket_sock_file(sock->sk->sk_prot_creator->name,
+				 arg->op.accept_op.flags);
+	if (IS_ERR(file))
+		return file;
+	newsock = file->private_data;
+	newsock->type = sock->type;
+	__module_get(ops->owner);
+	newsock->ops = ops;
+
+	ret = static_call(fsocket_security_accept)(sock, newsock);
+	if (ret)
+		goto err;
+	ret = fsocket_ops_accept(sock, newsock, listener->f_flags);
+	if (ret < 0)
+		goto err;
+	this_cpu_inc(fsocket_pool_stats.sock_accept_conns);
+	if (addr) {
+		ret = ops->getname(newsock, (struct sockaddr *)&address, 2);
+		if (ret < 0) {
+			ret = -ECONNABORTED;
+			goto err;
+		}
+		ret = fsocket_addr_to_user(&address, ret, addr,
+					   (int __user *)arg->op.accept_op.sockaddr_len);
+		if (ret < 0)
+			goto err;
+	}
+	return file;
+
+err:
+	fput(file);
+	return ERR_PTR(ret);
+}
+
+bool fsocket_sockfs_serves(struct file *listener, int flags)
+{
+	struct socket *sock = sock_from_file(listener);
+
+	/* An audited process gets a record of the address from the kernel. */
+	return READ_ONCE(fsocket_pool_size) && sock &&
+	       !(flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) &&
+	       fsocket_listen_plain_ops(sock) && audit_dummy_context();
+}
+
+int fsocket_sockfs_accept(struct file *listener,
+			  const struct fsocket_ioctl_arg *arg)
+{
+	const struct proto_ops *ops =
+		fsocket_listen_plain_ops(sock_from_file(listener));
+	struct file *file;
+	int fd;
+
+	fd = get_unused_fd_flags(arg->op.accept_op.flags);
+	if (fd < 0)
+		return fd;
+	file = fsocket_do_accept(listener, ops, arg);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		return PTR_ERR(file);
+	}
+	fd_install(fd, file);
+	return fd;
+}
+
+/* How many bytes each socket of a pool takes. */
+static size_t fsocket_pooled_bytes(void)
+{
+	return sizeof(struct fsocket_pooled) + sizeof(struct socket_alloc) +
+	       sizeof(struct dentry);
+}
+
+unsigned int fsocket_sockfs_size_max(void)
+{
+	u64 bytes = (u64)totalram_pages() << PAGE_SHIFT;
+
+	return min_t(u64, INT_MAX, div64_u64(bytes / 4, fsocket_pooled_bytes() *
+					     num_possible_cpus()));
+}
+
+static int fsocket_sockfs_learn(void)
+{
+	struct socket *sock;
+	struct file *file;
+	void *hook;
+	int ret = 0;
+
+	hook = fsocket_resolve("security_socket_accept");
+	if (!hook) {
+		pr_info("no socket pool: this kernel's security_socket_accept() cannot be resolved\n");
+		return -EOPNOTSUPP;
+	}
+	sock = sock_alloc();
+	if (!sock)
+		return -ENOMEM;
+	file = sock_alloc_file(sock, 0, NULL);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+
+	/* A label is given when an inode is made, and can be changed. */
+	if (security_inode_listsecurity(file_inode(file), NULL, 0) > 0) {
+		pr_info("no socket pool: a security module labels sockets (SELinux, Smack)\n");
+		ret = -EOPNOTSUPP;
+	} else {
+		fsocket_file_ops = file->f_op;
+		/* Mounted for as long as the kernel runs. */
+		fsocket_sock_mnt = file->f_path.mnt;
+		static_call_update(fsocket_security_accept, hook);
+	}
+	fput(file);
+	return ret;
+}
+
+/*
+ * Exchanges the ring of @pool for the empty one of @size sockets in ->spare. What
+ * does not fit into that is dropped.
+ */
+static void fsocket_pool_swap(struct fsocket_pool *pool, unsigned int size)
+{
+	struct fsocket_pooled *old;
+	unsigned int count, i;
+
+	fsocket_pool_lock(pool);
+	swap(pool->ring, pool->spare);
+	old = pool->spare;
+	count = pool->count;
+	pool->size = size;
+	pool->count = min(count, size);
+	pool->next = 0;
+	for (i = 0; i < pool->count; i++)
+		pool->ring[i] = old[i];
+	for (; i < count; i++)
+		fsocket_pooled_check(pool, &old[i]);
+	spin_unlock(&pool->lock);
+
+	for (i = min(count, size); i < count; i++) {
+		fsocket_pooled_drop(&old[i]);
+		cond_resched();
+	}
+}
+
+int fsocket_sockfs_resize(unsigned int size)
+{
+	struct fsocket_pool *pool;
+	int cpu, ret = 0;
+
+	if (size && !fsocket_file_ops) {
+		ret = fsocket_sockfs_learn();
+		if (ret)
+			return ret;
+	}
+	for_each_possible_cpu(cpu) {
+		if (!size)
+			break;
+		pool = per_cpu_ptr(&fsocket_pools, cpu);
+		pool->spare = kvzalloc_node(array_size(size, sizeof(*pool->spare)),
+					    GFP_KERNEL | __GFP_NOWARN,
+					    cpu_to_node(cpu));
+		if (!pool->spare) {
+			ret = -ENOMEM;
+			goto out;
+		}
+	}
+	for_each_possible_cpu(cpu)
+		fsocket_pool_swap(per_cpu_ptr(&fsocket_pools, cpu), size);
+	WRITE_ONCE(fsocket_pool_size, size);
+	fsocket_features_set_socket_pool(size);
+out:
+	for_each_possible_cpu(cpu) {
+		pool = per_cpu_ptr(&fsocket_pools, cpu);
+		kvfree(pool->spare);
+		pool->spare = NULL;
+	}
+	return ret;
+}
+
+void fsocket_sockfs_stats(int cpu, struct fsocket_pool_stats *stats)
+{
+	struct fsocket_pool *pool = per_cpu_ptr(&fsocket_pools, cpu);
+	unsigned int i = 0, end, idle = 0;
+	bool more;
+
+	*stats = *per_cpu_ptr(&fsocket_pool_stats, cpu);
+	do {
+		/* Anybody may read this: never for long without a break. */
+		fsocket_pool_lock(pool);
+		end = min(pool->count, i + FSOCKET_STATS_BATCH);
+		for (; i < end; i++)
+			idle += fsocket_pooled_check(pool, &pool->ring[i]);
+		more = end < pool->count;
+		stats->sock_free_to_pool = pool->returned;
+		spin_unlock(&pool->lock);
+		cond_resched();
+	} while (more);
+	stats->sock_in_pool = idle;
+}
