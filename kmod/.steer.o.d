@@ -803,7 +803,7 @@ steer.o: /work/main/kmod/steer.c \
  /usr/src/linux-headers-6.12.117+deb12-common/include/uapi/linux/route.h \
  /usr/src/linux-headers-6.12.117+deb12-common/include/net/lwtunnel.h \
  /usr/src/linux-headers-6.12.117+deb12-common/include/uapi/linux/lwtunnel.h \
- /work/main/kmod/fastsocket_policy.h /work/main/kmod/stats.h \
- /work/main/kmod/steer.h /work/main/kmod/trace.h \
+ /work/main/kmod/fastsocket_policy.h /work/main/kmod/skbpool.h \
+ /work/main/kmod/stats.h /work/main/kmod/steer.h /work/main/kmod/trace.h \
  /usr/src/linux-headers-6.12.117+deb12-common/include/linux/tracepoint.h \
  /usr/src/linux-headers-6.12.117+deb12-common/include/trace/define_trace.h

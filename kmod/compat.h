@@ -11,6 +11,11 @@
 #include <net/inet_connection_sock.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_sock.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+#include <net/page_pool/helpers.h>
+#else
+#include <net/page_pool.h>
+#endif
 
 /* 6.10 packed the arguments of proto_ops.accept into a structure. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
@@ -62,6 +67,13 @@ static inline struct file *fsocket_fd_file(struct fd f)
 	return f.file;
 #endif
 }
+
+/* Until 6.7 a page pool had to be told that its pages will be split. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+#define FSOCKET_PP_FLAGS	0
+#else
+#define FSOCKET_PP_FLAGS	PP_FLAG_PAGE_FRAG
+#endif
 
 /* 6.6 turned the bit fields of struct inet_sock into one word of flags. */
 static inline void fsocket_copy_inet_flags(struct inet_sock *to,

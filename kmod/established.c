@@ -234,23 +234,31 @@ static void fsocket_take_route(const struct fsocket_tuple *t,
 	fsocket_count(t->net, direct_tcp);
 }
 
+/* @sk: what the global table has, if anything. */
+static void fsocket_count_missed(const struct fsocket_tuple *t,
+				 const struct sock *sk)
+{
+	if (sk && sk_fullsock(sk))
+		fsocket_count(t->net, established_remote);
+	else
+		fsocket_count(t->net, established_miss);
+	trace_fsocket_miss(ntohs(t->th->source), ntohs(t->th->dest));
+}
+
 static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 {
 	bool local = READ_ONCE(fsocket_local), direct = READ_ONCE(fsocket_direct);
-	struct sock *sk = NULL;
+	struct sock *sk = local ? fsocket_lookup_local(t) : NULL;
 
-	if (local) {
-		sk = fsocket_lookup_local(t);
-		if (sk) {
-			fsocket_count(t->net, established_hit);
-			trace_fsocket_hit(ntohs(t->th->source), ntohs(t->th->dest));
-		} else {
-			fsocket_count(t->net, established_miss);
-			trace_fsocket_miss(ntohs(t->th->source), ntohs(t->th->dest));
-		}
-	}
-	if (!sk && direct)
+	if (sk) {
+		fsocket_count(t->net, established_hit);
+		trace_fsocket_hit(ntohs(t->th->source), ntohs(t->th->dest));
+	} else {
+		/* Where the kernel would look next: it need not do so again. */
 		sk = fsocket_lookup_global(t);
+		if (local)
+			fsocket_count_missed(t, sk);
+	}
 	if (!sk)
 		return;
 	skb->sk = sk;

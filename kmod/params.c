@@ -15,6 +15,7 @@
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
+#include "skbpool.h"
 #include "sockfs.h"
 #include "steer.h"
 
@@ -112,6 +113,7 @@ static int fsocket_apply_rfd(bool on)
 
 static int fsocket_apply_framework(bool on);
 static int fsocket_apply_rcs(bool on);
+static int fsocket_apply_skb_pool(bool on);
 
 static struct fsocket_switch fsocket_local_established = {
 	.name = "enable_local_established",
@@ -137,6 +139,12 @@ static struct fsocket_switch fsocket_rfd = {
 	.apply = fsocket_apply_rfd,
 };
 
+static struct fsocket_switch fsocket_skb_pool = {
+	.name = "enable_skb_pool",
+	.what = "redispatched packets copied to memory of their CPU",
+	.apply = fsocket_apply_skb_pool,
+};
+
 static struct fsocket_switch fsocket_rcs = {
 	.name = "enable_receive_cpu_selection",
 	.what = "packets to the CPU that sends",
@@ -157,27 +165,60 @@ static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_framework,
 	&fsocket_rfd,
 	&fsocket_rcs,
+	&fsocket_skb_pool,
 	&fsocket_fast_epoll,
 };
 
-/* RCS is nothing but a policy of the framework; RFD serves NICs' filters too. */
+/*
+ * RCS is nothing but a policy of the framework, and the skb pool is for packets
+ * that it hands over; RFD serves NICs' filters too.
+ */
 static int fsocket_apply_framework(bool on)
 {
-	if (!on && fsocket_live && fsocket_rcs.on) {
-		pr_info("enable_receive_cpu_selection needs enable_rps_framework: switch that off first\n");
+	if (!on && fsocket_live && (fsocket_rcs.on || fsocket_skb_pool.on)) {
+		pr_info("%s needs enable_rps_framework: switch that off first\n",
+			fsocket_rcs.on ? fsocket_rcs.name : fsocket_skb_pool.name);
 		return -EBUSY;
 	}
 	return fsocket_steer_enable(on);
 }
 
+/* Whether @feature may be switched on, as far as the framework is concerned. */
+static int fsocket_need_framework(const struct fsocket_switch *feature, bool on)
+{
+	if (!on || fsocket_framework.on)
+		return 0;
+	pr_info("%s needs enable_rps_framework=1\n", feature->name);
+	return -EOPNOTSUPP;
+}
+
 static int fsocket_apply_rcs(bool on)
 {
-	if (on && !fsocket_framework.on) {
-		pr_info("enable_receive_cpu_selection needs enable_rps_framework=1\n");
+	return fsocket_need_framework(&fsocket_rcs, on) ?: fsocket_rcs_enable(on);
+}
+
+static int fsocket_apply_skb_pool(bool on)
+{
+	return fsocket_need_framework(&fsocket_skb_pool, on) ?:
+	       fsocket_skbpool_enable(on);
+}
+
+static int fsocket_skb_pool_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int mode;
+
+	if (!kstrtouint(val, 0, &mode) && (mode == 2 || mode == 3)) {
+		pr_info("%s=%u refused: no module can have a pool for packets that are sent; 1 is the receiving side\n",
+			kp->name, mode);
 		return -EOPNOTSUPP;
 	}
-	return fsocket_rcs_enable(on);
+	return fsocket_switch_set(val, kp);
 }
+
+static const struct kernel_param_ops fsocket_skb_pool_ops = {
+	.set = fsocket_skb_pool_set,
+	.get = fsocket_switch_get,
+};
 
 module_param_cb(enable_local_established, &fsocket_switch_ops, &fsocket_local_established, 0644);
 MODULE_PARM_DESC(enable_local_established, "Per-CPU tables of established connections: 0 = off [default], 1 = on");
@@ -228,6 +269,9 @@ static const struct kernel_param_ops fsocket_pool_size_ops = {
 
 module_param_cb(enable_socket_pool_size, &fsocket_pool_size_ops, &enable_socket_pool_size, 0644);
 MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for connections accepted later: 0 = disabled [default], at most what a quarter of the memory holds");
+
+module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, &fsocket_skb_pool, 0644);
+MODULE_PARM_DESC(enable_skb_pool, "Packets that the framework hands over are copied to memory of their CPU: 0 = off [default], 1 = on; 2 and 3 (the sending side) of the original are refused");
 
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {

@@ -29,7 +29,12 @@ struct fsocket_stats {
 	 * CPU's established table (enable_local_established).
 	 */
 	u64 established_hit;
-	/* The same, where it was not: the kernel's global table was asked. */
+	/*
+	 * The same, where the connection was found in the kernel's global table
+	 * only: it lives on another CPU, had to make room, or was there before.
+	 */
+	u64 established_remote;
+	/* The same, where no connection was found: handshakes, TIME_WAIT, strays. */
 	u64 established_miss;
 	/*
 	 * Connections that entered an established table, and that left one, on
@@ -49,6 +54,12 @@ struct fsocket_stats {
 	u64 steer_pass;
 	/* Received packets lost, as the queue of the CPU they were handed to was full. */
 	u64 steer_drop;
+	/*
+	 * Packets handed to this CPU that got memory of its skb pool
+	 * (enable_skb_pool), and that did not: too large, or no memory.
+	 */
+	u64 skb_pool_copy;
+	u64 skb_pool_pass;
 	/* Source ports chosen for active connections (enable_receive_flow_deliver). */
 	u64 rfd_port;
 	/* Active connections left to the kernel's choice, as no port for the CPU was free. */

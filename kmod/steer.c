@@ -37,6 +37,7 @@
 #include <net/net_namespace.h>
 
 #include "fastsocket_policy.h"
+#include "skbpool.h"
 #include "stats.h"
 #include "steer.h"
 #include "trace.h"
@@ -65,6 +66,7 @@ struct fsocket_queue {
 	u32 head;
 	/* Of @napi alone: taken from @input, being handled. */
 	struct sk_buff_head process;
+	int cpu;
 	struct napi_struct napi;
 	call_single_data_t csd;
 } ____cacheline_aligned_in_smp;
@@ -196,7 +198,7 @@ static int fsocket_flow_waits(u64 latest)
 
 	if (cpu < 0)
 		return -1;
-	/* Pairs with that in fsocket_queue_handle(): then it is really done. */
+	/* Pairs with that in fsocket_queue_poll(): then it is really done. */
 	head = smp_load_acquire(&per_cpu(fsocket_queues, cpu).head);
 	return (s32)(head - (u32)latest) < 0 ? cpu : -1;
 }
@@ -236,6 +238,7 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 	struct fastsocket_flow flow;
 	u64 *latest;
 
+	fsocket_skbpool_reap();
 	/*
 	 * A socket from tc's bpf_sk_assign() may be valid in this RCU section
 	 * only; a generic XDP program would see the packet twice.
@@ -280,22 +283,20 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 	return NF_ACCEPT;
 }
 
-static void fsocket_queue_handle(struct fsocket_queue *q, struct sk_buff *skb)
-{
-	netif_receive_skb(skb);
-	smp_store_release(&q->head, q->head + 1);
-}
-
 static int fsocket_queue_poll(struct napi_struct *napi, int budget)
 {
 	struct fsocket_queue *q = container_of(napi, struct fsocket_queue, napi);
 	struct sk_buff *skb;
 	int work = 0;
 
+	fsocket_skbpool_reap();
 	while (work < budget) {
 		skb = __skb_dequeue(&q->process);
 		if (skb) {
-			fsocket_queue_handle(q, skb);
+			skb = fsocket_skbpool_exchange(dev_net(skb->dev), q->cpu, skb);
+			netif_receive_skb(skb);
+			/* Pairs with that in fsocket_flow_waits(). */
+			smp_store_release(&q->head, q->head + 1);
 			work++;
 			continue;
 		}
@@ -366,9 +367,11 @@ static void fsocket_queues_flush(void)
 		spin_lock_bh(&q->lock);
 		tail = q->tail;
 		spin_unlock_bh(&q->lock);
-		while ((s32)(smp_load_acquire(&q->head) - tail) < 0)
+		while ((s32)(READ_ONCE(q->head) - tail) < 0)
 			usleep_range(100, 1000);
 	}
+	/* Nor do the originals of what has been copied. */
+	fsocket_skbpool_reap_all();
 }
 
 static bool fsocket_queues_empty(void)
@@ -498,6 +501,7 @@ int fsocket_steer_init(void)
 	for_each_possible_cpu(cpu) {
 		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
 
+		q->cpu = cpu;
 		spin_lock_init(&q->lock);
 		__skb_queue_head_init(&q->input);
 		__skb_queue_head_init(&q->process);

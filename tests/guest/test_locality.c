@@ -16,6 +16,7 @@ static const char * const switches[] = {
 	PARAM "enable_rps_framework",
 	PARAM "enable_receive_flow_deliver",
 	PARAM "enable_receive_cpu_selection",
+	PARAM "enable_skb_pool",
 };
 
 #define SWITCHES ((int)(sizeof(switches) / sizeof(*switches)))
@@ -363,6 +364,44 @@ static void rcs(void **state)
 	close(fd);
 }
 
+/* Packets that RCS hands over are copied, if and only if the pool is on. */
+static void skb_pool(void **state)
+{
+	unsigned long long copied, remote;
+	union address a;
+	int fd = listener(AF_INET, &a), client, conn;
+
+	(void)state;
+	client = open(switches[5], O_WRONLY);
+	assert_errno(write(client, "1", 1), EOPNOTSUPP);
+	write_file(switches[2], "1");
+	assert_errno(write(client, "2", 1), EOPNOTSUPP);
+	assert_errno(write(client, "3", 1), EOPNOTSUPP);
+	close(client);
+	write_file(switches[4], "1");
+
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	pin(3);
+	say(conn, client, 3);
+	pin(6);
+	copied = counter("skb_pool_copy", -1);
+	say(client, conn, 30);
+	assert_int_equal(counter("skb_pool_copy", -1), copied);
+	write_file(switches[5], "1");
+	remote = counter("steer_remote", 6);
+	say(client, conn, 30);
+	assert_true(counter("steer_remote", 6) - remote >= 30);
+	assert_true(counter("skb_pool_copy", -1) - copied >= 30);
+	write_file(switches[5], "0");
+	copied = counter("skb_pool_copy", -1);
+	say(client, conn, 30);
+	assert_int_equal(counter("skb_pool_copy", -1), copied);
+	close(conn);
+	close(client);
+	close(fd);
+}
+
 static int load_module(const char *path, const char *options)
 {
 	int module = open(path, O_RDONLY | O_CLOEXEC), ret;
@@ -413,7 +452,7 @@ static void switches_checked(void **state)
 	for (i = 0; i < SWITCHES; i++) {
 		fd = open(switches[i], O_WRONLY);
 		assert_ok(fd);
-		assert_errno(write(fd, "2", 1), EINVAL);
+		assert_errno(write(fd, "4", 1), EINVAL);
 		assert_errno(write(fd, "-1", 2), EINVAL);
 		assert_errno(write(fd, "on", 2), EINVAL);
 		close(fd);
@@ -621,6 +660,7 @@ int main(int argc, char **argv)
 		T(rfd_ipv6),
 		T(rfd_respects_the_program),
 		T(rcs),
+		T(skb_pool),
 		T(example_policy),
 		T(switches_checked),
 		T(tracepoints),

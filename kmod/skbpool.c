@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The skb pool, receiving side (enable_skb_pool=1).
+ *
+ * A packet that redispatch hands to another CPU was allocated on the CPU that
+ * received it, and would be freed on the other, from where its memory has to
+ * find back. The original gave it a new skb from a pool of the CPU that uses it.
+ * So do we: the packet is copied into a page of a page_pool of that CPU, to which
+ * the page returns by itself when the skb is freed (skb_mark_for_recycle()), and
+ * the original goes back to be freed where it was allocated, with others.
+ *
+ * Packets that are not handed over have their memory at home already, from the
+ * per-CPU caches that NAPI has had since 3.x; the pool leaves them alone. There
+ * is no pool for sending (2 and 3 of the original): tcp_sendmsg() allocates where
+ * no module can stand, but by patching the allocator for everybody.
+ */
+#include <linux/llist.h>
+#include <linux/mm.h>
+#include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <net/net_namespace.h>
+
+#include "compat.h"
+#include "skbpool.h"
+#include "stats.h"
+
+/* Memory for each packet; what an skb needs beside its data is part of it. */
+#define FSOCKET_FRAG	2048
+#define FSOCKET_ROOM	SKB_WITH_OVERHEAD(FSOCKET_FRAG)
+
+/* Pages that a pool keeps at most. */
+#define FSOCKET_PAGES	1024
+
+static DEFINE_PER_CPU(struct page_pool *, fsocket_page_pool);
+
+/* Originals on their way home. */
+static DEFINE_PER_CPU(struct llist_head, fsocket_homecoming);
+
+static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
+					    const struct sk_buff *skb)
+{
+	unsigned int headroom = skb_headroom(skb), size = headroom + skb->len;
+	unsigned int offset;
+	struct sk_buff *copy;
+	struct page *page;
+
+	if (size > FSOCKET_ROOM || skb_has_frag_list(skb))
+		return NULL;
+	page = page_pool_alloc_frag(pool, &offset, FSOCKET_FRAG,
+				    GFP_ATOMIC | __GFP_NOWARN);
+	if (!page)
+		return NULL;
+	copy = napi_build_skb(page_address(page) + offset, FSOCKET_FRAG);
+	if (!copy) {
+		page_pool_put_full_page(pool, page, false);
+		return NULL;
+	}
+	skb_mark_for_recycle(copy);
+	/* As skb_copy(): the same headroom, since headers are offsets into it. */
+	skb_reserve(copy, headroom);
+	skb_put(copy, skb->len);
+	if (skb_copy_bits(skb, -(int)headroom, copy->head, size)) {
+		kfree_skb(copy);
+		return NULL;
+	}
+	skb_copy_header(copy, skb);
+	/* One of the headers; says where the kernel itself frees it. */
+	copy->alloc_cpu = raw_smp_processor_id();
+	return copy;
+}
+
+struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
+					 struct sk_buff *skb)
+{
+	struct page_pool *pool = READ_ONCE(per_cpu(fsocket_page_pool, cpu));
+	int home = skb->alloc_cpu;
+	struct sk_buff *copy;
+
+	if (!pool)
+		return skb;
+	copy = fsocket_skbpool_copy(pool, skb);
+	if (!copy) {
+		fsocket_count(net, skb_pool_pass);
+		return skb;
+	}
+	fsocket_count(net, skb_pool_copy);
+	/* A clone's sender may wait for it (skb_still_in_host_queue()). */
+	if (skb_cloned(skb) || home >= nr_cpu_ids || !cpu_online(home))
+		consume_skb(skb);
+	else
+		llist_add(&skb->ll_node, per_cpu_ptr(&fsocket_homecoming, home));
+	return copy;
+}
+
+static void fsocket_skbpool_free(struct llist_head *homecoming, int budget)
+{
+	struct sk_buff *skb, *next;
+
+	if (llist_empty(homecoming))
+		return;
+	llist_for_each_entry_safe(skb, next, llist_del_all(homecoming), ll_node) {
+		skb->next = NULL;
+		napi_consume_skb(skb, budget);
+	}
+}
+
+void fsocket_skbpool_reap(void)
+{
+	/* Within NAPI: into this CPU's cache of skbs, and in bulk from there. */
+	fsocket_skbpool_free(this_cpu_ptr(&fsocket_homecoming), 1);
+}
+
+void fsocket_skbpool_reap_all(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		fsocket_skbpool_free(per_cpu_ptr(&fsocket_homecoming, cpu), 0);
+}
+
+/* Pages that are still in use return first, and hold their pool until then. */
+static void fsocket_skbpool_stop(void)
+{
+	struct page_pool *pools;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		pools = xchg(per_cpu_ptr(&fsocket_page_pool, cpu), NULL);
+		if (!pools)
+			continue;
+		/* No packet is being copied there any more. */
+		synchronize_net();
+		page_pool_destroy(pools);
+	}
+	fsocket_skbpool_reap_all();
+}
+
+static int fsocket_skbpool_start(void)
+{
+	struct page_pool_params params = {
+		.flags = FSOCKET_PP_FLAGS,
+		.pool_size = FSOCKET_PAGES,
+	};
+	struct page_pool *pool;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		params.nid = cpu_to_node(cpu);
+		pool = page_pool_create(&params);
+		if (IS_ERR(pool)) {
+			fsocket_skbpool_stop();
+			return PTR_ERR(pool);
+		}
+		WRITE_ONCE(per_cpu(fsocket_page_pool, cpu), pool);
+	}
+	return 0;
+}
+
+int fsocket_skbpool_enable(bool on)
+{
+	if (on)
+		return fsocket_skbpool_start();
+	fsocket_skbpool_stop();
+	return 0;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_SKBPOOL_H
+#define FSOCKET_SKBPOOL_H
+
+#include <linux/skbuff.h>
+
+/* Applies enable_skb_pool; process context, one caller at a time. */
+int fsocket_skbpool_enable(bool on);
+
+/*
+ * @skb has been handed to this CPU by another. Returns what is to be handled in
+ * its place: a copy in this CPU's pool, if there is a pool and @skb fits, or
+ * @skb itself. In the queue's NAPI poll, of which only one runs at a time for
+ * @cpu.
+ */
+struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
+					 struct sk_buff *skb);
+
+/* Frees what has come home to this CPU; softirq. */
+void fsocket_skbpool_reap(void);
+
+/* The same for all CPUs; process context. */
+void fsocket_skbpool_reap_all(void);
+
+#endif
