@@ -275,13 +275,13 @@ def moved(lab, before, column):
     return sum(lab.counters()[column].values()) - sum(before[column].values())
 
 
-@pytest.mark.parametrize("host", ["10.66.0.1", "[fd66::1]"])
-def test_direct_tcp(lab, switches, host):
+@pytest.mark.parametrize("address, host", [("0.0.0.0", "10.66.0.1"), ("[::]", "[fd66::1]")])
+def test_direct_tcp(lab, switches, address, host):
     """Packets skip routing if and only if the parameter, or the kernel's sysctl, says so."""
     sysctl = "sysctl -qw net.ipv4.tcp_early_demux="
     lab.server(sysctl + "0")
     try:
-        with demo(lab):
+        with demo(lab, "-a", f"'{address}:80'"):
             before = lab.counters()
             assert figures(lab.loadgen(ab(2000, 50, host)).stdout) == (2000, 0)
             assert moved(lab, before, "direct_tcp") == 0
