@@ -238,7 +238,7 @@ static void fsocket_take_route(const struct fsocket_tuple *t,
 static void fsocket_count_missed(const struct fsocket_tuple *t,
 				 const struct sock *sk)
 {
-	if (sk && sk_fullsock(sk))
+	if (sk && sk_fullsock(sk) && sk->sk_state != TCP_SYN_SENT)
 		fsocket_count(t->net, established_remote);
 	else
 		fsocket_count(t->net, established_miss);

@@ -30,6 +30,12 @@
 #include "rfd.h"
 #include "stats.h"
 
+/*
+ * Ports that are tried at random, before all are one after the other. Going on
+ * from a random one at once would make some ports far likelier than others.
+ */
+#define FSOCKET_PORT_TRIES	64
+
 /* Bits of a port among which to choose: those that differ in any usual range. */
 #define FSOCKET_PORT_BITS	14
 
@@ -66,6 +72,21 @@ static unsigned int fsocket_port_cpu(u16 port)
 	for (i = 0; i < fsocket_nbits; i++)
 		cpu ^= (port >> fsocket_bits[i] & 1) << i;
 	return cpu;
+}
+
+/* @port with other bits, so that it names @cpu. */
+static u16 fsocket_port_towards(u16 port, unsigned int cpu)
+{
+	unsigned int i, bit;
+
+	for (i = 0; i < fsocket_nbits; i++) {
+		bit = BIT(fsocket_bits[i]);
+		if ((cpu ^ fsocket_turn) >> i & 1)
+			port |= bit;
+		else
+			port &= ~bit;
+	}
+	return port;
 }
 
 static bool fsocket_bucket_is_connecting(const struct inet_bind_bucket *tb)
@@ -127,11 +148,36 @@ static bool fsocket_port_take(struct sock *sk, u16 port)
 	return taken;
 }
 
+static bool fsocket_port_try(struct sock *sk, u16 port)
+{
+	return !inet_is_local_reserved_port(sock_net(sk), port) &&
+	       fsocket_port_is_free(sk, port) && fsocket_port_take(sk, port);
+}
+
+/* Binds @sk to a port from @low to @high that names @cpu; 0 if none is free. */
+static u16 fsocket_port_find(struct sock *sk, unsigned int cpu, int low, int high)
+{
+	unsigned int i, range = high - low + 1, start, port;
+
+	for (i = 0; i < FSOCKET_PORT_TRIES; i++) {
+		port = low + reciprocal_scale(get_random_u32(), range);
+		port = fsocket_port_towards(port, cpu);
+		if (port >= low && port <= high && fsocket_port_try(sk, port))
+			return port;
+	}
+	start = reciprocal_scale(get_random_u32(), range);
+	for (i = 0; i < range; i++) {
+		port = low + (start + i) % range;
+		if (fsocket_port_cpu(port) == cpu && fsocket_port_try(sk, port))
+			return port;
+	}
+	return 0;
+}
+
 bool fsocket_rfd_choose_port(struct sock *sk)
 {
-	unsigned int cpu = raw_smp_processor_id(), i, range, start, port;
-	bool taken = false;
 	int low, high;
+	u16 port = 0;
 
 	if (!READ_ONCE(fsocket_rfd_on) || sk->sk_protocol != IPPROTO_TCP)
 		return false;
@@ -140,17 +186,8 @@ bool fsocket_rfd_choose_port(struct sock *sk)
 	if (sk->sk_state != TCP_CLOSE || inet_sk(sk)->inet_num)
 		goto out;
 	inet_sk_get_local_port_range(sk, &low, &high);
-	range = high - low + 1;
-	start = reciprocal_scale(get_random_u32(), range);
-	for (i = 0; i < range && !taken; i++) {
-		port = low + (start + i) % range;
-		if (fsocket_port_cpu(port) != cpu ||
-		    inet_is_local_reserved_port(sock_net(sk), port) ||
-		    !fsocket_port_is_free(sk, port))
-			continue;
-		taken = fsocket_port_take(sk, port);
-	}
-	if (taken) {
+	port = fsocket_port_find(sk, raw_smp_processor_id(), low, high);
+	if (port) {
 		inet_sk(sk)->inet_sport = htons(port);
 		if (!test_bit(port, fsocket_ports))
 			set_bit(port, fsocket_ports);
@@ -160,7 +197,7 @@ bool fsocket_rfd_choose_port(struct sock *sk)
 	}
 out:
 	release_sock(sk);
-	return taken;
+	return port;
 }
 
 void fsocket_rfd_return_port(struct sock *sk)
