@@ -202,7 +202,6 @@ int ctl_run(char **argv)
 	int watcher = -1, error;
 	char *mode;
 
-	ctl_json_out = stderr;
 	if (!argv[0])
 		ctl_fail(CTL_USAGE, "run needs the program to run");
 	preload();

@@ -621,9 +621,12 @@ int main(int argc, char **argv)
 	/* What follows PROGRAM is the program's. */
 	if (subcommands[which].main != ctl_run) {
 		take_json(argv);
-	} else if (*argv && !strcmp(*argv, "--json")) {
-		ctl_json = true;
-		argv++;
+	} else {
+		ctl_json_out = stderr;
+		if (*argv && !strcmp(*argv, "--json")) {
+			ctl_json = true;
+			argv++;
+		}
 	}
 	if (*argv && **argv == '-')
 		ctl_fail(CTL_USAGE, "%s: no such option: there is only --json", *argv);
