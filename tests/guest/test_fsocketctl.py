@@ -177,10 +177,11 @@ def test_watch(lab):
     total = 0
     for table in tables:
         header, *rows, last = [row.split() for row in table.split("\n")]
-        assert header[0] == "cpu" and "accept_local" in header and "steer_drop" not in header
+        assert header[0] == "cpu" and "spawn" in header
         assert [row[0] for row in rows] == [str(cpu) for cpu in range(lab.cores)]
         assert last[0] == "all"
-        total += int(last[header.index("accept_local")])
+        # A counter that has counted nothing yet is not shown.
+        total += int(last[header.index("accept_local")]) if "accept_local" in header else 0
     assert total > 0.5 * requests
 
 
@@ -234,19 +235,28 @@ def test_listeners(lab):
     eventually(lambda: ctl(lab, "listeners") == {"listeners": []})
 
 
+WAITING = """
+import socket
+all = [socket.create_connection(("10.66.0.1", 80)) for _ in range(60)]
+for one in all:
+    one.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+print(sum(one.recv(99).startswith(b"HTTP/1.0 200") for one in all))
+"""
+
+
 def test_listeners_queues(lab):
     """Connections that wait are seen where they wait."""
     with serving(lab, port=80) as unit:
         pids = " ".join(map(str, unit.children()))
         lab.server(f"kill -STOP {pids}")
         try:
-            load = lab.start_load(ab(60, 60))
+            load = lab.start_load(f"python3 -c '{WAITING}'")
             eventually(lambda: sum(worker["queued"] for worker in listener(lab, 80)["workers"])
                        + listener(lab, 80)["queued"] == 60)
             assert sum(worker["queued"] > 0 for worker in listener(lab, 80)["workers"]) > 1
         finally:
             lab.server(f"kill -CONT {pids}")
-        assert figures(load.communicate(timeout=60)[0]) == (60, 0)
+        assert load.communicate(timeout=60)[0] == "60\n"
         assert all(worker["queued"] == 0 for worker in listener(lab, 80)["workers"])
 
 
@@ -286,8 +296,9 @@ def test_run_in_background(lab):
     """A server that makes itself a daemon has an effect, too."""
     lab.server("cat > /run/fsbench-nginx.conf", stdin=nginx("off"))
     try:
-        done = lab.server("fsocketctl run --json nginx -c /run/fsbench-nginx.conf 2>&1")
-        assert json.loads(done.stdout.splitlines()[-1]) == {
+        lab.server("fsocketctl run --json nginx -c /run/fsbench-nginx.conf > /run/said 2>&1")
+        eventually(lambda: "effect" in lab.server("cat /run/said").stdout)
+        assert json.loads(lab.server("cat /run/said").stdout) == {
             "effect": True, "listeners": lab.cores, "cores": lab.cores,
             "text": f"Fastsocket is in effect: {lab.cores} local listeners on {lab.cores} cores"}
     finally:
@@ -307,9 +318,9 @@ def test_run_without_effect(lab):
             "fsocketctl doctor and the kernel log may say why\n")
         assert lab.server("fsocketctl run /nonexistent", check=False).stderr == \
             "fsocketctl: /nonexistent: No such file or directory\n"
-    lab.server("printf 'int main(void) { for (;;) ; }' > /run/static.c && "
-               "gcc -static -o /run/static /run/static.c")
-    done = lab.server("timeout 8 fsocketctl run /run/static", check=False)
+    lab.server("printf 'int main(void) { for (;;) ; }' > /root/static.c && "
+               "gcc -static -o /root/static /root/static.c")
+    done = lab.server("timeout 8 fsocketctl run /root/static", check=False)
     assert (done.returncode, done.stderr) == (
         124, "fsocketctl: no effect: the program did not load the library: "
         "it is static, or set-user-ID\n")
