@@ -312,7 +312,7 @@ def test_run_without_effect(lab):
         done = lab.server("fsocketctl run sh -c 'exit 5'", check=False)
         assert (done.returncode, done.stderr) == (
             5, "fsocketctl: no effect: the program ended without a local listener\n")
-        done = lab.server("fsocketctl run sleep 8", check=False)
+        done = lab.server("fsocketctl run sleep 6", check=False)
         assert (done.returncode, done.stderr) == (
             0, "fsocketctl: no effect within 5 s: no worker has spawned a local listener; "
             "fsocketctl doctor and the kernel log may say why\n")
@@ -320,7 +320,7 @@ def test_run_without_effect(lab):
             "fsocketctl: /nonexistent: No such file or directory\n"
     lab.server("printf 'int main(void) { for (;;) ; }' > /root/static.c && "
                "gcc -static -o /root/static /root/static.c")
-    done = lab.server("timeout 8 fsocketctl run /root/static", check=False)
+    done = lab.server("timeout 6 fsocketctl run /root/static", check=False)
     assert (done.returncode, done.stderr) == (
         124, "fsocketctl: no effect: the program did not load the library: "
         "it is static, or set-user-ID\n")
