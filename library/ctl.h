@@ -43,6 +43,9 @@ void ctl_cpus_online(cpu_set_t *set);
  */
 void ctl_process(int tid, int *pid, char comm[64]);
 
+/* Prints names of processes without what a terminal would obey. */
+void ctl_put_plain(const char *text);
+
 /* ctl_json.c: one JSON value, in calls that follow its structure. */
 struct json {
 	FILE *out;

@@ -50,7 +50,9 @@ static void report(enum state state, const char *text, const char *remedy)
 		json_close(&json, '}', false);
 		return;
 	}
-	printf("%-8s %-13s %s\n", names[state], item, text);
+	printf("%-8s %-13s ", names[state], item);
+	ctl_put_plain(text);
+	printf("\n");
 	if (remedy)
 		printf("%22s  remedy: %s\n", "", remedy);
 }

@@ -36,7 +36,7 @@ static const char usage[] =
 	"  doctor              why Fastsocket may not help on this host, and what to do\n"
 	"  run PROGRAM...      run a program with the library, and say whether that works\n"
 	"\n"
-	"See fsocketctl(1).\n";
+	"--json prints JSON. See fsocketctl(1).\n";
 
 void ctl_fail(int status, const char *format, ...)
 {
@@ -206,8 +206,7 @@ static void no_arguments(char **argv, const char *subcommand)
 		ctl_fail(CTL_USAGE, "%s: %s takes no argument", argv[0], subcommand);
 }
 
-/* Before text that may hold what a terminal would obey. */
-static void put_plain(const char *text)
+void ctl_put_plain(const char *text)
 {
 	for (; *text; text++)
 		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
@@ -565,7 +564,7 @@ int ctl_listeners(char **argv)
 		if (row->worker) {
 			ctl_process(row->worker, &pid, comm);
 			printf("  %8d  ", pid);
-			put_plain(comm);
+			ctl_put_plain(comm);
 		}
 		printf("\n");
 	}
