@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -113,12 +114,17 @@ static char *read_all(int fd)
 
 char *ctl_read(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC), saved;
-	char *text;
+	/* Other users' processes name some of the files: no pipe, no device. */
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), saved;
+	char *text = NULL;
+	struct stat stat;
 
 	if (fd < 0)
 		return NULL;
-	text = read_all(fd);
+	if (fstat(fd, &stat) || !S_ISREG(stat.st_mode))
+		errno = EINVAL;
+	else
+		text = read_all(fd);
 	saved = errno;
 	close(fd);
 	errno = saved;

@@ -137,6 +137,37 @@ def test_manual_page_is_complete(ctl):
         assert re.search(rf"^\.TP\n\.BR? {name}\b", page, re.M), name
 
 
+@pytest.mark.parametrize("config, state", [
+    ("events { accept_mutex on; }", "finding"),
+    ("events {\n\taccept_mutex_delay 1s; accept_mutex\n on; }", "finding"),
+    ("events { accept_mutex off; }  # accept_mutex on;", "ok"),
+    ("", "ok"),
+    ("/dev/zero", "skipped"),
+    ("pipe", "skipped"),
+    ("/nonexistent", "skipped"),
+])
+def test_doctor_reads_the_configuration_of_nginx(ctl, tmp_path, config, state):
+    """Who bears the name of nginx may name any file."""
+    path = tmp_path / "nginx.conf"
+    if config == "pipe":
+        os.mkfifo(path)
+    elif config.startswith("/"):
+        path = config
+    else:
+        path.write_text(config)
+    with subprocess.Popen(["bash", "-c", f"exec -a 'nginx: master process nginx -c {path}' "
+                           "sleep 60"]) as fake:
+        try:
+            while b"nginx" not in Path(f"/proc/{fake.pid}/cmdline").read_bytes()[:5]:
+                pass
+            report = json.loads(run(ctl, "doctor", "--json").stdout)
+        finally:
+            fake.kill()
+    found = [entry for entry in report["items"] if entry["item"] == "accept-mutex"]
+    assert [entry["state"] for entry in found] == [state]
+    assert state == "ok" or found[0]["text"].startswith(f"nginx, process {fake.pid}")
+
+
 NO_MODULE = "no effect: " + MISSING
 
 
