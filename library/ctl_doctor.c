@@ -215,17 +215,17 @@ static bool receives(const char *action)
 }
 
 /* Whether the interrupt is one of a receive queue of @nic. */
-static bool is_receive_irq(const struct nic *nic, const char *irq)
+static bool is_receive_irq(const struct nic *nic, int irq)
 {
 	/* A virtio device's interrupts belong to the PCI device above it. */
 	static const char *const places[] = { "device", "device/.." };
-	char *path = ctl_format("/proc/irq/%s", irq);
+	char *path = ctl_format("/proc/irq/%d", irq);
 	bool belongs = false, found = false;
 	struct dirent *entry;
 	DIR *dir;
 
 	for (int i = 0; i < 2; i++) {
-		char *msi = ctl_format(NET "/%s/%s/msi_irqs/%s", nic->name, places[i], irq);
+		char *msi = ctl_format(NET "/%s/%s/msi_irqs/%d", nic->name, places[i], irq);
 
 		belongs |= !access(msi, F_OK);
 		free(msi);
@@ -241,14 +241,14 @@ static bool is_receive_irq(const struct nic *nic, const char *irq)
 }
 
 /* The CPU that gets the interrupt. */
-static int irq_cpu(const char *irq)
+static int irq_cpu(int irq)
 {
 	static const char *const files[] = { "smp_affinity_list", "effective_affinity_list" };
 	cpu_set_t set;
 	int cpu = -1;
 
 	for (int i = 0; i < 2; i++) {
-		char *list = ctl_readf("/proc/irq/%s/%s", irq, files[i]);
+		char *list = ctl_readf("/proc/irq/%d/%s", irq, files[i]);
 
 		if (!list)
 			continue;
@@ -261,30 +261,54 @@ static int irq_cpu(const char *irq)
 	return cpu;
 }
 
-static void check_nic_interrupts(const struct nic *nic)
+static int by_number(const void *a, const void *b)
 {
-	int per_cpu[CPU_SETSIZE] = { 0 }, count = 0, used = 0, fullest = 0, idle = -1;
+	return *(const int *)a - *(const int *)b;
+}
+
+/*
+ * Interrupts of the receive queues of @nic. Drivers keep those of queues that
+ * are not in use now; the first ones, in the order of their numbers, are.
+ */
+static int *receive_irqs(const struct nic *nic, int *count)
+{
 	DIR *dir = opendir("/proc/irq");
 	struct dirent *entry;
-	char *irqs = ctl_format("%s", ""), *remedy;
+	int *list = NULL;
 
+	*count = 0;
 	while (dir && (entry = readdir(dir))) {
-		int cpu;
+		int irq = atoi(entry->d_name);
 
-		if (entry->d_name[0] < '0' || entry->d_name[0] > '9' ||
-		    !is_receive_irq(nic, entry->d_name))
+		if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || !is_receive_irq(nic, irq))
 			continue;
-		cpu = irq_cpu(entry->d_name);
-		if (cpu < 0)
-			continue;
-		remedy = irqs;
-		irqs = ctl_format("%s%s%s", irqs, count ? " " : "", entry->d_name);
-		free(remedy);
-		count++;
-		used += !per_cpu[cpu]++;
+		list = ctl_alloc(list, (*count + 1) * sizeof(*list));
+		list[(*count)++] = irq;
 	}
 	if (dir)
 		closedir(dir);
+	if (*count)
+		qsort(list, *count, sizeof(*list), by_number);
+	if (*count > nic->rx)
+		*count = nic->rx;
+	return list;
+}
+
+static void check_nic_interrupts(const struct nic *nic)
+{
+	int per_cpu[CPU_SETSIZE] = { 0 }, count, used = 0, fullest = 0, idle = -1;
+	int *irqs = receive_irqs(nic, &count);
+	char *remedy, *longer;
+
+	remedy = ctl_format("systemctl stop irqbalance; then give each core one: echo CORE > /proc/irq/N/smp_affinity_list, with N from:");
+	for (int i = 0; i < count; i++) {
+		int cpu = irq_cpu(irqs[i]);
+
+		used += cpu >= 0 && !per_cpu[cpu]++;
+		longer = ctl_format("%s %d", remedy, irqs[i]);
+		free(remedy);
+		remedy = longer;
+	}
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (per_cpu[cpu] > per_cpu[fullest])
 			fullest = cpu;
@@ -294,13 +318,11 @@ static void check_nic_interrupts(const struct nic *nic)
 	if (!count) {
 		doctor_skip("%s: none of its interrupts can be told to be a receive queue's", nic->name);
 	} else if (per_cpu[fullest] > 1 && idle >= 0) {
-		remedy = ctl_format("systemctl stop irqbalance; then give each core one: echo CORE > /proc/irq/N/smp_affinity_list, with N from: %s",
-				    irqs);
 		doctor_finding(remedy, "%s: the interrupts of %d receive queues go to %d core%s: core %d gets those of %d, core %d none",
 			       nic->name, count, used, used == 1 ? "" : "s", fullest,
 			       per_cpu[fullest], idle);
-		free(remedy);
 	}
+	free(remedy);
 	free(irqs);
 }
 
