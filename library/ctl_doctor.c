@@ -315,13 +315,12 @@ static void check_nic_interrupts(const struct nic *nic)
 		if (idle < 0 && CPU_ISSET(cpu, &online) && !per_cpu[cpu])
 			idle = cpu;
 	}
-	if (!count) {
+	if (!count)
 		doctor_skip("%s: none of its interrupts can be told to be a receive queue's", nic->name);
-	} else if (per_cpu[fullest] > 1 && idle >= 0) {
+	else if (per_cpu[fullest] > 1 && idle >= 0)
 		doctor_finding(remedy, "%s: the interrupts of %d receive queues go to %d core%s: core %d gets those of %d, core %d none",
 			       nic->name, count, used, used == 1 ? "" : "s", fullest,
 			       per_cpu[fullest], idle);
-	}
 	free(remedy);
 	free(irqs);
 }
