@@ -31,9 +31,12 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/pid.h>
 #include <linux/poll.h>
+#include <linux/proc_fs.h>
 #include <linux/sched/signal.h>
 #include <linux/security.h>
+#include <linux/seq_file_net.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -100,6 +103,8 @@ struct fsocket_claim {
 	/* We have pinned the worker, which was allowed these CPUs before. */
 	bool pinned;
 	struct cpumask allowed;
+	/* The same thread, for /proc/net/fastsocket_listeners. */
+	struct pid *pid;
 };
 
 /*
@@ -555,6 +560,7 @@ static void fsocket_claim_drop(struct fsocket_claim *claim)
 	fsocket_claim_leave(claim);
 	list_del(&claim->in_listener);
 	list_del(&claim->in_file);
+	put_pid(claim->pid);
 	kfree(claim);
 }
 
@@ -903,6 +909,7 @@ static int fsocket_spawn(struct fsocket_claims *claims,
 
 	claim->owner = current->files;
 	claim->worker = current;
+	claim->pid = get_task_pid(current, PIDTYPE_PID);
 	list_add(&claim->in_listener, &l->claims);
 	list_add(&claim->in_file, &claims->list);
 	fsocket_claim_enter(claim, local);
@@ -973,6 +980,82 @@ void fsocket_listen_retire_all(struct fsocket_claims *claims,
 {
 	fsocket_retire_if(claims, sock, owner, NULL);
 }
+
+static void *fsocket_seq_start(struct seq_file *seq, loff_t *pos)
+{
+	mutex_lock(&fsocket_mutex);
+	return seq_list_start_head(&fsocket_listeners, *pos);
+}
+
+static void *fsocket_seq_next(struct seq_file *seq, void *v, loff_t *pos)
+{
+	return seq_list_next(v, &fsocket_listeners, pos);
+}
+
+static void fsocket_seq_stop(struct seq_file *seq, void *v)
+{
+	mutex_unlock(&fsocket_mutex);
+}
+
+/* A row about @sock, the shared listener of @l or a local one, and @worker. */
+static void fsocket_seq_row(struct seq_file *seq, const struct fsocket_listener *l,
+			    const struct socket *sock, int cpu, bool attached,
+			    struct pid *worker)
+{
+	const struct sock *shared = l->sock->sk, *sk = sock->sk;
+	pid_t nr = 0;
+
+	/* The number of one that has ended may be another's by now. */
+	rcu_read_lock();
+	if (worker && pid_task(worker, PIDTYPE_PID))
+		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
+	rcu_read_unlock();
+
+	seq_printf(seq, "%lu %u ", SOCK_INODE(l->sock)->i_ino,
+		   READ_ONCE(inet_sk(shared)->inet_num));
+#if IS_ENABLED(CONFIG_IPV6)
+	if (shared->sk_family == AF_INET6)
+		seq_printf(seq, "6 %pI6c", &shared->sk_v6_rcv_saddr);
+	else
+#endif
+		seq_printf(seq, "4 %pI4", &shared->sk_rcv_saddr);
+	seq_printf(seq, " %d %d %d %u %u\n", cpu, attached, nr,
+		   READ_ONCE(sk->sk_ack_backlog),
+		   READ_ONCE(sk->sk_max_ack_backlog));
+}
+
+static int fsocket_seq_show(struct seq_file *seq, void *v)
+{
+	struct fsocket_listener *l = list_entry(v, struct fsocket_listener, in_all);
+	struct fsocket_claim *claim;
+	int cpu;
+
+	if (v == &fsocket_listeners) {
+		seq_puts(seq, "inode port family address cpu attached worker queued limit\n");
+		return 0;
+	}
+	if (!net_eq(sock_net(l->sock->sk), seq_file_net(seq)))
+		return 0;
+
+	fsocket_seq_row(seq, l, l->sock, -1,
+			inet_sk_state_load(l->sock->sk) == TCP_LISTEN, NULL);
+	list_for_each_entry(claim, &l->claims, in_listener)
+		fsocket_seq_row(seq, l, claim->local->sock, claim->local->cpu,
+				claim->local->attached, claim->pid);
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu] && !l->locals[cpu]->claims)
+			fsocket_seq_row(seq, l, l->locals[cpu]->sock, cpu,
+					l->locals[cpu]->attached, NULL);
+	}
+	return 0;
+}
+
+const struct seq_operations fsocket_listen_seq_ops = {
+	.start = fsocket_seq_start,
+	.next = fsocket_seq_next,
+	.stop = fsocket_seq_stop,
+	.show = fsocket_seq_show,
+};
 
 /*
  * No SYN is handled on an offline CPU, but one handled on a CPU without local

@@ -4,6 +4,7 @@
 
 #include <linux/fs.h>
 #include <linux/list.h>
+#include <linux/seq_file.h>
 
 struct proto_ops;
 struct socket;
@@ -54,5 +55,25 @@ void fsocket_listen_retire(struct fsocket_claims *claims, struct socket *sock);
  */
 void fsocket_listen_retire_all(struct fsocket_claims *claims,
 			       const struct socket *sock, fl_owner_t owner);
+
+/*
+ * /proc/net/fastsocket_listeners: a header row, then the listening sockets of
+ * the reader's network namespace that the module has taken charge of. For each
+ * a row about its shared listener, one for each worker, and one for each local
+ * listener that has no worker any more. Columns:
+ *
+ * inode	of the listening socket, as in /proc/PID/fd; the same in all its rows
+ * port		that it listens on; 0 once it has let go of it
+ * family	4 or 6
+ * address	that it listens on
+ * cpu		of the local listener; -1 for the shared one
+ * attached	1 if new connections come here, else 0: a parked local listener,
+ *		or a shared one that listens no more
+ * worker	thread ID in the pid namespace of this /proc; 0 for none, for one
+ *		that has ended, and for one of another namespace
+ * queued	connections that wait in the accept queue
+ * limit	how many may wait: the backlog
+ */
+extern const struct seq_operations fsocket_listen_seq_ops;
 
 #endif

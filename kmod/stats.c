@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * /proc/net/fastsocket: a header row, then one row for each CPU, of the
- * reader's network namespace.
+ * reader's network namespace. And the entry of /proc/net/fastsocket_listeners
+ * (listen.h).
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -9,6 +10,7 @@
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
 
+#include "listen.h"
 #include "sockfs.h"
 #include "stats.h"
 
@@ -107,17 +109,26 @@ static int __net_init fsocket_net_init(struct net *net)
 	if (!fn->stats)
 		return -ENOMEM;
 	if (!proc_create_net_single("fastsocket", 0444, net->proc_net,
-				    fsocket_stats_show, NULL)) {
-		free_percpu(fn->stats);
-		return -ENOMEM;
-	}
+				    fsocket_stats_show, NULL))
+		goto err_stats;
+	if (!proc_create_net("fastsocket_listeners", 0444, net->proc_net,
+			     &fsocket_listen_seq_ops,
+			     sizeof(struct seq_net_private)))
+		goto err_entry;
 	return 0;
+
+err_entry:
+	remove_proc_entry("fastsocket", net->proc_net);
+err_stats:
+	free_percpu(fn->stats);
+	return -ENOMEM;
 }
 
 static void __net_exit fsocket_net_exit(struct net *net)
 {
 	struct fsocket_net *fn = net_generic(net, fsocket_net_id);
 
+	remove_proc_entry("fastsocket_listeners", net->proc_net);
 	remove_proc_entry("fastsocket", net->proc_net);
 	free_percpu(fn->stats);
 }

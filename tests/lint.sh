@@ -25,7 +25,7 @@ mapfile -t user < <(git ls-files '*.[ch]' ':!kmod')
 
 licensed() {
 	local missing
-	missing=$(git ls-files '*.[ch]' '*.py' '*.sh' '*.yml' '*.gp' '*Makefile' kmod/Kbuild \
+	missing=$(git ls-files '*.[ch]' '*.py' '*.sh' '*.yml' '*.gp' '*Makefile' 'library/*.[17]' kmod/Kbuild \
 		kmod/dkms.conf ':!results' | xargs grep -L 'SPDX-License-Identifier: GPL-2.0-only')
 	[ -z "$missing" ] || { echo "no licence identifier in: $missing"; return 1; }
 }
@@ -65,7 +65,14 @@ user_space() {
 	done
 }
 
+manual_pages() {
+	local warnings
+	warnings=$(groff -man -ww -Tutf8 library/*.[17] 2>&1 > /dev/null)
+	[ -z "$warnings" ] || { echo "$warnings"; return 1; }
+}
+
 check "licence identifiers" licensed
+check "manual pages" manual_pages
 check "shellcheck" shellcheck "${shell[@]}"
 check "flake8" flake8 "${python[@]}"
 check "yamllint" yamllint -s .

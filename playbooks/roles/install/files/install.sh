@@ -30,7 +30,11 @@ if new "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko"; t
 	[ ! -e /sys/module/fastsocket ] || rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"
 fi
-if new $src/library/libfsocket.so /usr/local/lib/libfsocket.so; then
+library=
+for pair in libfsocket.so:lib fsocketctl:bin fsocketctl.1:share/man/man1 libfsocket.7:share/man/man7; do
+	new "$src/library/${pair%:*}" "/usr/local/${pair#*:}/${pair%:*}" && library=new
+done
+if [ -n "$library" ]; then
 	make -s -C $src/library install > $log 2>&1 || die "the library cannot be installed: $(tail -3 $log)"
 fi
 if new $src/demo/server /usr/local/bin/fsbench-server; then

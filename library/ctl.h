@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* fsocketctl: what its subcommands share. */
+#ifndef CTL_H
+#define CTL_H
+
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Exit statuses. */
+#define CTL_FAILED	1	/* it was not possible; or doctor has findings */
+#define CTL_USAGE	2	/* wrong arguments */
+
+/* --json was given. */
+extern bool ctl_json;
+/* Where JSON goes: standard output; for run, whose program owns that, standard error. */
+extern FILE *ctl_json_out;
+
+/* One sentence on standard error, with --json also {"error": SENTENCE}; ends with @status. */
+void ctl_fail(int status, const char *format, ...)
+	__attribute__((noreturn, format(printf, 2, 3)));
+
+void *ctl_alloc(void *old, size_t size);
+char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * What the file holds, without a newline at its end, or NULL and errno. Zero
+ * bytes, which separate the arguments in /proc/PID/cmdline, become blanks.
+ */
+char *ctl_read(const char *path);
+char *ctl_readf(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* What a shell command prints, with the system's folders in PATH; NULL if it fails. */
+char *ctl_output(const char *command);
+
+/* Reads "0-3,8"; CPUs from CPU_SETSIZE on are left out. */
+void ctl_cpu_list(cpu_set_t *set, const char *list);
+void ctl_cpus_online(cpu_set_t *set);
+
+/*
+ * The command name of a thread's process, and its process ID; "?" and the
+ * thread's ID where it has ended or is hidden.
+ */
+void ctl_process(int tid, int *pid, char comm[64]);
+
+/* Prints names of processes without what a terminal would obey. */
+void ctl_put_plain(const char *text);
+
+/* ctl_json.c: one JSON value, in calls that follow its structure. */
+struct json {
+	FILE *out;
+	bool comma;	/* a value stands before, in the same braces */
+};
+
+/* @name is NULL within brackets and at the top. */
+void json_open(struct json *j, const char *name, char brace);
+/* Ends the line, too, where @last. */
+void json_close(struct json *j, char brace, bool last);
+/* null where @text is NULL. */
+void json_string(struct json *j, const char *name, const char *text);
+void json_integer(struct json *j, const char *name, long long value);
+void json_decimal(struct json *j, const char *name, double value);
+void json_bool(struct json *j, const char *name, bool value);
+
+/* ctl_module.c: what the module shows. */
+struct parameter {
+	char *name;
+	char *value;
+	char *meaning;	/* as modinfo describes it; NULL where it does not */
+};
+
+struct counters {
+	int columns, cpus;
+	char **names;			/* of the columns */
+	int *cpu;			/* of the rows */
+	unsigned long long *values;	/* row by row */
+	char *text;
+};
+
+/* A row of /proc/net/fastsocket_listeners; kmod/listen.h describes the columns. */
+struct listener_row {
+	unsigned long inode;
+	unsigned int port, queued, limit;
+	int family, cpu, attached, worker;
+	char address[64];
+};
+
+bool module_loaded(void);
+/* Ends the program where it is not. */
+void module_required(void);
+/* In the order of their names. */
+struct parameter *module_parameters(int *count);
+char *module_meaning(const char *parameter);
+struct counters *module_counters(void);
+void module_counters_free(struct counters *c);
+unsigned long long module_counter_sum(const struct counters *c, int column);
+/* By port, socket, CPU; the shared listener of a socket comes first. */
+struct listener_row *module_listeners(int *count);
+
+/* The subcommands; @argv holds what follows their names. Each returns the exit status. */
+int ctl_status(char **argv);
+int ctl_set(char **argv);
+int ctl_watch(char **argv);
+int ctl_listeners(char **argv);
+int ctl_doctor(char **argv);
+int ctl_run(char **argv);
+
+/* ctl_doctor.c: one thing that doctor looks at has this to be said about it. */
+void doctor_finding(const char *remedy, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* It cannot be told. */
+void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ctl_servers.c: what doctor looks at in running servers. */
+void doctor_workers(void);
+void doctor_pinning(void);
+void doctor_accept_mutex(void);
+
+#endif

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * fsocketctl run: becomes the program, with the library preloaded. So the
+ * program has our process ID, its signals and exit status are its own, and
+ * there is nothing between it and who started it. A process of its own, which
+ * is no child of the program, watches whether local listeners appear and says
+ * so on standard error.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+
+/* As env(1) and others say it. */
+#define RUN_FAILED	125
+#define RUN_NOT_RUNNABLE 126
+#define RUN_NOT_FOUND	127
+
+/* How long a program may take to spawn, how long its background part after it has ended. */
+#define WATCH_MS	5000
+#define BACKGROUND_MS	2000
+#define LOOK_MS		250
+/* As many looks without a further listener: no more will come. */
+#define CALM_LOOKS	4
+
+static char *library_path(void)
+{
+	static const char *const places[] = { "libfsocket.so", "../lib/libfsocket.so" };
+	char self[PATH_MAX], *path;
+	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (length < 0)
+		ctl_fail(RUN_FAILED, "/proc/self/exe: %s", strerror(errno));
+	self[length] = '\0';
+	*strrchr(self, '/') = '\0';
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		path = ctl_format("%s/%s", self, places[i]);
+		if (!access(path, R_OK))
+			return realpath(path, NULL);
+		free(path);
+	}
+	ctl_fail(RUN_FAILED, "libfsocket.so is neither in %s nor in %s/../lib: install it with: make -C library install",
+		 self, self);
+}
+
+/* Field 22 of /proc/TID/stat: when the thread started, in ticks since boot; 0 if it has ended. */
+static unsigned long long start_time(int tid)
+{
+	char *stat = ctl_readf("/proc/%d/stat", tid), *at;
+	unsigned long long started = 0;
+
+	/* The command name, in parentheses, may hold anything. */
+	at = stat ? strrchr(stat, ')') : NULL;
+	for (int field = 2; at && field < 22; field++)
+		at = strchr(at + 1, ' ');
+	if (at)
+		started = strtoull(at, NULL, 10);
+	free(stat);
+	return started;
+}
+
+/* Local listeners of threads that have started since @since, and on how many cores. */
+static int spawned_since(unsigned long long since, int *cores)
+{
+	struct listener_row *rows;
+	int count, spawned = 0;
+	cpu_set_t seen;
+
+	CPU_ZERO(&seen);
+	rows = module_listeners(&count);
+	for (int i = 0; i < count; i++) {
+		if (rows[i].worker && rows[i].attached && start_time(rows[i].worker) >= since) {
+			spawned++;
+			CPU_SET(rows[i].cpu % CPU_SETSIZE, &seen);
+		}
+	}
+	free(rows);
+	*cores = CPU_COUNT(&seen);
+	return spawned;
+}
+
+static void say(bool effect, int listeners, int cores, const char *text)
+{
+	struct json j = { .out = stderr };
+
+	if (ctl_json) {
+		json_open(&j, NULL, '{');
+		json_bool(&j, "effect", effect);
+		json_integer(&j, "listeners", listeners);
+		json_integer(&j, "cores", cores);
+		json_string(&j, "text", text);
+		json_close(&j, '}', true);
+	} else {
+		fprintf(stderr, "fsocketctl: %s\n", text);
+	}
+}
+
+static bool library_mapped(int pid)
+{
+	char *maps = ctl_readf("/proc/%d/maps", pid);
+	bool mapped = !maps || strstr(maps, "/libfsocket.so");
+
+	free(maps);
+	return mapped;
+}
+
+/* Watches the program @pid, of which @pidfd tells the end. */
+static void watch_program(int pid, int pidfd, unsigned long long since)
+{
+	struct pollfd end = { .fd = pidfd, .events = POLLIN };
+	int found = 0, cores = 0, before, calm = 0, left = WATCH_MS;
+	bool mapped = true;
+
+	while (left > 0) {
+		struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
+
+		nanosleep(&pause, NULL);
+		left -= LOOK_MS;
+		before = found;
+		found = spawned_since(since, &cores);
+		calm = found == before ? calm + 1 : 0;
+		if (found && calm == CALM_LOOKS)
+			break;
+		if (end.fd >= 0 && poll(&end, 1, 0) > 0) {
+			end.fd = -1;
+			if (left > BACKGROUND_MS)
+				left = BACKGROUND_MS;
+		}
+		if (end.fd >= 0)
+			mapped = library_mapped(pid);
+	}
+	if (found)
+		say(true, found, cores,
+		    ctl_format("Fastsocket is in effect: %d local listener%s on %d core%s", found,
+			       found == 1 ? "" : "s", cores, cores == 1 ? "" : "s"));
+	else if (!mapped)
+		say(false, 0, 0, "no effect: the program did not load the library: it is static, or set-user-ID");
+	else if (end.fd < 0)
+		say(false, 0, 0, "no effect: the program ended without a local listener");
+	else
+		say(false, 0, 0,
+		    ctl_format("no effect within %d s: no worker has spawned a local listener; fsocketctl doctor and the kernel log may say why",
+			       WATCH_MS / 1000));
+}
+
+/*
+ * Starts a process that watches the one which we are, and will be the program.
+ * As it is init's child, the program has no child that it does not know. It
+ * begins when the descriptor returned is closed, and ends when told there that
+ * we have failed.
+ */
+static int start_watching(void)
+{
+	unsigned long long since = start_time(getpid());
+	int pid = getpid(), pidfd = syscall(SYS_pidfd_open, pid, 0), child, go[2];
+	char byte;
+
+	if (pidfd < 0 || pipe2(go, O_CLOEXEC))
+		ctl_fail(RUN_FAILED, "watching the program: %s", strerror(errno));
+	child = fork();
+	if (child < 0)
+		ctl_fail(RUN_FAILED, "fork: %s", strerror(errno));
+	if (child) {
+		waitpid(child, NULL, 0);
+		close(pidfd);
+		close(go[0]);
+		return go[1];
+	}
+	if (fork())
+		_exit(0);
+	/* Who waits for the end of what the program has open shall not wait for us. */
+	dup2(go[0], STDIN_FILENO);
+	dup2(pidfd, STDOUT_FILENO);
+	close_range(STDERR_FILENO + 1, ~0U, 0);
+	if (!read(STDIN_FILENO, &byte, 1))
+		watch_program(pid, STDOUT_FILENO, since);
+	_exit(0);
+}
+
+static void preload(void)
+{
+	const char *others = getenv("LD_PRELOAD");
+	char *library = library_path();
+
+	/* Both would end the path: ld.so(8). */
+	if (!library || strpbrk(library, " :"))
+		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
+	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", library, others) : library, 1))
+		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
+}
+
+int ctl_run(char **argv)
+{
+	int watcher = -1, error;
+	char *mode;
+
+	if (!argv[0])
+		ctl_fail(CTL_USAGE, "run needs the program to run");
+	preload();
+	mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");
+	if (!module_loaded() || !mode)
+		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket");
+	else if (!strcmp(mode, "0"))
+		say(false, 0, 0, "no effect: local listeners are switched off: fsocketctl set enable_listen_spawn=2");
+	else
+		watcher = start_watching();
+	free(mode);
+	execvp(argv[0], argv);
+	error = errno;
+	if (watcher >= 0 && write(watcher, "", 1) < 0)
+		error = errno;
+	ctl_fail(error == ENOENT ? RUN_NOT_FOUND : RUN_NOT_RUNNABLE, "%s: %s", argv[0],
+		 strerror(error));
+}

@@ -1,0 +1,642 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * fsocketctl: shows and sets what the fastsocket module does; fsocketctl(1).
+ *
+ *	fsocketctl.c	arguments; status, set, watch, listeners
+ *	ctl_module.c	reads what the module shows
+ *	ctl_doctor.c	doctor: the host
+ *	ctl_servers.c	doctor: the running servers
+ *	ctl_run.c	run
+ *	ctl_json.c	writes JSON
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+
+#define MAX_SECONDS 86400
+#define MAX_VALUE 255
+
+bool ctl_json;
+FILE *ctl_json_out;
+
+static const char usage[] =
+	"usage: fsocketctl SUBCOMMAND [--json] [ARGUMENT...]\n"
+	"\n"
+	"  status              parameters with their meaning, counters\n"
+	"  set NAME=VALUE...   change parameters: all of them or none\n"
+	"  watch [SECONDS]     what each core does per second, every SECONDS (1)\n"
+	"  listeners           listening sockets: workers, cores, accept queues\n"
+	"  doctor              why Fastsocket may not help on this host, and what to do\n"
+	"  run PROGRAM...      run a program with the library, and say whether that works\n"
+	"\n"
+	"--json prints JSON. See fsocketctl(1).\n";
+
+void ctl_fail(int status, const char *format, ...)
+{
+	struct json j = { .out = ctl_json_out };
+	char *text;
+	va_list args;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	va_end(args);
+	if (ctl_json) {
+		json_open(&j, NULL, '{');
+		json_string(&j, "error", text);
+		json_close(&j, '}', true);
+	}
+	if (!ctl_json || ctl_json_out != stderr)
+		fprintf(stderr, "fsocketctl: %s\n", text ? text : "out of memory");
+	exit(status);
+}
+
+void *ctl_alloc(void *old, size_t size)
+{
+	void *new = realloc(old, size);
+
+	if (!new)
+		ctl_fail(CTL_FAILED, "out of memory");
+	return new;
+}
+
+static char *format_list(const char *format, va_list args)
+{
+	char *text;
+
+	if (vasprintf(&text, format, args) < 0)
+		ctl_fail(CTL_FAILED, "out of memory");
+	return text;
+}
+
+char *ctl_format(const char *format, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, format);
+	text = format_list(format, args);
+	va_end(args);
+	return text;
+}
+
+static char *read_all(int fd)
+{
+	size_t length = 0, room = 4096;
+	char *text = ctl_alloc(NULL, room);
+	ssize_t got;
+
+	while ((got = read(fd, text + length, room - length - 1)) > 0) {
+		length += got;
+		if (room - length < 2)
+			text = ctl_alloc(text, room *= 2);
+	}
+	if (got < 0) {
+		free(text);
+		return NULL;
+	}
+	for (size_t i = 0; i < length; i++)
+		if (!text[i])
+			text[i] = ' ';
+	while (length && (text[length - 1] == '\n' || text[length - 1] == ' '))
+		length--;
+	text[length] = '\0';
+	return text;
+}
+
+char *ctl_read(const char *path)
+{
+	/* Other users' processes name some of the files: no pipe, no device. */
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), saved;
+	char *text = NULL;
+	struct stat stat;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &stat) || !S_ISREG(stat.st_mode))
+		errno = EINVAL;
+	else
+		text = read_all(fd);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return text;
+}
+
+char *ctl_readf(const char *format, ...)
+{
+	char *path, *text;
+	va_list args;
+
+	va_start(args, format);
+	path = format_list(format, args);
+	va_end(args);
+	text = ctl_read(path);
+	free(path);
+	return text;
+}
+
+char *ctl_output(const char *command)
+{
+	char *line = ctl_format("PATH=$PATH:/usr/sbin:/sbin; exec 2> /dev/null; %s", command);
+	FILE *pipe = popen(line, "re");
+	char *text;
+
+	free(line);
+	if (!pipe)
+		return NULL;
+	text = read_all(fileno(pipe));
+	if (pclose(pipe)) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
+
+void ctl_cpu_list(cpu_set_t *set, const char *list)
+{
+	CPU_ZERO(set);
+	while (*list) {
+		char *end;
+		unsigned long first = strtoul(list, &end, 10), last = first;
+
+		if (end == list)
+			return;
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		for (; first <= last && first < CPU_SETSIZE; first++)
+			CPU_SET(first, set);
+		list = *end ? end + 1 : end;
+	}
+}
+
+void ctl_cpus_online(cpu_set_t *set)
+{
+	char *list = ctl_read("/sys/devices/system/cpu/online");
+
+	if (!list)
+		ctl_fail(CTL_FAILED, "/sys/devices/system/cpu/online: %s", strerror(errno));
+	ctl_cpu_list(set, list);
+	free(list);
+}
+
+void ctl_process(int tid, int *pid, char comm[64])
+{
+	char *status = ctl_readf("/proc/%d/status", tid), *name, *at;
+
+	*pid = tid;
+	strcpy(comm, "?");
+	if (!status)
+		return;
+	at = strstr(status, "\nTgid:");
+	if (at)
+		*pid = atoi(at + strlen("\nTgid:"));
+	free(status);
+	name = ctl_readf("/proc/%d/comm", *pid);
+	if (name)
+		snprintf(comm, 64, "%s", name);
+	free(name);
+}
+
+static void no_arguments(char **argv, const char *subcommand)
+{
+	if (argv[0])
+		ctl_fail(CTL_USAGE, "%s: %s takes no argument", argv[0], subcommand);
+}
+
+void ctl_put_plain(const char *text)
+{
+	for (; *text; text++)
+		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
+}
+
+int ctl_status(char **argv)
+{
+	struct json j = { .out = ctl_json_out };
+	struct parameter *parameters;
+	struct counters *c;
+	char *version;
+	int count;
+
+	no_arguments(argv, "status");
+	module_required();
+	version = ctl_read("/sys/module/fastsocket/version");
+	parameters = module_parameters(&count);
+	c = module_counters();
+
+	if (ctl_json) {
+		json_open(&j, NULL, '{');
+		json_string(&j, "version", version);
+		json_open(&j, "parameters", '{');
+		for (int i = 0; i < count; i++) {
+			json_open(&j, parameters[i].name, '{');
+			json_string(&j, "value", parameters[i].value);
+			json_string(&j, "meaning", parameters[i].meaning);
+			json_close(&j, '}', false);
+		}
+		json_close(&j, '}', false);
+		json_open(&j, "counters", '{');
+		for (int i = 0; i < c->columns; i++)
+			json_integer(&j, c->names[i], module_counter_sum(c, i));
+		json_close(&j, '}', false);
+		json_close(&j, '}', true);
+		return 0;
+	}
+
+	printf("fastsocket %s\n\nparameter                      value  meaning\n", version);
+	for (int i = 0; i < count; i++)
+		printf("%-30s %5s  %s\n", parameters[i].name,
+		       parameters[i].value ? parameters[i].value : "?",
+		       parameters[i].meaning ? parameters[i].meaning :
+					       "? (modinfo fastsocket does not know it)");
+	printf("\ncounter                                 sum\n");
+	for (int i = 0; i < c->columns; i++)
+		printf("%-22s %20llu\n", c->names[i], module_counter_sum(c, i));
+	return 0;
+}
+
+struct setting {
+	char *name, *value, *path, *old;
+};
+
+static int write_value(const struct setting *s, const char *value)
+{
+	int fd = open(s->path, O_WRONLY | O_CLOEXEC), error = 0;
+	char *line;
+
+	if (fd < 0)
+		return errno;
+	/* With the newline also an empty value reaches the kernel. */
+	line = ctl_format("%s\n", value);
+	if (write(fd, line, strlen(line)) < 0)
+		error = errno;
+	free(line);
+	close(fd);
+	return error;
+}
+
+static void parse_setting(struct setting *s, const char *text)
+{
+	size_t name = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_");
+
+	if (!name || text[name] != '=')
+		ctl_fail(CTL_USAGE, "%s: not NAME=VALUE with the name of a parameter", text);
+	s->name = ctl_format("%.*s", (int)name, text);
+	s->value = ctl_format("%s", text + name + 1);
+	/* The kernel takes a page at a time, and would obey the rest, too. */
+	if (strlen(s->value) > MAX_VALUE)
+		ctl_fail(CTL_USAGE, "%s: the value has more than %d characters", s->name, MAX_VALUE);
+	s->path = ctl_format("/sys/module/fastsocket/parameters/%s", s->name);
+}
+
+static const char *refusal(int error)
+{
+	if (error == EACCES)
+		return geteuid() ? "only root may" : "it cannot be changed while the module is loaded";
+	if (error == EINVAL)
+		return "the module does not allow that value";
+	return strerror(error);
+}
+
+static void set_failed(struct setting *s, int failed, int error)
+{
+	char *back = ctl_format(failed ? "; what was set before is put back" : "");
+	char *meaning = module_meaning(s[failed].name);
+
+	for (int i = failed - 1; i >= 0; i--) {
+		int again = write_value(&s[i], s[i].old);
+
+		if (again)
+			back = ctl_format("; and %s could not be put back to %s: %s", s[i].name,
+					  s[i].old, refusal(again));
+	}
+	ctl_fail(CTL_FAILED, "%s=%s: %s%s%s%s%s", s[failed].name, s[failed].value,
+		 refusal(error), meaning ? " (" : "", meaning ? meaning : "",
+		 meaning ? ")" : "", back);
+}
+
+int ctl_set(char **argv)
+{
+	struct json j = { .out = ctl_json_out };
+	struct setting *s;
+	sigset_t all;
+	int count = 0, error;
+
+	while (argv[count])
+		count++;
+	if (!count)
+		ctl_fail(CTL_USAGE, "set needs NAME=VALUE, one or several");
+	s = ctl_alloc(NULL, count * sizeof(*s));
+	for (int i = 0; i < count; i++)
+		parse_setting(&s[i], argv[i]);
+	module_required();
+	for (int i = 0; i < count; i++) {
+		if (access(s[i].path, F_OK))
+			ctl_fail(CTL_FAILED, "%s: there is no such parameter: fsocketctl status lists them",
+				 s[i].name);
+	}
+
+	/* All or nothing, also for somebody impatient. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	for (int i = 0; i < count; i++) {
+		s[i].old = ctl_read(s[i].path);
+		error = s[i].old ? write_value(&s[i], s[i].value) : errno;
+		if (error)
+			set_failed(s, i, error);
+	}
+
+	if (ctl_json)
+		json_open(&j, NULL, '{');
+	for (int i = 0; i < count; i++) {
+		char *now = ctl_read(s[i].path);
+
+		if (ctl_json) {
+			json_open(&j, s[i].name, '{');
+			json_string(&j, "old", s[i].old);
+			json_string(&j, "new", now);
+			json_close(&j, '}', false);
+		} else {
+			printf("%s: %s, was %s\n", s[i].name, now ? now : "?", s[i].old);
+		}
+	}
+	if (ctl_json)
+		json_close(&j, '}', true);
+	return 0;
+}
+
+static double seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static unsigned long long value_of(const struct counters *c, int row, int column)
+{
+	return c->values[(size_t)row * c->columns + column];
+}
+
+/* A counter may also go down (what is in a pool), so the difference has a sign. */
+static double rate(const struct counters *old, const struct counters *new, int row, int column,
+		   double seconds)
+{
+	return (double)(long long)(value_of(new, row, column) - value_of(old, row, column)) / seconds;
+}
+
+static void watch_json(const struct counters *old, const struct counters *new,
+		       const cpu_set_t *online, double seconds)
+{
+	struct json j = { .out = ctl_json_out };
+	char cpu[16];
+
+	json_open(&j, NULL, '{');
+	json_integer(&j, "time", time(NULL));
+	json_decimal(&j, "seconds", seconds);
+	json_open(&j, "cpus", '{');
+	for (int row = 0; row < new->cpus; row++) {
+		if (new->cpu[row] < CPU_SETSIZE && !CPU_ISSET(new->cpu[row], online))
+			continue;
+		snprintf(cpu, sizeof(cpu), "%d", new->cpu[row]);
+		json_open(&j, cpu, '{');
+		for (int i = 0; i < new->columns; i++)
+			json_decimal(&j, new->names[i], rate(old, new, row, i, seconds));
+		json_close(&j, '}', false);
+	}
+	json_close(&j, '}', false);
+	json_close(&j, '}', true);
+}
+
+/* Only columns that have counted anything since the module was loaded. */
+static void watch_table(const struct counters *old, const struct counters *new,
+			const cpu_set_t *online, double seconds)
+{
+	bool *shown = ctl_alloc(NULL, new->columns * sizeof(*shown));
+	double *sum = ctl_alloc(NULL, new->columns * sizeof(*sum));
+
+	printf("  cpu");
+	for (int i = 0; i < new->columns; i++) {
+		sum[i] = 0;
+		shown[i] = module_counter_sum(new, i);
+		if (shown[i])
+			printf("  %6s", new->names[i]);
+	}
+	for (int row = 0; row < new->cpus; row++) {
+		bool line = new->cpu[row] >= CPU_SETSIZE || CPU_ISSET(new->cpu[row], online);
+
+		if (line)
+			printf("\n%5d", new->cpu[row]);
+		for (int i = 0; i < new->columns; i++) {
+			double value = rate(old, new, row, i, seconds);
+
+			sum[i] += value;
+			if (line && shown[i])
+				printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
+				       (int)strlen(new->names[i]), value);
+		}
+	}
+	printf("\n  all");
+	for (int i = 0; i < new->columns; i++)
+		if (shown[i])
+			printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
+			       (int)strlen(new->names[i]), sum[i]);
+	printf("\n\n");
+	free(shown);
+	free(sum);
+}
+
+int ctl_watch(char **argv)
+{
+	struct counters *old, *new;
+	double then, now;
+	long interval = 1;
+	cpu_set_t online;
+
+	if (argv[0]) {
+		char *end;
+
+		interval = strtol(argv[0], &end, 10);
+		if (argv[0][0] < '0' || argv[0][0] > '9' || *end || interval < 1 ||
+		    interval > MAX_SECONDS)
+			ctl_fail(CTL_USAGE, "%s: not a number of seconds: give a whole one from 1 to %d",
+				 argv[0], MAX_SECONDS);
+		no_arguments(argv + 1, "watch, but for SECONDS,");
+	}
+	old = module_counters();
+	then = seconds_now();
+	for (;;) {
+		sleep(interval);
+		new = module_counters();
+		now = seconds_now();
+		ctl_cpus_online(&online);
+		/* The module may have been replaced by another one. */
+		if (new->columns == old->columns && new->cpus == old->cpus)
+			(ctl_json ? watch_json : watch_table)(old, new, &online, now - then);
+		if (fflush(stdout))
+			ctl_fail(CTL_FAILED, "standard output: %s", strerror(errno));
+		module_counters_free(old);
+		old = new;
+		then = now;
+	}
+}
+
+static void listener_json(struct json *j, const struct listener_row *row)
+{
+	char comm[64];
+	int pid;
+
+	json_open(j, NULL, '{');
+	json_integer(j, "cpu", row->cpu);
+	json_bool(j, "attached", row->attached);
+	json_integer(j, "queued", row->queued);
+	json_integer(j, "limit", row->limit);
+	if (row->worker) {
+		ctl_process(row->worker, &pid, comm);
+		json_integer(j, "pid", pid);
+		json_integer(j, "tid", row->worker);
+		json_string(j, "command", comm);
+	} else {
+		json_string(j, "pid", NULL);
+		json_string(j, "tid", NULL);
+		json_string(j, "command", NULL);
+	}
+	json_close(j, '}', false);
+}
+
+static void listeners_json(const struct listener_row *rows, int count)
+{
+	struct json j = { .out = ctl_json_out };
+
+	json_open(&j, NULL, '{');
+	json_open(&j, "listeners", '[');
+	for (int i = 0; i < count;) {
+		const struct listener_row *shared = &rows[i++];
+
+		json_open(&j, NULL, '{');
+		json_string(&j, "address", shared->address);
+		json_integer(&j, "port", shared->port);
+		json_integer(&j, "family", shared->family);
+		json_integer(&j, "inode", shared->inode);
+		json_bool(&j, "listening", shared->attached);
+		json_integer(&j, "queued", shared->queued);
+		json_integer(&j, "limit", shared->limit);
+		json_open(&j, "workers", '[');
+		for (; i < count && rows[i].cpu >= 0; i++)
+			listener_json(&j, &rows[i]);
+		json_close(&j, ']', false);
+		json_close(&j, '}', false);
+	}
+	json_close(&j, ']', false);
+	json_close(&j, '}', true);
+}
+
+int ctl_listeners(char **argv)
+{
+	struct listener_row *rows;
+	char comm[64];
+	int count, pid;
+
+	no_arguments(argv, "listeners");
+	rows = module_listeners(&count);
+	if (ctl_json) {
+		listeners_json(rows, count);
+		return 0;
+	}
+	if (!count)
+		printf("no listening socket has local listeners\n");
+	for (int i = 0; i < count; i++) {
+		const struct listener_row *row = &rows[i];
+
+		if (row->cpu < 0) {
+			printf(row->family == 6 ? "%s[%s]:%u" : "%s%s:%u", i ? "\n" : "",
+			       row->address, row->port);
+			printf(" (socket %lu)\n  core  queued   limit  state          pid  command\n",
+			       row->inode);
+			printf("   all  %6u  %6u  %s\n", row->queued, row->limit,
+			       row->attached ? "shared" : "closed");
+			continue;
+		}
+		printf("  %4d  %6u  %6u  %-8s", row->cpu, row->queued, row->limit,
+		       row->attached ? "attached" : "parked");
+		if (row->worker) {
+			ctl_process(row->worker, &pid, comm);
+			printf("  %8d  ", pid);
+			ctl_put_plain(comm);
+		}
+		printf("\n");
+	}
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int (*main)(char **argv);
+} subcommands[] = {
+	{ "status", ctl_status },
+	{ "set", ctl_set },
+	{ "watch", ctl_watch },
+	{ "listeners", ctl_listeners },
+	{ "doctor", ctl_doctor },
+	{ "run", ctl_run },
+};
+
+#define NAMES "status, set, watch, listeners, doctor or run"
+
+/* Takes --json out of @argv. */
+static void take_json(char **argv)
+{
+	char **kept = argv;
+
+	for (; *argv; argv++) {
+		if (!strcmp(*argv, "--json"))
+			ctl_json = true;
+		else
+			*kept++ = *argv;
+	}
+	*kept = NULL;
+}
+
+int main(int argc, char **argv)
+{
+	const size_t count = sizeof(subcommands) / sizeof(subcommands[0]);
+	size_t which = 0;
+	int status;
+
+	ctl_json_out = stdout;
+	if (argc < 2)
+		ctl_fail(CTL_USAGE, "a subcommand is missing: give " NAMES);
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	while (which < count && strcmp(argv[1], subcommands[which].name))
+		which++;
+	if (which == count)
+		ctl_fail(CTL_USAGE, "%s: no such subcommand: give " NAMES, argv[1]);
+	argv += 2;
+	/* What follows PROGRAM is the program's. */
+	if (subcommands[which].main != ctl_run) {
+		take_json(argv);
+	} else {
+		ctl_json_out = stderr;
+		if (*argv && !strcmp(*argv, "--json")) {
+			ctl_json = true;
+			argv++;
+		}
+	}
+	if (*argv && **argv == '-')
+		ctl_fail(CTL_USAGE, "%s: no such option: there is only --json", *argv);
+	status = subcommands[which].main(argv);
+	if (fflush(stdout))
+		ctl_fail(CTL_FAILED, "standard output: %s", strerror(errno));
+	return status;
+}
