@@ -12,7 +12,7 @@ LAB = playbooks/roles/lab/files/lab.sh
 PYTHON = /usr/bin/python3
 RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
-PACKAGES_SWEEP = ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
+PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
 	openssh-client iproute2 apache2-utils wrk xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pandas python3-numpy python3-yaml
 PACKAGES_TEST = gcc make libc6-dev python3-pytest valgrind strace

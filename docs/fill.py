@@ -4,10 +4,10 @@
 
 Between a line "<!-- result: PATTERN -->" and the next "<!-- end -->" it puts the newest
 file that matches among those git knows: a table's text, or a picture. Runs sort by name.
+Where none matches yet, it says so.
 """
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +22,8 @@ def committed(pattern):
 def content(document, pattern):
     found = committed(pattern)
     if not found:
-        sys.exit(f"fill: {document.name}: no result matches {pattern}: run its experiment, "
-                 "then git add the run")
+        return (f"No run is committed yet: `make sweep EXPERIMENT={pattern.split('/')[1]}`, then "
+                "`git add` its folder and `make docs`.\n")
     path = ROOT / found[-1]
     run = path.parent.parent
     if path.suffix == ".md":

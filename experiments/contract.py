@@ -18,7 +18,8 @@ IDENTITY = {
     "experiment": "name of the experiment's file",
     "run": "the run's folder: UTC time at which it was planned",
     "cell": "the levels of all factors that vary, joined by -",
-    "repetition": "number of the round, from 1; p1, p2... for repetitions under perf",
+    "repetition": "number of the round, from 1; p1, p2... for repetitions under perf, l1, "
+                  "l2... for those in which contended locks are recorded",
     "order": "place in the order that repetitions really ran in, from 1; retries count",
     "started_utc": "when the load started, ISO 8601",
 }
@@ -28,7 +29,8 @@ VALIDITY = {
     "invalid_reason": "why, in words",
 }
 
-# Repetitions under perf have no throughput, times or busy shares: perf disturbs them.
+# Repetitions under perf, or with locks recorded, have no throughput, times or busy shares:
+# watching disturbs them.
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
@@ -46,15 +48,18 @@ METRICS = {
     "loadgen_busy_pct": "CPU time of the tool as a share of what its threads can use, %",
     "spin_pct": "share of the server's non-idle profile samples in spin-lock slow paths, %; "
                 "under perf only",
-    "lock_contended_per_kreq": "contended lock acquisitions per 1,000 requests",
-    "lock_wait_us_per_req": "time spent waiting for contended locks per request, us",
+    "lock_contended_per_kreq": "contended lock acquisitions of the whole server per 1,000 "
+                               "requests; with locks recorded only",
+    "lock_wait_us_per_req": "time spent waiting for contended locks per request, us; with locks "
+                            "recorded only",
     "context_switches_per_req": "context switches of the whole server per request",
-    "syscalls_per_req": "system calls of the whole server per request",
+    "syscalls_per_req": "system calls of the server program per request; with locks recorded only",
     "local_accept_pct": "accepts from the accepting worker's own local listener, % of all; "
                         "with Fastsocket only",
     "listen_overflows": "connections the server dropped because an accept queue was full "
                         "(TcpExt ListenOverflows)",
-    "syn_retransmits": "SYNs that the load generator sent again (TcpExt TCPSynRetrans)",
+    "syn_retransmits": "SYNs that the load generator, or a proxy, sent again (TcpExt "
+                       "TCPSynRetrans)",
     "retransmits": "segments that either host sent again (Tcp RetransSegs), SYNs included",
 }
 

@@ -6,6 +6,8 @@
 #	ab  URL CONCURRENCY REQUESTS		apply load with ab
 #	wrk URL CONCURRENCY SECONDS		apply load with wrk
 #	warm-up URL CONCURRENCY REQUESTS	the same as ab, and nothing kept
+#	backend PROGRAM ADDRESS STATE		start the demo server for a proxy to forward to
+#	stop STATE				stop it; its pid is in the folder STATE
 #
 # A load prints sections "==> name <==": before and after (counters), tool (its output),
 # time (elapsed, user and system seconds); of ab also percentiles (its -e) and, last,
@@ -36,12 +38,41 @@ load() { # COMMAND...
 	counters after
 }
 
+stop() { # STATE
+	local pid
+	[ -e "$1/backend" ] || return 0
+	pid=$(< "$1/backend")
+	# After a reboot another process may have the number.
+	if tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'demo/server -m'; then
+		kill "$pid"
+		while [ -e "/proc/$pid" ]; do sleep 0.05; done
+	fi
+	rm "$1/backend"
+}
+
+backend() { # PROGRAM ADDRESS STATE
+	stop "$3"
+	mkdir -p "$3"
+	# A socket for each worker: the backend is not what is measured.
+	setsid "$1" -m reuseport -a "$2" > "$3/backend.log" 2>&1 < /dev/null &
+	echo $! > "$3/backend"
+	until grep -q '^ready:' "$3/backend.log"; do
+		if ! [ -e "/proc/$!" ]; then
+			cat "$3/backend.log" >&2
+			exit 1
+		fi
+		sleep 0.05
+	done
+}
+
 command=$1
 shift
 # A descriptor per connection.
 ulimit -n "$(ulimit -Hn)"
 case $command in
 facts) facts ;;
+backend) backend "$@" ;;
+stop) stop "$@" ;;
 warm-up) ab -q -r -n "$3" -c "$2" "$1" > /dev/null 2>&1 ;;
 ab)
 	tmp=$(mktemp -d)

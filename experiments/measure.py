@@ -8,8 +8,12 @@ import csv
 import io
 import lzma
 import re
+from collections import defaultdict
 
 SPIN = re.compile(r"queued_(?:spin|read|write)_lock_slowpath")
+# Functions that only take a lock for somebody else.
+TAKER = re.compile(r"_lock_slowpath$|^_*(?:do_)?(?:raw_)?(?:spin|read|write)_|^osq_lock$|"
+                   r"^_*(?:mutex|down|up|rwsem|rt_mutex|percpu_down)_")
 IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|intel_idle|acpi_idle|poll_idle|"
                   r"cpuidle_enter|cpu_idle_poll|acpi_safe_halt")
 
@@ -138,21 +142,118 @@ def wrk(load):
     }, None
 
 
+def by_symbol(report):
+    """A perf report's shares of symbols that are not idle: (symbol, %) each."""
+    return [(symbol, float(share)) for share, symbol in
+            re.findall(r"^ +([\d.]+)% +\[.\] (\S+)", report.decode(), re.M)
+            if not IDLE.search(symbol)]
+
+
 def spin_share(report):
     """Of a perf report by symbol: spinning in % of all that is not idle."""
-    spin = busy = 0.0
-    for share, symbol in re.findall(r"^ +([\d.]+)% +\[.\] (\S+)", report.decode(), re.M):
-        if IDLE.search(symbol):
-            continue
-        busy += float(share)
-        if SPIN.search(symbol):
-            spin += float(share)
+    shares = by_symbol(report)
+    busy = sum(share for _, share in shares)
+    spin = sum(share for symbol, share in shares if SPIN.search(symbol))
     return round(100 * spin / busy, 3) if busy else None
+
+
+def place(stack):
+    """Where a lock was taken, from the innermost function outwards: (function, caller).
+
+    Which lock it is the kernel does not tell; the function does.
+    """
+    names = [name.partition("+")[0] for name in stack]
+    outer = [name for name in names if not TAKER.search(name)]
+    function, caller, *_ = [*outer, "unknown", "unknown"]
+    return function, caller
+
+
+def spin_places(report, spinning):
+    """By (function, caller): spinning in % of all that is not idle.
+
+    spinning: perf's report of the slow paths with folded chains, absolute shares.
+    """
+    busy = sum(share for _, share in by_symbol(report))
+    places = defaultdict(float)
+    for share, chain in re.findall(r"^([\d.]+)% (\S.*)$", spinning.decode(), re.M):
+        places[place(chain.split(";"))] += 100 * float(share) / busy
+    return places
+
+
+EVENT = re.compile(r"^ *(\S.*?) +(\d+) \[(\d+)\] +([\d.]+): +(\w+:\w+): ?(.*)$")
+
+
+def lock_places(script):
+    """By (kind, function, caller) of contended locks: [how often, waited in us].
+
+    script: what perf script prints of our probes and of lock:contention_*. The
+    latter tells of spin locks only sometimes, and these the probes see: left out.
+    A wait that was not over when recording ended counts, with no time. What perf
+    itself waited for is not counted.
+    """
+    places = defaultdict(lambda: [0, 0.0])
+    waiting = defaultdict(list)
+    for event in script.decode(errors="replace").split("\n\n"):
+        # Ends have no stack: several of them may stand before a beginning.
+        lines = [line for line in event.splitlines() if line.strip()]
+        for number, line in enumerate(lines):
+            found = EVENT.match(line)
+            if not found or found[1] == "perf":
+                continue
+            _, thread, cpu, time, name, rest = found.groups()
+            name = name.partition(":")[2]
+            # Every CPU has an idle thread of the number 0.
+            own = waiting[thread if thread != "0" else f"0 on {cpu}"]
+            probed = not name.startswith("contention")
+            if name.startswith(("begin", "contention_begin")):
+                lock = re.search(r"0x\w+$|^0x\w+", rest)[0]
+                flags = re.search(r"flags=([\w|]+)", rest)
+                if (flags and flags[1] == "SPIN") or any(lock == open_[0] for open_ in own):
+                    continue
+                kind = "spin" if probed else flags[1].lower().replace("|", " ")
+                stack = [frame.split()[1] for frame in lines[number + 1:]
+                         if len(frame.split()) > 1]
+                key = (kind, *place(stack))
+                places[key][0] += 1
+                own.append((lock, probed, key, float(time)))
+            else:
+                lock = None if probed else re.match(r"0x\w+", rest)[0]
+                for open_ in reversed(own):
+                    if open_[1] == probed and lock in (None, open_[0]):
+                        places[open_[2]][1] += 1e6 * (float(time) - open_[3])
+                        own.remove(open_)
+                        break
+    return places
+
+
+def watched_files(seen):
+    """What is kept in raw/ of a repetition under perf or with locks recorded: {name: bytes}."""
+    def table(header, rows):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        return text.getvalue().encode()
+
+    if "report" in seen:
+        places = spin_places(seen["report"], seen["spinning"])
+        return {"perf-report.txt": seen["report"],
+                "spinning.csv": table(["function", "caller", "busy_pct"],
+                                      [[*key, round(share, 3)] for key, share in
+                                       sorted(places.items(), key=lambda item: -item[1])])}
+    places = lock_places(seen["locks"])
+    return {"syscalls.txt": seen["syscalls"],
+            "locks.csv": table(["kind", "function", "caller", "contended", "wait_us"],
+                               [[*key, count, round(wait, 1)] for key, (count, wait) in
+                                sorted(places.items(), key=lambda item: -item[1][0])])}
+
+
+def system_calls(text):
+    """perf stat -x: its first event's count."""
+    return int(re.search(r"^(\d+),.*sys_enter", text.decode(), re.M)[1])
 
 
 def server_state(readback):
     """The lines that server.sh start prints, as nested names."""
-    state = {"workers": {}, "parameters": {}, "settings": {}}
+    state = {"workers": {}, "parameters": {}, "chosen": {}, "settings": {}}
     for line in readback.decode().splitlines():
         words = line.split()
         match words:
@@ -160,6 +261,8 @@ def server_state(readback):
                 state["workers"][process] = cores
             case ["parameter", name, value]:
                 state["parameters"][name] = value
+            case ["chosen", name, value]:
+                state["chosen"][name] = value
             case ["preloaded", number]:
                 state["preloaded"] = int(number)
             case _:
@@ -167,28 +270,36 @@ def server_state(readback):
     return state
 
 
-def state_mismatch(state, setup, workers, settings):
-    """What of the server's state is not as the cell says, or None."""
+def state_mismatch(state, wanted, settings):
+    """What of the server's state is not as run.py wanted it, or None."""
+    workers = wanted["workers"]
     cores = list(state["workers"].values())
     if sorted(cores, key=lambda core: (len(core), core)) != [str(n) for n in range(workers)]:
         return f"workers run on cores {' '.join(cores)}, not one on each of 0-{workers - 1}"
-    if state["preloaded"] != (workers if setup.get("preload") else 0):
+    if state["preloaded"] != (workers if wanted["preload"] else 0):
         return f"{state['preloaded']} of {workers} workers have libfsocket.so loaded"
-    for name, value in setup.get("parameters", {}).items():
-        if state["parameters"].get(name) != str(value):
-            return f"parameter {name} is {state['parameters'].get(name)}, not {value}"
+    for word, value in wanted.items():
+        kind, _, name = word.rpartition(":")
+        if kind == "parameter":
+            found = state["parameters"].get(name)
+        elif kind == "sysctl" or word == "rfs":
+            found = state["chosen"].get(word)
+        else:
+            continue
+        if found != str(value):
+            return f"{kind} {name} is {found}, not {value}".lstrip()
     for name, value in settings.items():
         if state["settings"].get(name) != value:
             return f"{name} is {state['settings'].get(name)}, and was {value} before"
     return None
 
 
-def sample(cell, plan, load, before, after, report, lab):
+def sample(cell, plan, load, before, after, seen, lab):
     """Metrics of a repetition, and why it is invalid or None.
 
     load: sections of load.sh; before, after: sections of server.sh counters;
-    report: perf's, or None when the repetition was timed; lab: whether the load
-    generator shares its machine with the server.
+    seen: sections of what perf printed, or None when the repetition was timed; lab:
+    whether the load generator shares its machine with the server.
     """
     metrics, reason = {"ab": ab, "wrk": wrk}[cell["tool"]](load)
     if reason:
@@ -218,7 +329,9 @@ def sample(cell, plan, load, before, after, report, lab):
         return pair[1][name] - pair[0][name]
 
     metrics["listen_overflows"] = passed(server, "TcpExtListenOverflows")
-    metrics["syn_retransmits"] = passed(client, "TcpExtTCPSynRetrans")
+    # The server sends SYNs too, as a proxy.
+    metrics["syn_retransmits"] = (passed(client, "TcpExtTCPSynRetrans")
+                                  + passed(server, "TcpExtTCPSynRetrans"))
     metrics["retransmits"] = passed(server, "TcpRetransSegs") + passed(client, "TcpRetransSegs")
 
     if plan["setups"][cell["setup"]].get("preload"):
@@ -232,9 +345,17 @@ def sample(cell, plan, load, before, after, report, lab):
     if lab:
         shares = [share for share in busy_shares(load["before"], load["after"]).values()
                   if share is not None]
-        saturation = sum(shares) / len(shares)
-    if report is not None:
-        metrics["spin_pct"] = spin_share(report)
+        # The guest reports less than it is busy, never more.
+        saturation = max(saturation, sum(shares) / len(shares))
+    if seen is not None:
+        if "report" in seen:
+            metrics["spin_pct"] = spin_share(seen["report"])
+        else:
+            counts, waits = zip(*[[0, 0.0], *lock_places(seen["locks"]).values()])
+            metrics["lock_contended_per_kreq"] = round(1000 * sum(counts) / max(requests, 1), 3)
+            metrics["lock_wait_us_per_req"] = round(sum(waits) / max(requests, 1), 3)
+            metrics["syscalls_per_req"] = round(
+                system_calls(seen["syscalls"]) / max(requests, 1), 3)
         for name in ("time_s", "throughput_rps", "loadgen_busy_pct", "context_switches_per_req",
                      *(name for name in metrics
                        if name.startswith(("latency", "connect", "server_busy")))):
@@ -256,6 +377,6 @@ def sample(cell, plan, load, before, after, report, lab):
     elif metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX:
         reason = (f"the load generator was the bottleneck: {cell['tool']} used "
                   f"{metrics['loadgen_busy_pct']} % of its CPU time")
-    elif plan["saturates"] and saturation < SATURATED_MIN and report is None:
+    elif plan["saturates"] and saturation < SATURATED_MIN and seen is None:
         reason = f"not saturated: only {saturation:.0f} % busy"
     return metrics, reason

@@ -12,15 +12,31 @@ reference     text: where the figures come from that ours are compared with;
               time_s: seconds by setup, printed in the with/without table (optional)
 server_cores  cores that the server has to have; the lab is started with as many
 saturates     true: a repetition that leaves the server idle is invalid
-setups        by name: mode (how the demo listens, its option -m), preload (true: under
-              libfsocket.so), parameters (of the module, by name)
+setups        by name, each:
+                server      what answers: demo (default), nginx; or forwards to a demo server on
+                            the load generator's host: demo-proxy, nginx-proxy, haproxy
+                mode        how it listens: shared (default) or reuseport; the demo also
+                            exclusive or cbpf (its option -m)
+                preload     true: under libfsocket.so
+                parameters  of the module, by name; all others have the module's defaults
+                sysctls     of the server, by name: value
+                rfs         true: under the kernel's own Receive Flow Steering
+                baseline    setup that it is compared with, if not the experiment's
+                against     further ones, a list; in tables/setups.md only
+                text        what it is, for tables and figures (default: its name)
+                idea        of 2014, and successor, what Linux has of it: this setup has it more
+                            than its baseline; or idea alone: this setup lacks it. Both make
+                            a row of the table of ideas.
 factors       what is varied: setup, tool (ab or wrk), concurrency (connections at a
               time) and workers (server processes), each with a list of levels
 skip          combinations to leave out: lists of factor: level (optional)
 baseline      the levels that mark the cell others are compared with
-perf          cells that are also run under perf: factor: list of levels
-profiles      quick and full, each: rounds, perf_repetitions (of each such cell), requests
-              (of ab), seconds (of wrk), warmup_requests, attempts (per repetition, until valid)
+perf          cells that are also run under perf: factor: list of levels (default: none)
+locks         cells of which contended locks and system calls are recorded too, in
+              repetitions of their own: factor: list of levels (default: none)
+profiles      quick and full, each: rounds, perf_repetitions and lock_repetitions (of each such
+              cell; default 0), requests (of ab), seconds (of wrk), warmup_requests, attempts
+              (per repetition, until valid)
 """
 import argparse
 import datetime
@@ -38,11 +54,20 @@ import yaml
 import contract
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
-        "baseline", "perf", "profiles"}
+        "baseline", "perf", "locks", "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
-MODES = {"shared", "exclusive", "reuseport", "cbpf"}
-PROFILE_KEYS = {"rounds", "perf_repetitions", "requests", "seconds", "warmup_requests",
-                "attempts"}
+SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "baseline", "against",
+              "text", "idea", "successor"}
+# The modes of each.
+SERVERS = {
+    "demo": {"shared", "exclusive", "reuseport", "cbpf"},
+    "demo-proxy": {"shared", "exclusive", "reuseport", "cbpf"},
+    "nginx": {"shared", "reuseport"},
+    "nginx-proxy": {"shared", "reuseport"},
+    "haproxy": {"shared", "reuseport"},
+}
+PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "requests", "seconds",
+                "warmup_requests", "attempts"}
 
 
 class PlanError(Exception):
@@ -85,6 +110,26 @@ def override(experiment, profile, settings):
             raise PlanError(f"{name}={text}: give one whole number")
 
 
+def check_setup(name, setups):
+    setup = setups[name]
+    server = setup.get("server", "demo")
+    known(f"setup {name}: key", setup, SETUP_KEYS)
+    known(f"setup {name}: server", [server], SERVERS)
+    known(f"setup {name}: mode", [setup.get("mode", "shared")], SERVERS[server])
+    known(f"setup {name}: baseline", [setup.get("baseline", name)], setups)
+    known(f"setup {name}: against", setup.get("against", []), setups)
+    known("parameter", setup.get("parameters", {}), module_parameters())
+    for key in ("preload", "rfs"):
+        if not isinstance(setup.get(key, False), bool):
+            raise PlanError(f"setup {name}: {key} {setup[key]}: give true or false")
+    for sysctl, value in setup.get("sysctls", {}).items():
+        if not re.fullmatch(r"[\w.-]+", sysctl) or len(str(value).split()) != 1:
+            raise PlanError(f"setup {name}: sysctl {sysctl}: {value}: give a name with dots, "
+                            "and a value of one word")
+    if "successor" in setup and "idea" not in setup:
+        raise PlanError(f"setup {name}: successor without idea: say of which")
+
+
 def check(experiment):
     known("factor", experiment["factors"], FACTORS)
     for factor in sorted(FACTORS - set(experiment["factors"])):
@@ -92,10 +137,9 @@ def check(experiment):
     factors = experiment["factors"]
     known("setup", factors["setup"], experiment["setups"])
     known("tool", factors["tool"], {"ab", "wrk"})
-    for name, setup in experiment["setups"].items():
-        known(f"setup {name}: key", setup, {"mode", "preload", "parameters"})
-        known(f"setup {name}: mode", [setup["mode"]], MODES)
-        known("parameter", setup.get("parameters", {}), module_parameters())
+    for name in factors["setup"]:
+        check_setup(name, experiment["setups"])
+    known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
     for factor in ("concurrency", "workers"):
         for level in factors[factor]:
             if not isinstance(level, int) or level < 1:
@@ -138,12 +182,15 @@ def steps(plan, seed):
     shuffle = random.Random(seed)
     every = cells(plan)
     rounds = []
-    # Perf has rounds of its own at the end, so that timed rounds stay alike.
+    # What is watched has rounds of its own at the end, so that timed rounds stay alike.
     for number in range(1, plan["rounds"] + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])
-    for number in range(1, plan["perf_repetitions"] + 1):
-        rounds.append([{**cell, "repetition": f"p{number}"} for cell in every
-                       if matches(cell, plan["perf"])])
+    for mark, wanted, repetitions in (
+            ("p", plan.get("perf"), plan.get("perf_repetitions", 0)),
+            ("l", plan.get("locks"), plan.get("lock_repetitions", 0))):
+        for number in range(1, repetitions + 1 if wanted else 1):
+            rounds.append([{**cell, "repetition": f"{mark}{number}"} for cell in every
+                           if matches(cell, wanted)])
     for one in rounds:
         shuffle.shuffle(one)
     return list(itertools.chain(*rounds))

@@ -6,15 +6,18 @@ A finished repetition is a row of samples.csv at once; killed at any moment, the
 start goes on after it. Stopped by Ctrl-C, it stops the server first (exit status 130).
 
 The hosts are described in JSON:
-  {"inventory": name, "lab": bool, "address": where the server listens,
+  {"inventory": name, "lab": bool, "address": where the server listens, "nic": with what,
    "server": [words that run one shell command, to be appended, on the server],
-   "loadgen": [the same for the load generator]}
+   "loadgen": [the same for the load generator],
+   "backend": {"program": the demo server on the load generator's host, "address": IP:PORT
+               where it is to listen for proxies, "state": folder for its pid and log}}
 lab true: both share this machine, and its cores, not the server's, tell saturation.
 """
 import argparse
 import datetime
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,6 +28,11 @@ import contract
 import measure
 
 HERE = Path(__file__).resolve().parent
+
+# What makes the servers listen with a socket for each worker.
+REUSEPORT = {"nginx.conf": "reuseport", "haproxy.cfg": "shards by-thread"}
+# Repetitions that are watched, by the first letter of their names, and not timed.
+WATCHED = {"p": "perf", "l": "locks"}
 
 
 class RunError(Exception):
@@ -40,7 +48,7 @@ class Host:
         self.script = (HERE / script).read_bytes()
 
     def run(self, *words, limit=60):
-        command = " ".join(["bash", "-s", "--", *map(str, words)])
+        command = shlex.join(["bash", "-s", "--", *map(str, words)])
         try:
             done = subprocess.run([*self.argv, command], input=self.script,
                                   capture_output=True, timeout=limit, check=False)
@@ -80,8 +88,27 @@ class Sweep:
         self.loadgen = Host("the load generator", hosts["loadgen"], "load.sh")
         self.lab = hosts["lab"]
         self.url = f"http://{hosts['address']}/"
+        self.nic = hosts["nic"]
+        self.backend = hosts["backend"]
         self.order = self.open_samples()
         self.record_hosts(hosts["inventory"])
+        self.parameters = self.module_defaults()
+        if any("proxy" in self.setup(level).get("server", "demo")
+               for level in self.plan["factors"]["setup"]):
+            self.loadgen.run("backend", *(self.backend[word]
+                                          for word in ("program", "address", "state")))
+
+    def setup(self, name):
+        return self.plan["setups"][name]
+
+    def module_defaults(self):
+        """By name: what a parameter is that a setup does not name."""
+        lines = self.server.run("defaults").decode().splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+    def stop(self):
+        self.server.run("stop")
+        self.loadgen.run("stop", self.backend["state"])
 
     def open_samples(self):
         """Drops a row cut short by a kill, and says how many there are."""
@@ -125,6 +152,27 @@ class Sweep:
             file.flush()
             os.fsync(file.fileno())
 
+    def state(self, setup, workers):
+        """What the server is to be, as words of server.sh start."""
+        server = setup.get("server", "demo")
+        words = {"server": server, "mode": setup.get("mode", "shared"), "workers": workers,
+                 "preload": int(setup.get("preload", False)), "nic": self.nic,
+                 "backend": self.backend["address"], "rfs": int(setup.get("rfs", False))}
+        if not server.startswith("demo"):
+            name = "haproxy.cfg" if server == "haproxy" else "nginx.conf"
+            words["config"] = (HERE / name).read_text(encoding="utf-8")
+            for mark, text in (
+                    ("WORKERS", workers), ("LAST", workers - 1),
+                    ("LISTEN", REUSEPORT[name] if words["mode"] == "reuseport" else ""),
+                    ("BACKEND", self.backend["address"]),
+                    ("ANSWER", f"proxy_pass http://{self.backend['address']}"
+                     if server == "nginx-proxy" else 'return 200 "ok\\n"')):
+                words["config"] = words["config"].replace(f"@{mark}@", str(text))
+        for kind, values in (("parameter", {**self.parameters, **setup.get("parameters", {})}),
+                             ("sysctl", setup.get("sysctls", {}))):
+            words.update({f"{kind}:{name}": value for name, value in values.items()})
+        return words
+
     def limit(self, tool):
         """For how long a load may take, s: a tenth of the slowest rate ever seen here."""
         return 120 + (self.plan["seconds"] if tool == "wrk" else self.plan["requests"] // 100)
@@ -134,9 +182,9 @@ class Sweep:
 
     def measure(self, step):
         """One repetition: its row, without place and validity of the whole."""
-        setup = self.plan["setups"][step["setup"]]
+        setup = self.setup(step["setup"])
         workers, tool = int(step["workers"]), step["tool"]
-        perf = step["repetition"].startswith("p")
+        watch = WATCHED.get(step["repetition"][0])
         raw = self.raw(step)
         raw.mkdir(parents=True, exist_ok=True)
 
@@ -144,34 +192,37 @@ class Sweep:
             (raw / name).write_bytes(content)
             return content
 
+        wanted = self.state(setup, workers)
         readback = keep("server-state.txt", self.server.run(
-            "start", setup["mode"], workers, int(setup.get("preload", False)),
-            *(f"{name}={value}" for name, value in setup.get("parameters", {}).items())))
+            "start", *(f"{name}={value}" for name, value in wanted.items())))
         state = measure.server_state(readback)
         settings = self.facts.setdefault("server_settings", state["settings"])
-        mismatch = measure.state_mismatch(state, setup, workers, settings)
+        mismatch = measure.state_mismatch(state, wanted, settings)
 
         self.loadgen.run("warm-up", self.url, step["concurrency"],
                          max(self.plan["warmup_requests"], int(step["concurrency"])),
                          limit=self.limit("ab"))
-        if perf:
-            self.server.run("perf-start", limit=180)
+        if watch:
+            self.server.run(f"{watch}-start", limit=180)
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
         load = measure.sections(self.loadgen.run(
             tool, self.url, step["concurrency"], amount, limit=self.limit(tool)))
         after = keep("server-after.txt", self.server.run("counters"))
-        report = None
-        if perf:
-            report = keep("perf-report.txt", self.server.run("perf-stop", limit=600))
+        seen = None
+        if watch:
+            seen = measure.sections(self.server.run(f"{watch}-stop", limit=600))
+            for name, content in measure.watched_files(seen).items():
+                keep(name, content)
+        if watch == "perf":
             keep("perf.data", self.server.run("perf-data", limit=600))
         for name, content in load.items():
             keep({"requests": "requests.tsv.xz", "percentiles": "percentiles.csv"}
                  .get(name, f"{tool}-{name}.txt"), content)
 
         metrics, reason = measure.sample(step, self.plan, load, measure.sections(before),
-                                         measure.sections(after), report, self.lab)
+                                         measure.sections(after), seen, self.lab)
         reason = mismatch or reason
         return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
                 "valid": 0 if reason else 1, "invalid_reason": reason or ""}
@@ -210,6 +261,8 @@ def result(row):
         return f"INVALID, {row['invalid_reason']}"
     if "spin_pct" in row:
         return f"{row['spin_pct']} % spinning"
+    if "lock_contended_per_kreq" in row:
+        return f"{row['lock_contended_per_kreq']} contended locks per 1,000 requests"
     return f"{row['throughput_rps']:.0f} requests/s, p99 {row['latency_p99_ms']:.0f} ms"
 
 
@@ -239,7 +292,7 @@ def main():
         if sweep:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            sweep.server.run("stop")
+            sweep.stop()
 
 
 if __name__ == "__main__":

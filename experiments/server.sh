@@ -2,18 +2,30 @@
 # shellcheck shell=bash
 # What run.py has done on the server host, by bash -s, as root:
 #
-#	facts				what the host is, one "name value" line each
-#	start MODE WORKERS PRELOAD [PARAMETER=VALUE...]
-#					replace the demo server; says what really runs
-#	counters			the kernel's counters
-#	stop				stop the demo server
-#	perf-start | perf-stop		a system-wide profile; perf-stop prints the report
-#	perf-data			the profile itself
+#	facts			what the host is, one "name value" line each
+#	defaults		load the module afresh; its parameters, one "name value" line each
+#	start WORD...		replace the server; says what really runs
+#	counters		the kernel's counters
+#	stop			stop the server, put settings back
+#	perf-start | perf-stop	a system-wide profile; perf-stop prints the report
+#	perf-data		the profile itself
+#	locks-start | locks-stop	record contended locks and count the server's system
+#				calls; locks-stop prints both
+#
+# The words of start:
+#	server=demo|demo-proxy|nginx|nginx-proxy|haproxy
+#	mode=MODE workers=N preload=0|1	how it listens (demo's -m), and under libfsocket.so
+#	backend=IP:PORT		where demo-proxy forwards to
+#	config=TEXT		the configuration of nginx or haproxy
+#	rfs=0|1 nic=NAME	the kernel's Receive Flow Steering, on the queues of NAME
+#	parameter:NAME=VALUE	of the module; those not named stay as they are
+#	sysctl:NAME=VALUE	until the next start, or stop
 set -euo pipefail
 
 unit=fsbench-demo
 run=/run/fsbench
 module=/sys/module/fastsocket
+trace=/sys/kernel/tracing
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
 facts() {
@@ -29,22 +41,113 @@ facts() {
 	echo "packages $(dpkg-query -W linux-perf 'linux-image-*' gcc 2> /dev/null | tr -s '\t\n' '= ')"
 }
 
+# What earlier repetitions have set is put back, also after one that was killed.
+undo() {
+	local path value
+	[ -e $run/undo ] || return 0
+	while read -r path value; do
+		echo "$value" > "$path"
+	done < $run/undo
+	rm $run/undo
+}
+
 stop() {
 	systemctl stop $unit 2> /dev/null || true
+	undo
+}
+
+put() { # PATH VALUE
+	local old
+	[ -e "$1" ] || die "$1: there is none on this host"
+	old=$(< "$1")
+	[ "$old" != "$2" ] || return 0
+	echo "$1 $old" >> $run/undo
+	echo "$2" 2> /dev/null > "$1" || die "$1: $2 is refused by the kernel"
+}
+
+defaults() {
+	local file
+	stop
+	# The server's last sockets may take a moment to close.
+	SECONDS=0
+	while [ -e $module ] && ! rmmod fastsocket 2> /dev/null; do
+		[ $SECONDS -lt 10 ] ||
+			die "the module fastsocket is in use: stop the programs that use it"
+		sleep 0.2
+	done
+	modprobe fastsocket || die "the module fastsocket does not load: run install.yml"
+	for file in "$module"/parameters/*; do
+		echo "${file##*/} $(< "$file")"
+	done
+}
+
+# Some are refused while others are off, or on: so again, as long as any is accepted.
+set_parameters() { # NAME=VALUE...
+	local left=("$@") refused setting
+	while [ ${#left[@]} != 0 ]; do
+		refused=()
+		for setting in "${left[@]}"; do
+			echo "${setting#*=}" 2> /dev/null > "$module/parameters/${setting%%=*}" ||
+				refused+=("$setting")
+		done
+		[ ${#refused[@]} -lt ${#left[@]} ] ||
+			die "parameter ${refused[0]} is not accepted by the module: see dmesg"
+		left=("${refused[@]}")
+	done
+}
+
+set_rfs() { # 0|1
+	local queue entries=$(($1 * 32768)) queues=("/sys/class/net/${want[nic]}/queues"/rx-*)
+	put /proc/sys/net/core/rps_sock_flow_entries $entries
+	for queue in "${queues[@]}"; do
+		put "$queue/rps_flow_cnt" $((entries / ${#queues[@]}))
+		[ "$1" = 0 ] || put "$queue/rps_cpus" "$(awk '/^Cpus_allowed:/ { print $2 }' /proc/1/status)"
+	done
+}
+
+# 1 and 0: all that it takes is set, or nothing is.
+rfs() {
+	local nic=/sys/class/net/${want[nic]}/queues all off
+	all=$(cat /proc/sys/net/core/rps_sock_flow_entries "$nic"/rx-*/rps_flow_cnt)
+	off=$(grep -cx 0 <<< "$all" || true)
+	if [ "$off" = 0 ] && ! grep -qx '[0,]*' "$nic"/rx-*/rps_cpus; then
+		echo 1
+	elif [ "$off" = "$(wc -l <<< "$all")" ]; then
+		echo 0
+	else
+		echo partly
+	fi
+}
+
+# The server's workers: HAProxy's are threads, the others' are children.
+workers() {
+	local main
+	main=$(systemctl show -P MainPID $unit)
+	if [ "${want[server]}" = haproxy ]; then
+		ls "/proc/$main/task"
+	else
+		cat "/proc/$main/task/$main/children"
+	fi
+}
+
+cores() { # PID...: "worker PID CORES" lines
+	cd /proc
+	awk '/^Cpus_allowed_list/ { split(FILENAME, part, "/"); print "worker", part[1], $2 }' \
+		"${@/%//status}"
 }
 
 # The state that a repetition ran in, as the kernel tells it.
 readback() {
-	local main pids
-	main=$(systemctl show -P MainPID $unit)
-	# No line end there, which read calls a failure.
-	read -ra pids < "/proc/$main/task/$main/children" || true
-	cd /proc
-	awk '/^Cpus_allowed_list/ { split(FILENAME, part, "/"); print "worker", part[1], $2 }' \
-		"${pids[@]/%//status}"
-	echo "preloaded $(grep -ls libfsocket.so "${pids[@]/%//maps}" | wc -l)"
+	local pids name
+	mapfile -t pids < <(workers | tr -s ' ' '\n' | grep .)
+	cores "${pids[@]}"
+	echo "preloaded $(cd /proc && grep -ls libfsocket.so "${pids[@]/%//maps}" | wc -l)"
 	[ ! -e $module ] || for name in "$module"/parameters/*; do
 		echo "parameter ${name##*/} $(< "$name")"
+	done
+	echo "chosen rfs $(rfs)"
+	for name in "${!want[@]}"; do
+		[[ $name != sysctl:* ]] || echo "chosen $name $(sysctl -n "${name#*:}")"
 	done
 	echo "sysctl net.core.somaxconn $(< /proc/sys/net/core/somaxconn)"
 	echo "sysctl net.ipv4.tcp_max_syn_backlog $(< /proc/sys/net/ipv4/tcp_max_syn_backlog)"
@@ -55,26 +158,50 @@ readback() {
 	done
 }
 
-start() { # MODE WORKERS PRELOAD PARAMETER=VALUE...
-	local mode=$1 workers=$2 preload=$3 options=()
-	shift 3
+# All workers are there, each on one core, and wait for connections.
+ready() {
+	local pids
+	[[ ${want[server]} != demo* ]] || { grep -q '^ready:' $run/out; return; }
+	ss -Hltn sport = :80 | grep -q . || return
+	mapfile -t pids < <(workers 2> /dev/null | tr -s ' ' '\n' | grep .)
+	[ ${#pids[@]} = "${want[workers]}" ] &&
+		[ "$(cores "${pids[@]}" 2> /dev/null | grep -cE ' [0-9]+$')" = "${want[workers]}" ]
+}
+
+declare -A want
+start() { # WORD...
+	local word parameters=() options=() program
 	stop
 	mkdir -p $run
-	for setting; do
-		echo "${setting#*=}" 2> /dev/null > "$module/parameters/${setting%%=*}" ||
-			die "parameter $setting is not accepted by the module: see dmesg"
+	for word; do
+		want[${word%%=*}]=${word#*=}
+		[[ $word != parameter:* ]] || parameters+=("${word#parameter:}")
 	done
-	[ "$preload" = 0 ] ||
+	set_parameters "${parameters[@]}"
+	for word in "${!want[@]}"; do
+		[[ $word != sysctl:* ]] || put "/proc/sys/$(tr . / <<< "${word#*:}")" "${want[$word]}"
+	done
+	set_rfs "${want[rfs]}"
+	program=(/usr/local/bin/fsbench-server -m "${want[mode]}" -w "${want[workers]}")
+	case ${want[server]} in
+	demo) ;;
+	demo-proxy) program+=(-x "${want[backend]}") ;;
+	nginx*) program=(nginx -c "$run/config") ;;
+	haproxy) program=(haproxy -db -f "$run/config") ;;
+	esac
+	[ "${want[preload]}" = 0 ] ||
 		options=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1)
+	echo "${want[config]:-}" > $run/config
 	: > $run/out
 	: > $run/err
 	systemd-run -q --collect --unit=$unit -p LimitNOFILE=1048576 -p StandardOutput=append:$run/out \
-		-p StandardError=append:$run/err "${options[@]}" \
-		/usr/local/bin/fsbench-server -m "$mode" -w "$workers"
-	until grep -q '^ready:' $run/out; do
+		-p StandardError=append:$run/err "${options[@]}" "${program[@]}"
+	SECONDS=0
+	# What is not so after half a minute is told by the readback.
+	until ready || [ $SECONDS -gt 30 ]; do
 		if ! systemctl -q is-active $unit; then
 			cat $run/err >&2
-			die "the demo server did not start"
+			die "${want[server]} did not start"
 		fi
 		sleep 0.05
 	done
@@ -90,36 +217,111 @@ counters() {
 	[ ! -e $run/err ] || cat $run/err
 }
 
+# Also what a sweep that was killed has left.
+end_perf() {
+	local one
+	for one in perf locks syscalls; do
+		systemctl stop fsbench-$one 2> /dev/null || true
+	done
+	probes off
+}
+
 # perf needs many seconds to start under load; it waits, recording nothing, until enabled.
-perf_start() {
+prepare() { # NAME PERF-WORD...
+	local name=$1
+	shift
+	rm -f "$run/$name".*
+	mkfifo "$run/$name.control" "$run/$name.ack"
+	systemd-run -q --collect --unit="fsbench-$name" -p StandardError=append:"$run/$name.log" \
+		perf "$@" -D -1 --control "fifo:$run/$name.control,$run/$name.ack" -o "$run/$name.data"
+}
+
+enable() { # NAME
 	local answer
-	rm -f $run/perf.*
-	mkfifo $run/perf.control $run/perf.ack
-	systemd-run -q --collect --unit=fsbench-perf -p StandardError=append:$run/perf.log \
-		perf record -q -a -g -F 499 -e cpu-clock -D -1 --control fifo:$run/perf.control,$run/perf.ack \
-		-o $run/perf.data
-	echo enable > $run/perf.control
-	read -r answer < $run/perf.ack
-	[ "$answer" = ack ] || die "perf record did not start: $(cat $run/perf.log)"
+	echo enable > "$run/$1.control"
+	read -r answer < "$run/$1.ack"
+	[ "$answer" = ack ] || die "perf did not start: $(cat "$run/$1.log")"
+}
+
+ended() { # NAME
+	while systemctl -q is-active "fsbench-$1"; do sleep 0.1; done
+}
+
+perf_start() {
+	end_perf
+	prepare perf record -q -a -g -F 499 -e cpu-clock
+	enable perf
 }
 
 perf_stop() {
 	echo stop > $run/perf.control
-	while systemctl -q is-active fsbench-perf; do sleep 0.1; done
+	ended perf
+	echo "==> report <=="
 	perf report -q --no-children --sort symbol -g none -i $run/perf.data 2> /dev/null
+	echo "==> spinning <=="
+	perf report -q --no-children --sort symbol --percentage absolute -g folded,0,callee,function,percent \
+		-S "$(IFS=,; echo "${slow[*]}")" -i $run/perf.data 2> /dev/null
+}
+
+# The kernel's own tracepoints lock:contention_* say nothing of spin locks where the
+# processor is a hypervisor's, as in the lab, nor of those that wait for one other.
+slow=(native_queued_spin_lock_slowpath __pv_queued_spin_lock_slowpath
+	queued_read_lock_slowpath queued_write_lock_slowpath)
+
+probes() { # on|off
+	local i=0 name
+	if [ -e $trace/events/fsbench ]; then
+		grep -o 'fsbench/[^ ]*' $trace/kprobe_events | while read -r name; do
+			echo "-:$name" >> $trace/kprobe_events
+		done
+	fi
+	[ "$1" = on ] || return 0
+	for name in "${slow[@]}"; do
+		grep -q " $name\$" /proc/kallsyms || continue
+		i=$((i + 1))
+		# shellcheck disable=SC2016 # $arg1 is the kernel's
+		echo "p:fsbench/begin$i $name"' lock=$arg1' >> $trace/kprobe_events
+		echo "r:fsbench/end$i $name" >> $trace/kprobe_events
+	done
+}
+
+locks_start() {
+	end_perf
+	probes on
+	prepare locks record -q -a -e 'fsbench:begin*/call-graph=fp,max-stack=12/' -e 'fsbench:end*' \
+		-e 'lock:contention_begin/call-graph=fp,max-stack=12/' -e lock:contention_end
+	prepare syscalls stat -x, -a -e raw_syscalls:sys_enter -G system.slice/$unit.service
+	enable locks
+	enable syscalls
+}
+
+locks_stop() {
+	echo disable > $run/syscalls.control
+	echo stop > $run/locks.control
+	systemctl kill -s INT fsbench-syscalls
+	ended locks
+	ended syscalls
+	probes off
+	echo "==> syscalls <=="
+	cat $run/syscalls.data
+	echo "==> locks <=="
+	perf script -i $run/locks.data -F comm,tid,cpu,time,event,ip,sym,trace 2> /dev/null
 }
 
 command=$1
 shift
 case $command in
 facts) facts ;;
+defaults) defaults ;;
 start) start "$@" ;;
 counters) counters ;;
 stop)
-	systemctl stop fsbench-perf 2> /dev/null || true
+	end_perf
 	stop
 	;;
 perf-start) perf_start ;;
 perf-stop) perf_stop ;;
 perf-data) cat $run/perf.data ;;
+locks-start) locks_start ;;
+locks-stop) locks_stop ;;
 esac

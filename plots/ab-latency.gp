@@ -11,9 +11,9 @@ set ylabel "latency (ms)"
 set xrange [0:100]
 set yrange [0:*]
 # Okabe and Ito's colours; dashes tell the curves apart in grey.
-array colour[5] = ["#000000", "#D55E00", "#56B4E9", "#009E73", "#0072B2"]
-array dashes[5] = [1, 1, 2, 3, 4]
-array width[5] = [2, 3, 2, 2, 2]
+array colour[7] = ["#000000", "#D55E00", "#56B4E9", "#009E73", "#0072B2", "#E69F00", "#CC79A7"]
+array dashes[7] = [1, 1, 2, 3, 4, 5, 2]
+array width[7] = [2, 3, 2, 2, 2, 3, 4]
 do for [terminal in "png svg"] {
 	if (terminal eq "png") { set terminal pngcairo size 1200,750 font "sans,13" } \
 	else { set terminal svg size 1000,625 font "sans,13" }

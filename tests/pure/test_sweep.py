@@ -12,6 +12,8 @@ import pytest
 import contract
 import measure
 import plan
+import run as runner
+import summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
@@ -31,7 +33,7 @@ def planned(results, *args):
 
 @pytest.mark.parametrize("args, sentence", [
     (["seed-dmo"], "plan: experiment seed-dmo: there is none of that name: "
-                   "give one of seed-demo, seed-demo-16\n"),
+                   "give one of alternatives, concurrency, "),
     (["seed-demo", "--profile", "fast"], "plan: profile fast: there is none of that name: "
                                          "give one of full, quick\n"),
     (["seed-demo", "--set", "worker=4"], "plan: factor or profile key worker: there is none"),
@@ -53,6 +55,86 @@ def test_misspelled_parameter(monkeypatch):
     experiment["setups"]["fastsocket"]["parameters"] = {"enable_listen_spwan": 1}
     with pytest.raises(plan.PlanError, match="parameter enable_listen_spwan.*enable_listen_spawn"):
         plan.check(experiment)
+
+
+@pytest.mark.parametrize("setup, sentence", [
+    ({"server": "apache"}, "server apache: there is none.*demo, demo-proxy, haproxy, nginx"),
+    ({"server": "nginx", "mode": "cbpf"}, "mode cbpf: there is none.*reuseport, shared"),
+    ({"mod": "shared"}, "key mod: there is none"),
+    ({"rfs": 1}, "rfs 1: give true or false"),
+    ({"sysctls": {"net.core.x": "1 2"}}, "sysctl net.core.x: 1 2: give a name"),
+    ({"sysctls": {"net;x": 1}}, "sysctl net;x: 1: give a name"),
+    ({"baseline": "none"}, "baseline none: there is none"),
+    ({"against": ["shared", "none"]}, "against none: there is none"),
+    ({"successor": "RFS"}, "successor without idea"),
+])
+def test_bad_setups(setup, sentence):
+    experiment = plan.load("seed-demo")
+    experiment["setups"]["fastsocket"] = setup
+    with pytest.raises(plan.PlanError, match=sentence):
+        plan.check(experiment)
+
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yml"))
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment(name, profile):
+    """Can be planned, says what it is about, and quick is quick: 8 minutes in the lab."""
+    one = plan.resolve(name, profile, [])
+    assert one["question"] and one["reference"]["text"]
+    assert set(one["setups"]) == set(one["factors"]["setup"])
+    names = [cell["cell"] for cell in plan.cells(one)]
+    assert len(set(names)) == len(names)
+    steps = plan.steps(one, 1)
+    if profile == "quick":
+        # A start of the server and the warm-up; requests at 2,500 a second; perf's own.
+        seconds = sum((one["seconds"] if step["tool"] == "wrk" else one["requests"] / 2500)
+                      + (2.5 if isinstance(step["repetition"], int) else 8) for step in steps)
+        assert seconds < 8 * 60, seconds
+
+
+def test_watched_repetitions():
+    one = plan.resolve("seed-demo", "quick", ["rounds=1", "perf_repetitions=2",
+                                              "lock_repetitions=3"])
+    # Not where the experiment names no cells for them.
+    marks = [step["repetition"] for step in plan.steps(one, 1)][15:]
+    assert marks == ["p1", "p1", "p2", "p2"]
+    one["locks"] = {"setup": ["cbpf"], "tool": "wrk"}
+    marks = [step["repetition"] for step in plan.steps(one, 1)][15:]
+    assert marks == ["p1", "p1", "p2", "p2", "l1", "l2", "l3"]
+
+
+def sweep_state(setup, workers=4):
+    sweep = object.__new__(runner.Sweep)
+    sweep.parameters = {"enable_listen_spawn": "2", "enable_x": "0"}
+    sweep.nic, sweep.backend = "eth0", {"address": "192.0.2.2:8080"}
+    return sweep.state(setup, workers)
+
+
+def test_every_parameter_of_the_module_is_declared():
+    words = sweep_state({"preload": True, "parameters": {"enable_x": 3},
+                         "sysctls": {"net.ipv4.tcp_early_demux": 0}, "rfs": True})
+    assert words == {
+        "server": "demo", "mode": "shared", "workers": 4, "preload": 1, "nic": "eth0",
+        "backend": "192.0.2.2:8080", "rfs": 1, "parameter:enable_listen_spawn": "2",
+        "parameter:enable_x": 3, "sysctl:net.ipv4.tcp_early_demux": 0}
+    assert sweep_state({})["parameter:enable_x"] == "0"
+
+
+@pytest.mark.parametrize("setup, lines", [
+    ({"server": "nginx"}, ["worker_processes 4;", "listen 80 backlog=65535 ;",
+                           'return 200 "ok\\n";']),
+    ({"server": "nginx-proxy", "mode": "reuseport"},
+     ["listen 80 backlog=65535 reuseport;", "proxy_pass http://192.0.2.2:8080;"]),
+    ({"server": "haproxy"}, ["cpu-map auto:1/1-4 0-3", "server backend 192.0.2.2:8080"]),
+    ({"server": "haproxy", "mode": "reuseport"}, ["bind :80 shards by-thread"]),
+])
+def test_configurations(setup, lines):
+    config = [line.strip() for line in sweep_state(setup)["config"].splitlines()]
+    assert set(lines) <= set(config)
+    assert not [line for line in config if "@" in line and not line.startswith("#")]
 
 
 def test_rounds_hold_every_cell_once_shuffled(tmp_path):
@@ -151,7 +233,7 @@ def test_summary(tmp_path):
     assert int(ours["n_invalid"]) + int(base["n_invalid"]) == 1
     assert "1.50 [1.30–1.50]" in output and "4.736 s" in output
     assert set(path.name for path in (run / "tables").iterdir()) == {
-        "with-without.md", "alternatives.md", "spinning.md"}
+        "with-without.md", "alternatives.md", "setups.md", "spinning.md"}
     assert (tmp_path / "latest").resolve() == run.resolve()
     # From the same samples the same bytes.
     first = (run / "summary.csv").read_bytes()
@@ -165,6 +247,103 @@ def test_repetitions_of_different_boots_are_not_compared(tmp_path):
     fill(run, {"shared": [100, 100, 100], "fastsocket": [150, 900, 150]}, boots=(1, 4))
     _, rows = summary_of(run)
     assert float(rows["fastsocket"]["throughput_rps_ratio_hi"]) == 1.5
+
+
+def planned_of(results, name, *args):
+    done = program("experiments/plan.py", name, "--results", results, *args)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1])
+
+
+def test_a_setup_may_have_a_baseline_of_its_own(tmp_path):
+    run = planned_of(tmp_path, "proxy", "--set", "rounds=2")
+    rates = {name: [100, 100] for name in contract.read_run(run)["plan"]["setups"]}
+    rates.update({"demo-rfs": [125, 125], "demo-rfd": [150, 150], "haproxy": [50, 50]})
+    fill(run, rates)
+    output, rows = summary_of(run)
+    assert float(rows["haproxy"]["throughput_rps_ratio"]) == 1
+    assert float(rows["haproxy-rfd"]["throughput_rps_ratio"]) == 2
+    assert float(rows["demo-rfd"]["throughput_rps_ratio"]) == 1.5
+    assert "1.50 of demo |" in output and "1.20 of demo-rfs; 1.50 of demo-fastsocket" in output
+
+
+def test_ideas(tmp_path):
+    run = planned(tmp_path, *TINY)
+    facts = contract.read_run(run)
+    facts["plan"]["setups"]["shared"]["idea"] = "local listen table"
+    facts["plan"]["setups"]["fastsocket"].update(idea="local listen table", successor="SO_X")
+    contract.write_run(run, facts)
+    fill(run, {"shared": [100, 200, 400], "fastsocket": [150, 260, 600]})
+    summary_of(run)
+    row = (run / "tables/ideas.md").read_text().splitlines()[2]
+    assert row.startswith("| local listen table | SO_X | 1.50 [1.30–1.50] of shared | pays |")
+    assert row.endswith("| 1.00 |")
+
+
+@pytest.mark.parametrize("low, high, word", [(1.01, 2, "pays"), (0.9, 0.99, "costs"),
+                                             (0.9, 1.1, "no difference measured")])
+def test_verdict(low, high, word):
+    assert summarise.verdict(low, high) == word
+
+
+def test_speed_up_and_curves(tmp_path):
+    run = planned_of(tmp_path, "workers", "--set", "rounds=2", "--set", "workers=1,2,4",
+                     "--set", "setup=demo,nginx")
+    facts = contract.read_run(run)
+    facts["boots"] = [{"boot_id": "1", "first_order": 1}]
+    contract.write_run(run, facts)
+    for order, step in enumerate(contract.read_plan(run), 1):
+        sample(run, step, order, 100 * int(step["workers"]), latency_p50_ms=5, latency_p90_ms=6,
+               latency_p99_ms=7)
+    summary_of(run)
+    assert "| ab -c 100 | demo, without | 100, ×1.00 | 200, ×2.00 | 400, ×4.00 |" in (
+        run / "tables/workers.md").read_text()
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    assert (run / "figures/workers.png").stat().st_size > 5000
+
+
+def test_tables_by_place(tmp_path):
+    """Sums over repetitions, per 1,000 requests; many places in one row."""
+    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=2")
+    fill(run, {"shared": [1, 1, 1], "fastsocket": [1, 1, 1]})
+    text = (run / "samples.csv").read_text().splitlines(keepends=True)
+    column = text[0].split(",").index("requests")
+    rows = [line.split(",") for line in text[1:]]
+    for row in rows:
+        row[column] = "500"
+    (run / "samples.csv").write_text(text[0] + "".join(",".join(row) for row in rows))
+    for number in (1, 2):
+        raw = run / "raw" / "shared" / f"p{number}"
+        raw.mkdir(parents=True)
+        (raw / "locks.csv").write_text(
+            "kind,function,caller,contended,wait_us\n" + "".join(
+                f"spin,f{place:02},g,{20 - place},100.0\n" for place in range(12)))
+        (raw / "spinning.csv").write_text(f"function,caller,busy_pct\nf,g,{number}\n")
+    summary_of(run)
+    lines = (run / "tables/locks.md").read_text().splitlines()
+    assert lines[2] == "| shared | spin | `f00` | `g` | 40.00 | 200.00 |"
+    assert lines[12] == "| shared | 2 more places |  |  | 38.00 | 400.00 |"
+    assert (run / "tables/spinning-places.md").read_text().splitlines()[2:] == [
+        "| shared | `f` | `g` | 1.50 |"]
+
+
+def test_figures_of_many_setups(tmp_path):
+    run = planned_of(tmp_path, "proxy", "--set", "rounds=2")
+    # One that has not been measured yet.
+    fill(run, {name: [100, 100] for name in contract.read_run(run)["plan"]["setups"]})
+    summary_of(run)
+    rows = contract.read_csv(run / "summary.csv")
+    (run / "summary.csv").write_text("".join(
+        contract.csv_line(dict(zip(rows[0], rows[0])), list(rows[0])) if i < 0 else
+        contract.csv_line(rows[i] if rows[i]["cell"] != "demo" else
+                          {**rows[i], "throughput_rps": "", "latency_p50_ms": ""}, list(rows[0]))
+        for i in range(-1, len(rows))))
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert figures == {f"{name}.{kind}" for name in ("throughput", "latency")
+                       for kind in ("png", "svg")}
 
 
 def test_figures(tmp_path):
@@ -235,7 +414,8 @@ def test_tools_that_fail():
         assert metrics == {} and "Connection refused" in reason
 
 
-STATE = "worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nsysctl net.a 5\nqueues eth0 2\n"
+STATE = ("worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nchosen rfs 0\n"
+         "chosen sysctl:net.b 7\nsysctl net.a 5\nqueues eth0 2\n")
 
 
 @pytest.mark.parametrize("change, complaint", [
@@ -244,21 +424,25 @@ STATE = "worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nsysctl net.a 5\nque
     (("worker 8 1", "worker 8 0"), "workers run on cores"),
     (("preloaded 2", "preloaded 1"), "1 of 2 workers have libfsocket.so loaded"),
     (("p 2", "p 1"), "parameter p is 1, not 2"),
+    (("net.b 7", "net.b 8"), "sysctl net.b is 8, not 7"),
+    (("rfs 0", "rfs partly"), "rfs is partly, not 0"),
     (("eth0 2", "eth0 1"), "queues eth0 is 1, and was 2 before"),
 ])
 def test_state_is_checked(change, complaint):
     settings = measure.server_state(STATE.encode())["settings"]
     state = measure.server_state(STATE.replace(*change).encode() if change[0] else STATE.encode())
-    found = measure.state_mismatch(state, {"preload": True, "parameters": {"p": 2}}, 2, settings)
+    wanted = {"preload": 1, "workers": 2, "parameter:p": 2, "sysctl:net.b": 7, "rfs": 0}
+    found = measure.state_mismatch(state, wanted, settings)
     assert (found or "").startswith(complaint or "") and bool(found) == bool(complaint)
 
 
-def counters(ticks, overflows=0, accepts=0, warnings=b""):
+def counters(ticks, overflows=0, accepts=0, warnings=b"", syns=0, idle=0):
     return {
-        "/proc/stat": b"cpu0 %d 0 0 0 0 0 0 0\ncpu1 %d 0 0 0 0 0 0 0\nctxt %d\n" % (
-            ticks, ticks, ticks),
+        "/proc/stat": b"cpu0 %d 0 0 %d 0 0 0 0\ncpu1 %d 0 0 %d 0 0 0 0\nctxt %d\n" % (
+            ticks, ticks * idle, ticks, ticks * idle, ticks),
         "/proc/net/snmp": b"Tcp: RetransSegs\nTcp: 0\n",
-        "/proc/net/netstat": b"TcpExt: ListenOverflows\nTcpExt: %d\n" % overflows,
+        "/proc/net/netstat": b"TcpExt: ListenOverflows TCPSynRetrans\nTcpExt: %d %d\n"
+                             % (overflows, syns),
         "/proc/net/fastsocket": b"cpu accept_local accept_global accept_remote\n0 %d 0 1\n"
                                 % accepts,
         "kernel warnings": warnings}
@@ -299,8 +483,9 @@ def test_sample():
 @pytest.mark.parametrize("loaded, after, sentence", [
     (load(failed=2), counters(100), "2 requests failed"),
     (load(syns=1), counters(100), "1 connections waited for a second SYN"),
+    (load(), counters(100, syns=2), "2 connections waited for a second SYN"),
     (load(busy=0.99), counters(100), "the load generator was the bottleneck"),
-    (load(idle=1), counters(100), "not saturated: only 50 % busy"),
+    (load(idle=1), counters(100, idle=1), "not saturated: only 50 % busy"),
     (load(stolen=1), counters(100), "other virtual machines had 50 % of a host's time"),
     (load(), counters(100, warnings=b"[1] WARNING: x\n"), "the kernel warned: [1] WARNING: x"),
 ])
@@ -311,10 +496,95 @@ def test_invalid_samples(loaded, after, sentence):
 
 def test_perf_repetitions_are_not_timed():
     report = b"    10.00%  [k] native_queued_spin_lock_slowpath\n    40.00%  [k] tcp_ack\n"
-    metrics, reason = measure.sample(CELL, PLAN, load(), counters(0), counters(100), report, True)
-    assert reason is None and metrics["spin_pct"] == 20
-    assert not {name for name in metrics if name.startswith(("latency", "time", "through",
-                                                             "server_busy", "connect"))}
+    for seen in ({"report": report}, {"locks": SCRIPT, "syscalls": SYSCALLS}):
+        metrics, reason = measure.sample(CELL, PLAN, load(), counters(0), counters(100), seen,
+                                         True)
+        assert reason is None
+        assert metrics.get("spin_pct") == (20 if "report" in seen else None)
+        assert metrics.get("syscalls_per_req") == (6.5 if "locks" in seen else None)
+        assert metrics.get("lock_contended_per_kreq") == (500 if "locks" in seen else None)
+        assert not {name for name in metrics if name.startswith(("latency", "time", "through",
+                                                                 "server_busy", "connect"))}
+
+
+def test_a_busy_server_is_saturated_though_its_host_is_not():
+    """One emulated core cannot fill a machine of two."""
+    metrics, reason = measure.sample(CELL, PLAN, load(idle=1), counters(0), counters(100), None,
+                                     True)
+    assert reason is None and metrics["server_busy_pct"] == 100
+
+
+SYSCALLS = b"# started on\n\n65,,raw_syscalls:sys_enter,system.slice/x.service,7,100.00,,\n"
+# Ends have no stack; those of the idle threads of two CPUs are told apart.
+SCRIPT = b"""server  1460 [005]  1.000100: fsbench:begin1: (ffffffff89a5a140) lock=0xff01
+\tffffffff89a5a141 native_queued_spin_lock_slowpath
+\tffffffff89a59ff9 _raw_spin_lock_bh
+\tffffffff897b802e lock_sock_nested
+\tffffffff89885bcb inet_csk_accept
+\tffffffff898cb4a6 inet_accept
+
+server  1461 [006]  1.000200: fsbench:begin1: (ffffffff89a5a140) lock=0xff01
+\tffffffff89a5a141 native_queued_spin_lock_slowpath
+\tffffffff89a59ff9 _raw_spin_lock_bh
+\tffffffff897b802e lock_sock_nested
+\tffffffff89885bcb inet_csk_accept
+
+server  1460 [005]  1.000300:   fsbench:end1: (ffffffff89a5a140 <- ffffffff89a59ff9) x
+server  1461 [006]  1.000500:   fsbench:end1: (ffffffff89a5a140 <- ffffffff89a59ff9) x
+ swapper     0 [001]  2.000000: fsbench:begin1: (ffffffff89a5a140) lock=0xff02
+\tffffffff89a5a141 native_queued_spin_lock_slowpath
+\tffffffff89a5a025 _raw_spin_lock
+\tffffffff8 tcp_v4_rcv
+
+ swapper     0 [002]  2.000100: fsbench:begin1: (ffffffff89a5a140) lock=0xff03
+\tffffffff89a5a141 native_queued_spin_lock_slowpath
+
+ swapper     0 [001]  2.000200:   fsbench:end1: (ffffffff89a5a140 <- ffffffff89a59ff9) x
+a worker  9 [003]  3.000000: lock:contention_begin: 0xff09 (flags=SPIN)
+\tffffffff8 tcp_v4_rcv
+
+a worker  9 [003]  3.000000: lock:contention_begin: 0xff08 (flags=MUTEX|SPIN)
+\tffffffff8 __mutex_lock.constprop.0
+\tffffffff8 do_epoll_ctl
+
+a worker  9 [004]  3.000100: lock:contention_begin: 0xff08 (flags=MUTEX)
+\tffffffff8 __mutex_lock.constprop.0
+\tffffffff8 do_epoll_ctl
+
+a worker  9 [003]  3.000400: lock:contention_end: 0xff09 (ret=0)
+a worker  9 [004]  3.001000: lock:contention_end: 0xff08 (ret=0)
+perf  7 [000]  4.000000: fsbench:begin1: (ffffffff89a5a140) lock=0xff02
+\tffffffff8 native_queued_spin_lock_slowpath
+\tffffffff8 pipe_read
+"""
+
+
+def test_locks_by_place():
+    places = {key: (count, round(wait)) for key, (count, wait) in
+              measure.lock_places(SCRIPT).items()}
+    assert places == {
+        ("spin", "lock_sock_nested", "inet_csk_accept"): (2, 500),
+        ("spin", "tcp_v4_rcv", "unknown"): (1, 200),
+        # Never ended.
+        ("spin", "unknown", "unknown"): (1, 0),
+        ("mutex spin", "do_epoll_ctl", "unknown"): (1, 1000)}
+    files = measure.watched_files({"locks": SCRIPT, "syscalls": SYSCALLS})
+    assert files["locks.csv"].splitlines()[:2] == [
+        b"kind,function,caller,contended,wait_us", b"spin,lock_sock_nested,inet_csk_accept,2,500.0"]
+
+
+def test_spinning_by_place():
+    report = (b"    60.00%  [k] native_safe_halt        -      -\n"
+              b"    10.00%  [k] native_queued_spin_lock_slowpath  -  -\n"
+              b"    30.00%  [k] tcp_ack\n")
+    spinning = (b"    10.00%  [k] native_queued_spin_lock_slowpath  -  -\n"
+                b"6.00% native_queued_spin_lock_slowpath;_raw_spin_lock_bh;lock_sock_nested;"
+                b"inet_csk_accept;inet_accept\n"
+                b"4.00% native_queued_spin_lock_slowpath;_raw_spin_lock;tcp_v4_rcv;ip_rcv\n")
+    files = measure.watched_files({"report": report, "spinning": spinning})
+    assert files["spinning.csv"].decode().splitlines() == [
+        "function,caller,busy_pct", "lock_sock_nested,inet_csk_accept,15.0",
+        "tcp_v4_rcv,ip_rcv,10.0"]
 
 
 def test_every_metric_is_a_documented_column():
@@ -325,6 +595,7 @@ def test_every_metric_is_a_documented_column():
 def test_unreachable_hosts(tmp_path):
     run = planned(tmp_path, *TINY)
     hosts = ('{"inventory": "x", "lab": false, "address": "127.0.0.1", '
+             '"nic": "lo", "backend": {"program": "x", "address": "127.0.0.1:1", "state": "x"}, '
              '"server": ["ssh", "-oBatchMode=yes", "-p1", "127.0.0.1"], "loadgen": ["sh", "-c"]}')
     done = program("experiments/run.py", run, "--hosts", hosts)
     assert done.returncode == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import contract
+import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
@@ -20,7 +21,10 @@ TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concur
 
 def hosts(lab, **changes):
     return json.dumps({"inventory": "lab.yml", "lab": True, "address": lab.address,
-                       "server": lab.server_argv, "loadgen": lab.loadgen_argv, **changes})
+                       "nic": "eth0", "server": lab.server_argv, "loadgen": lab.loadgen_argv,
+                       "backend": {"program": str(ROOT / ".lab/loadgen-src/demo/server"),
+                                   "address": "10.66.0.2:8080",
+                                   "state": str(ROOT / ".lab/loadgen-state")}, **changes})
 
 
 def start(lab, run, **changes):
@@ -29,10 +33,10 @@ def start(lab, run, **changes):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def plan(results, *args):
+def plan(results, *args, experiment="seed-demo", tiny=TINY):
     return Path(subprocess.run(
-        [sys.executable, ROOT / "experiments/plan.py", "seed-demo", "--results", results,
-         *TINY, *args], check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        [sys.executable, ROOT / "experiments/plan.py", experiment, "--results", results,
+         *tiny, *args], check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def wait_for_samples(run, number):
@@ -113,9 +117,54 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
         subprocess.run([sys.executable, ROOT / program, run], check=True)
     # Other guests of this machine's hypervisor may make every repetition invalid.
     profiled = any(row["spin_pct"] for row in samples if row["valid"] == "1")
-    assert {"with-without.md", "alternatives.md", *["spinning.md"] * profiled} == {
+    assert {"with-without.md", "alternatives.md", "setups.md",
+            *["spinning.md", "spinning-places.md"] * profiled} == {
         path.name for path in (run / "tables").iterdir()}
     assert (run / "figures/throughput.png").stat().st_size > 5000
+
+
+FEW = ["--set", "rounds=1", "--set", "requests=1000", "--set", "warmup_requests=100"]
+
+
+def finish(lab, run):
+    sweep = start(lab, run)
+    output, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, output
+    return contract.read_samples(run)
+
+
+def test_proxies(lab, tmp_path):
+    """What a repetition sets is there while it runs, and gone afterwards."""
+    run = plan(tmp_path, "--set", "setup=demo-rfs,haproxy-rfd", experiment="proxy", tiny=FEW)
+    rows = finish(lab, run)
+    # In the lab a repetition may be invalid for what others do; not for these reasons.
+    assert not [row for row in rows if "RFS" in row["invalid_reason"] or "rfs" in
+                row["invalid_reason"] or "parameter" in row["invalid_reason"]]
+    assert all(int(row["requests"]) >= 1000 for row in rows)
+    states = {row["setup"]: measure.server_state(path.read_bytes()) for row in rows
+              for path in (run / "raw" / row["cell"]).glob("*/server-state.txt")}
+    assert states["demo-rfs"]["chosen"] == {"rfs": "1"}
+    assert states["haproxy-rfd"]["chosen"] == {"rfs": "0"}
+    name = "enable_receive_flow_deliver"
+    assert states["demo-rfs"]["parameters"][name] == "0"
+    assert states["haproxy-rfd"]["parameters"][name] == "1"
+    assert len(states["haproxy-rfd"]["workers"]) == 8
+    assert lab.server("cat /proc/sys/net/core/rps_sock_flow_entries "
+                      "/sys/class/net/eth0/queues/rx-*/rps_flow_cnt").stdout.split() == ["0"] * 9
+    assert lab.loadgen("ss -Hltn sport = :8080").stdout == ""
+
+
+def test_locks_are_seen(lab, tmp_path):
+    """The shared listener's above all."""
+    run = plan(tmp_path, "--set", "setup=demo", "--set", "perf_repetitions=0", "--set",
+               "lock_repetitions=1", "--set", "requests=3000", experiment="seed-perf", tiny=FEW)
+    row = [row for row in finish(lab, run) if row["repetition"] == "l1"][-1]
+    assert float(row["lock_contended_per_kreq"]) > 0 and float(row["lock_wait_us_per_req"]) > 0
+    assert 5 < float(row["syscalls_per_req"]) < 20
+    assert row["throughput_rps"] == ""
+    places = contract.read_csv(next((run / "raw/demo").glob("l1*/locks.csv")))
+    assert "inet_csk_accept" in {place["caller"] for place in places}
+    assert "fsbench" not in lab.server("cat /sys/kernel/tracing/kprobe_events").stdout
 
 
 def test_port_in_use(lab, tmp_path):

@@ -195,6 +195,8 @@ down() {
 	rm -f "$control"
 	stop_guest
 	if ip netns list | grep -qw "^$ns"; then
+		# The backend of a sweep that was killed.
+		ip netns pids "$ns" | xargs -r kill
 		ip netns delete "$ns"
 	fi
 }

@@ -30,6 +30,12 @@ if [ -n "$missing" ]; then
 	apt-get -qq install --no-install-recommends $missing > /dev/null ||
 		die "these packages cannot be installed:$missing"
 	echo "changed: installed$missing"
+	# Debian starts what it installs; a sweep starts its own.
+	for service in nginx haproxy; do
+		case $missing in
+		*" $service"*) systemctl -q disable --now $service ;;
+		esac
+	done
 fi
 if [ "$group" = server ] && ! [ -e "/lib/modules/$(uname -r)/build/Makefile" ]; then
 	die "no headers for the running kernel: install the package $headers, or boot a kernel that has one"

@@ -12,6 +12,19 @@ if systemctl -q is-active fsbench-demo 2> /dev/null; then
 	systemctl stop fsbench-demo
 	echo "changed: server stopped"
 fi
+# Settings of a repetition that was killed.
+if [ -e /run/fsbench/undo ]; then
+	while read -r path value; do
+		echo "$value" > "$path" && echo "changed: $path is $value"
+	done < /run/fsbench/undo
+	rm /run/fsbench/undo
+fi
+# A backend, on the load generator; after a reboot another process may have its number.
+if [ -e "$state/backend" ] && read -r pid < "$state/backend" &&
+	tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'demo/server -m'; then
+	kill "$pid"
+	echo "changed: backend stopped"
+fi
 if [ -e /sys/module/fastsocket ] && rmmod fastsocket; then
 	echo "changed: module unloaded"
 fi
