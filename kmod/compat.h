@@ -3,6 +3,7 @@
 #ifndef FSOCKET_COMPAT_H
 #define FSOCKET_COMPAT_H
 
+#include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/version.h>
 #include <net/inet_common.h>
@@ -65,6 +66,17 @@ static inline void fsocket_see_sol_socket(struct socket *sock)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
+/* Since 6.3 the flags of a mapping are const, and this is how they change. */
+static inline void fsocket_vm_flags_clear(struct vm_area_struct *vma,
+					  unsigned long flags)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_clear(vma, flags);
+#else
+	vma->vm_flags &= ~flags;
 #endif
 }
 

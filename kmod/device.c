@@ -16,15 +16,18 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/net.h>
+#include <linux/nsproxy.h>
 #include <linux/slab.h>
 #include <linux/syscalls.h>
 #include <linux/uaccess.h>
 
 #include "device.h"
 #include "fastsocket_abi.h"
+#include "features.h"
 #include "listen.h"
 #include "params.h"
 #include "rfd.h"
+#include "stats.h"
 
 static int (*fsocket_sys_socket)(int family, int type, int protocol);
 static int (*fsocket_sys_listen)(int fd, int backlog);
@@ -164,6 +167,14 @@ static int fsocket_retire(struct fsocket_claims *claims, int fd)
 	return 0;
 }
 
+static int fsocket_epoll_saved(const struct fsocket_ioctl_arg *arg)
+{
+	if (arg->backlog > FSOCKET_EPOLL_SAVED_MAX)
+		return -EINVAL;
+	fsocket_add(current->nsproxy->net_ns, epoll_saved, arg->backlog);
+	return 0;
+}
+
 /* Stops iterate_fd() at the next fd that is ours; 0 is for "none". */
 static int fsocket_fd_is_ours(const void *unused, struct file *file,
 			      unsigned int fd)
@@ -215,6 +226,8 @@ static long fsocket_ioctl(struct file *file, unsigned int cmd,
 		return fsocket_retire(claims, arg.fd);
 	case FSOCKET_IOC_CONNECT:
 		return fsocket_connect(&arg);
+	case FSOCKET_IOC_EPOLL_SAVED:
+		return fsocket_epoll_saved(&arg);
 	}
 	fsocket_log(FSOCKET_ERR, "ioctl %#x is none of ours\n", cmd);
 	return -ENOTTY;
@@ -249,12 +262,18 @@ static int fsocket_file_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+static int fsocket_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	return fsocket_features_mmap(vma);
+}
+
 static const struct file_operations fsocket_fops = {
 	.owner = THIS_MODULE,
 	.open = fsocket_open,
 	.flush = fsocket_flush,
 	.release = fsocket_file_release,
 	.unlocked_ioctl = fsocket_ioctl,
+	.mmap = fsocket_mmap,
 	.llseek = noop_llseek,
 };
 

@@ -76,6 +76,27 @@
  */
 #define FSOCKET_IOC_CONNECT _IO(0xf5, 0x0a)
 
+/*
+ * Adds backlog to the column epoll_saved of /proc/net/fastsocket: so many epoll
+ * system calls libfsocket.so has spared this process. Not in the original.
+ *
+ * EINVAL      backlog is above FSOCKET_EPOLL_SAVED_MAX
+ */
+#define FSOCKET_IOC_EPOLL_SAVED _IO(0xf5, 0x0b)
+#define FSOCKET_EPOLL_SAVED_MAX 65536
+
+/*
+ * What mmap(PROT_READ) of the device shows: its one page, from offset 0 (else
+ * EINVAL; EPERM with PROT_WRITE). The module changes the words whenever a
+ * parameter changes; those behind the last one are 0. Not in the original.
+ */
+struct fsocket_features {
+	/* enable_fast_epoll: 0 or 1. */
+	__u32 fast_epoll;
+	/* 1 if ACCEPT takes from a pool of sockets (enable_socket_pool_size), else 0. */
+	__u32 socket_pool;
+};
+
 struct fsocket_ioctl_arg {
 	__u32 fd;
 	__u32 backlog;

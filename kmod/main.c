@@ -8,6 +8,7 @@
 #include <linux/module.h>
 
 #include "device.h"
+#include "features.h"
 #include "listen.h"
 #include "params.h"
 #include "rfd.h"
@@ -21,6 +22,9 @@ static int __init fsocket_init(void)
 	ret = fsocket_stats_init();
 	if (ret)
 		goto err_stats;
+	ret = fsocket_features_init();
+	if (ret)
+		goto err_features;
 	ret = fsocket_listen_init();
 	if (ret)
 		goto err_listen;
@@ -45,6 +49,8 @@ err_params:
 err_steer:
 	fsocket_listen_exit();
 err_listen:
+	fsocket_features_exit();
+err_features:
 	fsocket_stats_exit();
 err_stats:
 	pr_err("not loaded: error %d\n", ret);
@@ -57,6 +63,7 @@ static void __exit fsocket_exit(void)
 	fsocket_params_exit();
 	fsocket_steer_exit();
 	fsocket_listen_exit();
+	fsocket_features_exit();
 	fsocket_stats_exit();
 	pr_info("unloaded\n");
 }

@@ -11,6 +11,7 @@
 #include <linux/moduleparam.h>
 
 #include "established.h"
+#include "features.h"
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
@@ -141,6 +142,13 @@ static struct fsocket_switch fsocket_rcs = {
 	.apply = fsocket_apply_rcs,
 };
 
+static struct fsocket_switch fsocket_fast_epoll = {
+	.name = "enable_fast_epoll",
+	.what = "epoll system calls spared by the library",
+	.apply = fsocket_features_set_fast_epoll,
+	.on = true,
+};
+
 /* In the order in which they are switched on: RCS needs the framework. */
 static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_local_established,
@@ -148,6 +156,7 @@ static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_framework,
 	&fsocket_rfd,
 	&fsocket_rcs,
+	&fsocket_fast_epoll,
 };
 
 /* RCS is nothing but a policy of the framework; RFD serves NICs' filters too. */
@@ -183,6 +192,9 @@ MODULE_PARM_DESC(enable_receive_flow_deliver, "Active connections get source por
 
 module_param_cb(enable_receive_cpu_selection, &fsocket_switch_ops, &fsocket_rcs, 0644);
 MODULE_PARM_DESC(enable_receive_cpu_selection, "The framework delivers to the CPU where the connection's program sends: 0 = off [default], 1 = on");
+
+module_param_cb(enable_fast_epoll, &fsocket_switch_ops, &fsocket_fast_epoll, 0644);
+MODULE_PARM_DESC(enable_fast_epoll, "The library spares epoll system calls that change nothing: 0 = off, 1 = on [default]");
 
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {

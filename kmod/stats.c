@@ -48,6 +48,7 @@ static const struct {
 	COLUMN(steer_drop),
 	COLUMN(rfd_port),
 	COLUMN(rfd_exhausted),
+	COLUMN(epoll_saved),
 #undef COLUMN
 };
 

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_FEATURES_H
+#define FSOCKET_FEATURES_H
+
+#include <linux/types.h>
+
+struct vm_area_struct;
+
+/* -ENOMEM, or 0. */
+int fsocket_features_init(void);
+void fsocket_features_exit(void);
+
+/* mmap() of the device: see struct fsocket_features. */
+int fsocket_features_mmap(struct vm_area_struct *vma);
+
+/* Say what the words of the page mean to every process from now on; 0. */
+int fsocket_features_set_fast_epoll(bool on);
+int fsocket_features_set_socket_pool(bool on);
+
+#endif
