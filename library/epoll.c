@@ -504,6 +504,8 @@ int fsocket_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	int ret;
 
+	/* One instance in another. */
+	fsocket_epoll_watched(fd);
 	if (!shadow_of(fd) || !begin())
 		return real_ctl(epfd, op, fd, event);
 	ret = follow_ctl(epfd, op, fd, event);
