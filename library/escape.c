@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -158,6 +159,14 @@ static void by_select(ARGUMENTS)
 				fsocket_epoll_watched(fd);
 }
 
+static void by_timer(ARGUMENTS)
+{
+	const struct sigevent *event = (const struct sigevent *)b;
+
+	if (event && event->sigev_notify == SIGEV_THREAD)
+		fsocket_epoll_give_up();
+}
+
 /* Those that bypass the functions of their names. */
 static void by_syscall(ARGUMENTS)
 {
@@ -235,7 +244,7 @@ ESCAPE(execle, all_escape);
 ESCAPE(pthread_create, thread_starts);
 ESCAPE(thrd_create, thread_starts);
 /* Threads of the C library's own, which call the program. */
-ESCAPE(timer_create, give_up);
+ESCAPE(timer_create, by_timer);
 ESCAPE(mq_notify, give_up);
 ESCAPE(getaddrinfo_a, give_up);
 ESCAPE(aio_read, give_up);
