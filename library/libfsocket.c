@@ -21,17 +21,21 @@
  * change its place among the workers that wait for the same socket
  * (ngx_reorder_accept_events()).
  *
- * Accepting needs no help: the module does that behind accept4(2). A worker that
- * dies is retired by the kernel, as that closes the device.
+ *	accept()		of such an fd through the module, if that keeps a
+ *				pool of sockets (enable_socket_pool_size); else
+ *				accept4(2), behind which the module does the rest
+ *
+ * A worker that dies is retired by the kernel, as that closes the device. What
+ * enable_fast_epoll does is in epoll.c.
  *
  * Environment:
  *	FSOCKET_REQUIRED=1	without the module, exit with status 1 at the
  *				first listen() (else: one line on standard
  *				error, and the program runs as without us)
  */
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -40,12 +44,15 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../kmod/fastsocket_abi.h"
+#include "epoll.h"
+#include "real.h"
 
 /*
  * Listeners are opened early, so their numbers are small; one above this limit
@@ -91,6 +98,19 @@ static int open_device(void)
 	return high;
 }
 
+/* The mapping stays when the device is closed. Without it no feature is on. */
+static void map_features(int fd)
+{
+	static atomic_bool mapped;
+	void *page;
+
+	if (atomic_exchange(&mapped, true))
+		return;
+	page = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ, MAP_SHARED, fd, 0);
+	if (page != MAP_FAILED)
+		fsocket_features = page;
+}
+
 static void report_missing(void)
 {
 	const char *required = getenv("FSOCKET_REQUIRED");
@@ -118,9 +138,17 @@ static bool device_ready(void)
 			report_missing();
 		return false;
 	}
+	map_features(fd);
 	if (!atomic_compare_exchange_strong(&device, &expected, fd))
 		syscall(SYS_close, fd);
 	return true;
+}
+
+int fsocket_report_saved(uint32_t count)
+{
+	struct fsocket_ioctl_arg arg = { .backlog = count };
+
+	return ioctl(atomic_load(&device), FSOCKET_IOC_EPOLL_SAVED, &arg);
 }
 
 static int call_module(unsigned long call, int fd)
@@ -172,17 +200,13 @@ static void stay(int fd)
 		spawn(fd);
 }
 
-#define REAL(name)							\
-	static __typeof__(&name) real;					\
-									\
-	if (!real)							\
-		real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
-
 int listen(int fd, int backlog)
 {
 	int ret, saved = errno;
 
 	REAL(listen);
+	/* Its epoll calls are ours to follow, at once: see epoll_ctl(). */
+	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
 	if (ret || fd >= MAX_LISTENER)
 		return ret;
@@ -204,7 +228,7 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 	REAL(epoll_ctl);
 	if (!is_listener(fd))
-		return real(epfd, op, fd, event);
+		return fsocket_epoll_ctl(epfd, op, fd, event);
 
 	/* Before: poll() registers with the local listener that it finds. */
 	if (op == EPOLL_CTL_ADD)
@@ -227,10 +251,9 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
-	REAL(epoll_wait);
 	if (leaving >= 0)
 		retire_leaving();
-	return real(epfd, events, maxevents, timeout);
+	return fsocket_epoll_wait(epfd, events, maxevents, timeout);
 }
 
 int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout,
@@ -239,6 +262,9 @@ int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout
 	REAL(epoll_pwait);
 	if (leaving >= 0)
 		retire_leaving();
+	if (!mask)
+		return fsocket_epoll_wait(epfd, events, maxevents, timeout);
+	fsocket_epoll_settle(epfd);
 	return real(epfd, events, maxevents, timeout, mask);
 }
 
@@ -248,7 +274,72 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 	REAL(epoll_pwait2);
 	if (leaving >= 0)
 		retire_leaving();
+	fsocket_epoll_settle(epfd);
 	return real(epfd, events, maxevents, timeout, mask);
+}
+
+int socket(int family, int type, int protocol)
+{
+	int fd;
+
+	REAL(socket);
+	fd = real(family, type, protocol);
+	if (family == AF_INET || family == AF_INET6)
+		fsocket_epoll_new_socket(fd);
+	return fd;
+}
+
+/* -1 and ENOTTY or EBADF also if the module could not be asked. */
+static int accept_by_module(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct fsocket_ioctl_arg arg = { .fd = fd };
+	int ret, type;
+
+	arg.op.accept_op.sockaddr = addr;
+	arg.op.accept_op.sockaddr_len = (int *)len;
+	arg.op.accept_op.flags = flags;
+	/* accept() is where a thread can be cancelled; ioctl() is not. */
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	ret = ioctl(atomic_load(&device), FSOCKET_IOC_ACCEPT, &arg);
+	pthread_setcanceltype(type, NULL);
+	return ret;
+}
+
+/* Whether the module has answered: *conn is what accept4() returns. */
+static bool accept_from_pool(int fd, struct sockaddr *addr, socklen_t *len, int flags,
+			     int *conn)
+{
+	int saved = errno;
+
+	if (!fsocket_features->socket_pool || !is_listener(fd))
+		return false;
+	*conn = accept_by_module(fd, addr, len, flags);
+	if (*conn < 0 && errno != ENOTTY && errno != EBADF)
+		return true;
+	errno = saved;
+	return *conn >= 0;
+}
+
+int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int conn;
+
+	REAL(accept4);
+	if (!accept_from_pool(fd, addr, len, flags, &conn))
+		conn = real(fd, addr, len, flags);
+	fsocket_epoll_new_socket(conn);
+	return conn;
+}
+
+int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	int conn;
+
+	REAL(accept);
+	if (!accept_from_pool(fd, addr, len, 0, &conn))
+		conn = real(fd, addr, len);
+	fsocket_epoll_new_socket(conn);
+	return conn;
 }
 
 int connect(int fd, const struct sockaddr *addr, socklen_t len)
@@ -283,6 +374,7 @@ int close(int fd)
 		errno = EBADF;
 		return -1;
 	}
+	fsocket_epoll_close(fd);
 	if (is_listener(fd)) {
 		atomic_store(&listeners[fd], false);
 		if (leaving == fd)

@@ -16,7 +16,7 @@ def names(program):
 
 @pytest.fixture(scope="module")
 def programs(lab):
-    for program in ("test_module", "test_locality", "test_library", "test_sockfs"):
+    for program in ("test_module", "test_locality", "test_library", "test_sockfs", "test_epoll"):
         lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
                    f"[ helpers.h -nt {program} ]; then "
                    f"gcc -D_GNU_SOURCE -O1 -Wall -Wextra -Werror -pthread -o {program} "
@@ -50,3 +50,8 @@ def test_sockfs(lab, programs, quiet_kernel, name):
 @pytest.mark.parametrize("name", names("test_library"))
 def test_library(lab, programs, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)
+
+
+@pytest.mark.parametrize("name", names("test_epoll"))
+def test_epoll(lab, programs, quiet_kernel, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Fewer system calls of epoll (enable_fast_epoll): see epoll.c. */
+#ifndef FSOCKET_EPOLL_H
+#define FSOCKET_EPOLL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+#include "../kmod/fastsocket_abi.h"
+
+/* What the module says is on; all zero until the device is open. */
+extern const volatile struct fsocket_features *fsocket_features;
+
+/* How the counter of spared calls reaches the module; 0, or -1 and errno. */
+int fsocket_report_saved(uint32_t count);
+
+/*
+ * fd is a new socket that nobody else has. Callers need not ask whether the
+ * feature is on.
+ */
+void fsocket_epoll_new_socket(int fd);
+
+/* The program's calls. All leave errno alone unless they fail. */
+int fsocket_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event);
+int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout);
+
+/* Before the program closes fd for good. */
+void fsocket_epoll_close(int fd);
+
+/*
+ * Makes the kernel know all that the program has registered in epfd, before a
+ * call that only the kernel can answer.
+ */
+void fsocket_epoll_settle(int epfd);
+
+/*
+ * Before a call by which fd, a socket or an epoll instance, may get another
+ * reference or be watched in a way that we do not follow: from now on it is
+ * left to the kernel.
+ */
+void fsocket_epoll_escape(int fd);
+/* The same if fd is an epoll instance; sockets do not mind being watched. */
+void fsocket_epoll_watched(int fd);
+/* Whether there is anything that could escape. */
+bool fsocket_epoll_follows(void);
+/* The same for all there are; those made later may take part again. */
+void fsocket_epoll_escape_all(void);
+/* The same, and for good: nothing more is known about this process. */
+void fsocket_epoll_give_up(void);
+
+/* A thread is about to be created; one has been joined. */
+void fsocket_epoll_thread_starts(void);
+void fsocket_epoll_thread_joined(void);
+
+#endif

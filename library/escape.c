@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The calls by which a socket or an epoll instance leaves what epoll.c can prove
+ * things about: those that make another reference to it, or another thread or
+ * process, or that watch an instance.
+ *
+ * Each of our functions tells epoll.c, and then jumps to the C library's with
+ * registers and stack as they were. So it takes any arguments, also variable
+ * ones, and may return twice, as vfork() does.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "epoll.h"
+#include "real.h"
+
+#ifndef __x86_64__
+#error "written for x86-64, as the module's interface is"
+#endif
+
+/*
+ * Defines the function name. It runs before with its own first six arguments;
+ * they and rax, which counts vector registers for variable arguments, are
+ * restored afterwards. Vector registers themselves are not: none of these
+ * functions takes floating-point numbers.
+ */
+#define ESCAPE(name, before)						\
+__attribute__((used, visibility("hidden")))				\
+void *fsocket_before_##name(long a, long b, long c, long d, long e, long f) \
+{									\
+	static void *real;						\
+	int saved = errno;						\
+									\
+	if (!real)							\
+		real = dlsym(RTLD_NEXT, #name);				\
+	before(a, b, c, d, e, f);					\
+	errno = saved;							\
+	return real;							\
+}									\
+asm(".pushsection .text\n"						\
+    ".globl " #name "\n"						\
+    ".type " #name ", @function\n"					\
+    #name ":\n"								\
+    "	push %rdi; push %rsi; push %rdx; push %rcx; push %r8; push %r9; push %rax\n" \
+    "	call fsocket_before_" #name "\n"				\
+    "	mov %rax, %r11\n"						\
+    "	pop %rax; pop %r9; pop %r8; pop %rcx; pop %rdx; pop %rsi; pop %rdi\n" \
+    "	jmp *%r11\n"							\
+    ".size " #name ", . - " #name "\n"					\
+    ".popsection")
+
+#define ARGUMENTS						\
+	__attribute__((unused)) long a, __attribute__((unused)) long b,	\
+	__attribute__((unused)) long c, __attribute__((unused)) long d,	\
+	__attribute__((unused)) long e, __attribute__((unused)) long f
+
+static void first_escapes(ARGUMENTS)
+{
+	fsocket_epoll_escape(a);
+}
+
+static void both_escape(ARGUMENTS)
+{
+	fsocket_epoll_escape(a);
+	/* It is closed, unless the call fails. */
+	fsocket_epoll_escape(b);
+}
+
+static void all_escape(ARGUMENTS)
+{
+	fsocket_epoll_escape_all();
+}
+
+static void give_up(ARGUMENTS)
+{
+	fsocket_epoll_give_up();
+}
+
+static void thread_starts(ARGUMENTS)
+{
+	fsocket_epoll_thread_starts();
+}
+
+static void by_fcntl(ARGUMENTS)
+{
+	if ((int)b == F_DUPFD || (int)b == F_DUPFD_CLOEXEC)
+		fsocket_epoll_escape(a);
+}
+
+/* A mapping of a socket (TCP_ZEROCOPY_RECEIVE) is a reference. */
+static void by_mmap(ARGUMENTS)
+{
+	if ((int)e >= 0)
+		fsocket_epoll_escape(e);
+}
+
+static void passed_on(const struct msghdr *msg)
+{
+	struct cmsghdr *c;
+
+	if (!msg->msg_control)
+		return;
+	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, (char *)c + at, sizeof(fd));
+			fsocket_epoll_escape(fd);
+		}
+	}
+}
+
+static void by_sendmsg(ARGUMENTS)
+{
+	if (b && fsocket_epoll_follows())
+		passed_on((const struct msghdr *)b);
+}
+
+static void by_sendmmsg(ARGUMENTS)
+{
+	const struct mmsghdr *messages = (const struct mmsghdr *)b;
+
+	if (!b || !fsocket_epoll_follows())
+		return;
+	for (unsigned int i = 0; i < (unsigned int)c; i++)
+		passed_on(&messages[i].msg_hdr);
+}
+
+static void by_poll(ARGUMENTS)
+{
+	const struct pollfd *fds = (const struct pollfd *)a;
+
+	if (!fds || !fsocket_epoll_follows())
+		return;
+	for (nfds_t i = 0; i < (nfds_t)b; i++)
+		fsocket_epoll_watched(fds[i].fd);
+}
+
+static void by_select(ARGUMENTS)
+{
+	const fd_set *sets[] = { (const fd_set *)b, (const fd_set *)c, (const fd_set *)d };
+
+	if (!fsocket_epoll_follows())
+		return;
+	for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++)
+		for (int fd = 0; sets[i] && fd < (int)a && fd < FD_SETSIZE; fd++)
+			if (FD_ISSET(fd, sets[i]))
+				fsocket_epoll_watched(fd);
+}
+
+static void by_timer(ARGUMENTS)
+{
+	const struct sigevent *event = (const struct sigevent *)b;
+
+	if (event && event->sigev_notify == SIGEV_THREAD)
+		fsocket_epoll_give_up();
+}
+
+/* Those that bypass the functions of their names. */
+static void by_syscall(ARGUMENTS)
+{
+	switch (a) {
+	case SYS_clone:
+	case SYS_clone3:
+	case SYS_io_uring_setup:
+		fsocket_epoll_give_up();
+		break;
+	case SYS_close:
+	case SYS_close_range:
+	case SYS_dup:
+	case SYS_dup2:
+	case SYS_dup3:
+	case SYS_fcntl:
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_execve:
+	case SYS_execveat:
+	case SYS_mmap:
+	case SYS_sendmsg:
+	case SYS_sendmmsg:
+	case SYS_poll:
+	case SYS_ppoll:
+	case SYS_select:
+	case SYS_pselect6:
+	case SYS_epoll_ctl:
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+	case SYS_epoll_pwait2:
+	case SYS_pidfd_getfd:
+		fsocket_epoll_escape_all();
+		break;
+	}
+}
+
+ESCAPE(dup, first_escapes);
+ESCAPE(dup2, both_escape);
+ESCAPE(dup3, both_escape);
+ESCAPE(fcntl, by_fcntl);
+ESCAPE(fcntl64, by_fcntl);
+/* fclose() closes it by a call that we do not see. */
+ESCAPE(fdopen, first_escapes);
+ESCAPE(mmap, by_mmap);
+ESCAPE(mmap64, by_mmap);
+ESCAPE(sendmsg, by_sendmsg);
+ESCAPE(sendmmsg, by_sendmmsg);
+ESCAPE(close_range, all_escape);
+ESCAPE(closefrom, all_escape);
+
+ESCAPE(poll, by_poll);
+ESCAPE(__poll_chk, by_poll);
+ESCAPE(ppoll, by_poll);
+ESCAPE(__ppoll_chk, by_poll);
+ESCAPE(select, by_select);
+ESCAPE(pselect, by_select);
+
+/* fork() and what calls it, as daemon() and forkpty() do, tell epoll.c itself. */
+ESCAPE(_Fork, all_escape);
+ESCAPE(vfork, all_escape);
+ESCAPE(posix_spawn, all_escape);
+ESCAPE(posix_spawnp, all_escape);
+ESCAPE(system, all_escape);
+ESCAPE(popen, all_escape);
+ESCAPE(execve, all_escape);
+ESCAPE(execveat, all_escape);
+ESCAPE(fexecve, all_escape);
+ESCAPE(execv, all_escape);
+ESCAPE(execvp, all_escape);
+ESCAPE(execvpe, all_escape);
+ESCAPE(execl, all_escape);
+ESCAPE(execlp, all_escape);
+ESCAPE(execle, all_escape);
+
+ESCAPE(pthread_create, thread_starts);
+ESCAPE(thrd_create, thread_starts);
+/* Threads of the C library's own, which call the program. */
+ESCAPE(timer_create, by_timer);
+ESCAPE(mq_notify, give_up);
+ESCAPE(getaddrinfo_a, give_up);
+ESCAPE(aio_read, give_up);
+ESCAPE(aio_read64, give_up);
+ESCAPE(aio_write, give_up);
+ESCAPE(aio_write64, give_up);
+ESCAPE(lio_listio, give_up);
+ESCAPE(lio_listio64, give_up);
+
+ESCAPE(clone, give_up);
+ESCAPE(syscall, by_syscall);
+/* liburing makes its system calls itself. */
+ESCAPE(io_uring_setup, give_up);
+ESCAPE(io_uring_queue_init, give_up);
+ESCAPE(io_uring_queue_init_params, give_up);
+ESCAPE(io_uring_queue_init_mem, give_up);
+
+int pthread_join(pthread_t thread, void **result)
+{
+	int ret;
+
+	REAL(pthread_join);
+	ret = real(thread, result);
+	if (!ret)
+		fsocket_epoll_thread_joined();
+	return ret;
+}
