@@ -28,7 +28,10 @@
  * that cannot have local listeners (see SPAWN_LISTEN) listens all the same.
  */
 #define FSOCKET_IOC_LISTEN _IO(0xf5, 0x02)
-/* accept4(2) with op.accept_op; returns the new fd. */
+/*
+ * accept4(2) with op.accept_op; returns the new fd. With enable_socket_pool_size
+ * a TCP connection gets its inode from the pool of the CPU.
+ */
 #define FSOCKET_IOC_ACCEPT _IO(0xf5, 0x03)
 /* Retires what this process spawned on fd, then close(2). */
 #define FSOCKET_IOC_CLOSE _IO(0xf5, 0x04)

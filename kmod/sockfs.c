@@ -115,9 +115,10 @@ static u64 fsocket_memcg(void)
 static struct fsocket_pool *fsocket_pool_lock(struct fsocket_pool *pool)
 	__acquires(&pool->lock)
 {
-	if (spin_is_locked(&pool->lock))
+	if (!spin_trylock(&pool->lock)) {
 		this_cpu_inc(fsocket_pool_stats.sock_pool_lock);
-	spin_lock(&pool->lock);
+		spin_lock(&pool->lock);
+	}
 	return pool;
 }
 
@@ -129,6 +130,7 @@ static struct fsocket_pool *fsocket_pool_lock(struct fsocket_pool *pool)
  */
 static bool fsocket_pooled_idle(const struct fsocket_pooled *p)
 {
+	/* Before anything that the next user writes into the socket. */
 	return !smp_load_acquire(&SOCKET_I(p->inode)->file) &&
 	       d_count(p->dentry) == 1 && d_inode(p->dentry) == p->inode &&
 	       atomic_read(&p->inode->i_count) == 2;
