@@ -957,6 +957,40 @@ static void watches_exhausted(void **state)
 	end_pair();
 }
 
+static void page_of_features(void **state)
+{
+	struct fsocket_ioctl_arg arg = { .backlog = FSOCKET_EPOLL_SAVED_MAX + 1 };
+	int device = open(FSOCKET_DEVICE, O_RDWR);
+	long size = sysconf(_SC_PAGESIZE);
+	const volatile struct fsocket_features *page;
+
+	(void)state;
+	if (getenv("FAKE_FEATURES"))
+		skip();
+	assert_ok(device);
+	assert_ptr_equal(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EPERM);
+	assert_ptr_equal(mmap(NULL, size, PROT_WRITE, MAP_PRIVATE, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EPERM);
+	assert_ptr_equal(mmap(NULL, size, PROT_READ, MAP_SHARED, device, size), MAP_FAILED);
+	assert_int_equal(errno, EINVAL);
+	assert_ptr_equal(mmap(NULL, 2 * size, PROT_READ, MAP_SHARED, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EINVAL);
+	assert_errno(ioctl(device, FSOCKET_IOC_EPOLL_SAVED, &arg), EINVAL);
+
+	page = mmap(NULL, size, PROT_READ, MAP_SHARED, device, 0);
+	assert_ptr_not_equal(page, MAP_FAILED);
+	/* It outlives the file. */
+	close(device);
+	assert_errno(mprotect((void *)page, size, PROT_READ | PROT_WRITE), EACCES);
+	assert_int_equal(page->fast_epoll, 1);
+	feature(false);
+	assert_int_equal(page->fast_epoll, 0);
+	feature(true);
+	assert_int_equal(page->fast_epoll, 1);
+	assert_ok(munmap((void *)page, size));
+}
+
 static void counter_of_spared_calls(void **state)
 {
 	unsigned long long before;
@@ -1002,6 +1036,7 @@ int main(int argc, char **argv)
 		T(threads_share_an_instance),
 		T(child_shares_an_instance),
 		T(watches_exhausted),
+		T(page_of_features),
 		T(counter_of_spared_calls),
 		T(random_walk_of_common_calls),
 		T(random_walk_of_all_calls),
