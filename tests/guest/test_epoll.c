@@ -658,6 +658,8 @@ static void handler_closes_what_is_waited_for(void **state)
 
 static void bad_pointers(void **state)
 {
+	static struct epoll_event variable = { .events = EPOLLOUT, .data.u64 = 8 };
+	static __thread struct epoll_event own = { .events = EPOLLOUT, .data.u64 = 9 };
 	struct epoll_event *heap = malloc(sizeof(*heap));
 
 	(void)state;
@@ -671,7 +673,14 @@ static void bad_pointers(void **state)
 	p = connection(0);
 	assert_errno(epoll_ctl(instances[0], EPOLL_CTL_ADD, p.fd, (void *)-8L), EFAULT);
 	end_pair();
-	/* Only of the stack it is sure that it can be read. */
+	p = connection(0);
+	assert_ok(epoll_ctl(instances[0], EPOLL_CTL_ADD, p.fd, &variable));
+	assert_false(registered(instances[0], p.fd));
+	assert_ok(epoll_ctl(instances[0], EPOLL_CTL_MOD, p.fd, &own));
+	assert_false(registered(instances[0], p.fd));
+	expect_event(9, EPOLLOUT);
+	end_pair();
+	/* Only of these and of the stack it is sure that it can be read. */
 	p = connection(0);
 	heap->events = EPOLLOUT;
 	heap->data.u64 = 7;
