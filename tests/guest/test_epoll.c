@@ -555,6 +555,19 @@ static void add_is_spared(void **state)
 	}
 }
 
+/* Made before the library has opened the device, as many programs do. */
+static int oldest_instance;
+
+static void instance_older_than_the_first_listen(void **state)
+{
+	(void)state;
+	event.events = EPOLLIN;
+	p = connection(0);
+	assert_ok(epoll_ctl(oldest_instance, EPOLL_CTL_ADD, p.fd, &event));
+	assert_false(registered(oldest_instance, p.fd));
+	end_pair();
+}
+
 static void floats_are_registered_in_the_end(void **state)
 {
 	(void)state;
@@ -1029,6 +1042,7 @@ int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		T(instance_older_than_the_first_listen),
 		T(add_is_spared),
 		T(floats_are_registered_in_the_end),
 		T(mod_of_a_float),
@@ -1053,6 +1067,7 @@ int main(int argc, char **argv)
 
 	/* Also more than poll() has room for. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
+	oldest_instance = epoll_create1(EPOLL_CLOEXEC);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
 	if (argc > 1)
