@@ -62,6 +62,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -176,16 +177,46 @@ static bool plain(const struct epoll_event *event)
 
 extern void *__libc_stack_end;
 
+/* The program's own variables: static ones, and those of its first thread. */
+static struct area {
+	uintptr_t start, size;
+} areas[4];
+static int area_count;
+
+static int note_areas(struct dl_phdr_info *info, __attribute__((unused)) size_t size,
+		      __attribute__((unused)) void *data)
+{
+	const int max = sizeof(areas) / sizeof(*areas);
+
+	for (int i = 0; i < info->dlpi_phnum && area_count < max; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+		if (p->p_type == PT_LOAD && p->p_flags & PF_W)
+			areas[area_count++] = (struct area){ info->dlpi_addr + p->p_vaddr,
+							     p->p_memsz };
+		else if (p->p_type == PT_TLS && info->dlpi_tls_data)
+			areas[area_count++] = (struct area){ (uintptr_t)info->dlpi_tls_data,
+							     p->p_memsz };
+	}
+	/* The first is the program. */
+	return 1;
+}
+
 /*
  * Whether event can be read for sure, which otherwise the kernel has to find
- * out. It can if it is in a caller's frame on the main stack. No mapping comes
- * closer to the top of that than 128 MB (mmap_base() in the kernel).
+ * out. It can if it is a variable of the program, or in a caller's frame on the
+ * main stack. No mapping comes closer to the top of that than 128 MB
+ * (mmap_base() in the kernel).
  */
 static bool readable(const struct epoll_event *event)
 {
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 	uintptr_t left = (uintptr_t)__libc_stack_end - here;
 
+	for (int i = 0; i < area_count; i++)
+		if (areas[i].size >= sizeof(*event) &&
+		    (uintptr_t)event - areas[i].start <= areas[i].size - sizeof(*event))
+			return true;
 	return left < 128 << 20 && (uintptr_t)event - here < left - sizeof(*event);
 }
 
@@ -401,7 +432,8 @@ static void new_instance(int epfd)
 	if (epfd < 0 || given_up || atomic_load(&threads) || !begin())
 		return;
 	if (!prepared)
-		prepared = !pthread_atfork(before_fork, NULL, in_child);
+		prepared = !pthread_atfork(before_fork, NULL, in_child) &&
+			   dl_iterate_phdr(note_areas, NULL);
 	if (prepared && instance_count < MAX_INSTANCES) {
 		instances[instance_count].fd = epfd;
 		instances[instance_count++].id = ++last_id;

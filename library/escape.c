@@ -177,6 +177,9 @@ static void by_syscall(ARGUMENTS)
 		fsocket_epoll_give_up();
 		break;
 	case SYS_close:
+		/* Also we close our device so, when hardly anything has happened. */
+		fsocket_epoll_escape(b);
+		break;
 	case SYS_close_range:
 	case SYS_dup:
 	case SYS_dup2:

@@ -555,6 +555,19 @@ static void add_is_spared(void **state)
 	}
 }
 
+/* Made before the library has opened the device, as many programs do. */
+static int oldest_instance;
+
+static void instance_older_than_the_first_listen(void **state)
+{
+	(void)state;
+	event.events = EPOLLIN;
+	p = connection(0);
+	assert_ok(epoll_ctl(oldest_instance, EPOLL_CTL_ADD, p.fd, &event));
+	assert_false(registered(oldest_instance, p.fd));
+	end_pair();
+}
+
 static void floats_are_registered_in_the_end(void **state)
 {
 	(void)state;
@@ -658,6 +671,8 @@ static void handler_closes_what_is_waited_for(void **state)
 
 static void bad_pointers(void **state)
 {
+	static struct epoll_event variable = { .events = EPOLLOUT, .data.u64 = 8 };
+	static __thread struct epoll_event own = { .events = EPOLLOUT, .data.u64 = 9 };
 	struct epoll_event *heap = malloc(sizeof(*heap));
 
 	(void)state;
@@ -671,7 +686,14 @@ static void bad_pointers(void **state)
 	p = connection(0);
 	assert_errno(epoll_ctl(instances[0], EPOLL_CTL_ADD, p.fd, (void *)-8L), EFAULT);
 	end_pair();
-	/* Only of the stack it is sure that it can be read. */
+	p = connection(0);
+	assert_ok(epoll_ctl(instances[0], EPOLL_CTL_ADD, p.fd, &variable));
+	assert_false(registered(instances[0], p.fd));
+	assert_ok(epoll_ctl(instances[0], EPOLL_CTL_MOD, p.fd, &own));
+	assert_false(registered(instances[0], p.fd));
+	expect_event(9, EPOLLOUT);
+	end_pair();
+	/* Only of these and of the stack it is sure that it can be read. */
 	p = connection(0);
 	heap->events = EPOLLOUT;
 	heap->data.u64 = 7;
@@ -957,6 +979,40 @@ static void watches_exhausted(void **state)
 	end_pair();
 }
 
+static void page_of_features(void **state)
+{
+	struct fsocket_ioctl_arg arg = { .backlog = FSOCKET_EPOLL_SAVED_MAX + 1 };
+	int device = open(FSOCKET_DEVICE, O_RDWR);
+	long size = sysconf(_SC_PAGESIZE);
+	const volatile struct fsocket_features *page;
+
+	(void)state;
+	if (getenv("FAKE_FEATURES"))
+		skip();
+	assert_ok(device);
+	assert_ptr_equal(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EPERM);
+	assert_ptr_equal(mmap(NULL, size, PROT_WRITE, MAP_PRIVATE, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EPERM);
+	assert_ptr_equal(mmap(NULL, size, PROT_READ, MAP_SHARED, device, size), MAP_FAILED);
+	assert_int_equal(errno, EINVAL);
+	assert_ptr_equal(mmap(NULL, 2 * size, PROT_READ, MAP_SHARED, device, 0), MAP_FAILED);
+	assert_int_equal(errno, EINVAL);
+	assert_errno(ioctl(device, FSOCKET_IOC_EPOLL_SAVED, &arg), EINVAL);
+
+	page = mmap(NULL, size, PROT_READ, MAP_SHARED, device, 0);
+	assert_ptr_not_equal(page, MAP_FAILED);
+	/* It outlives the file. */
+	close(device);
+	assert_errno(mprotect((void *)page, size, PROT_READ | PROT_WRITE), EACCES);
+	assert_int_equal(page->fast_epoll, 1);
+	feature(false);
+	assert_int_equal(page->fast_epoll, 0);
+	feature(true);
+	assert_int_equal(page->fast_epoll, 1);
+	assert_ok(munmap((void *)page, size));
+}
+
 static void counter_of_spared_calls(void **state)
 {
 	unsigned long long before;
@@ -986,6 +1042,7 @@ int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		T(instance_older_than_the_first_listen),
 		T(add_is_spared),
 		T(floats_are_registered_in_the_end),
 		T(mod_of_a_float),
@@ -1002,6 +1059,7 @@ int main(int argc, char **argv)
 		T(threads_share_an_instance),
 		T(child_shares_an_instance),
 		T(watches_exhausted),
+		T(page_of_features),
 		T(counter_of_spared_calls),
 		T(random_walk_of_common_calls),
 		T(random_walk_of_all_calls),
@@ -1009,6 +1067,7 @@ int main(int argc, char **argv)
 
 	/* Also more than poll() has room for. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
+	oldest_instance = epoll_create1(EPOLL_CLOEXEC);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);
 	if (argc > 1)
