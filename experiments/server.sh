@@ -96,12 +96,13 @@ set_parameters() { # NAME=VALUE...
 	done
 }
 
+# rps_cpus stays as tuned: where each core has a queue, that would only move packets
+# of flows that no program has asked for yet.
 set_rfs() { # 0|1
 	local queue entries=$(($1 * 32768)) queues=("/sys/class/net/${want[nic]}/queues"/rx-*)
 	put /proc/sys/net/core/rps_sock_flow_entries $entries
 	for queue in "${queues[@]}"; do
 		put "$queue/rps_flow_cnt" $((entries / ${#queues[@]}))
-		[ "$1" = 0 ] || put "$queue/rps_cpus" "$(awk '/^Cpus_allowed:/ { print $2 }' /proc/1/status)"
 	done
 }
 
@@ -110,7 +111,7 @@ rfs() {
 	local nic=/sys/class/net/${want[nic]}/queues all off
 	all=$(cat /proc/sys/net/core/rps_sock_flow_entries "$nic"/rx-*/rps_flow_cnt)
 	off=$(grep -cx 0 <<< "$all" || true)
-	if [ "$off" = 0 ] && ! grep -qx '[0,]*' "$nic"/rx-*/rps_cpus; then
+	if [ "$off" = 0 ]; then
 		echo 1
 	elif [ "$off" = "$(wc -l <<< "$all")" ]; then
 		echo 0
