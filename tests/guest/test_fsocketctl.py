@@ -11,7 +11,9 @@ PARAMETERS = "/sys/module/fastsocket/parameters"
 SERVER = "/usr/local/bin/fsbench-server"
 PORT = 8081
 
-pytestmark = pytest.mark.usefixtures("quiet_kernel")
+# On one kernel: what differs between them, the other tests of the guest see.
+pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
+              pytest.mark.parametrize("lab", ["6.12"], indirect=True, scope="session")]
 
 
 def ctl(lab, arguments, status=0):

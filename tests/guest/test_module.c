@@ -95,13 +95,13 @@ static void ioctl_unknown(void **state)
 	(void)state;
 	assert_errno(ioctl(dev, _IO(0xf5, 0), &arg), ENOTTY);
 	assert_errno(ioctl(dev, _IO(0xf5, 5), &arg), ENOTTY);
-	assert_errno(ioctl(dev, _IO(0xf5, 11), &arg), ENOTTY);
+	assert_errno(ioctl(dev, _IO(0xf5, 12), &arg), ENOTTY);
 	assert_errno(ioctl(dev, FIONREAD, &arg), ENOTTY);
 }
 
 static void ioctl_wild_pointers(void **state)
 {
-	static const unsigned int calls[] = { 1, 2, 3, 4, 6, 7, 9, 10 };
+	static const unsigned int calls[] = { 1, 2, 3, 4, 6, 7, 9, 10, 11 };
 	void *guarded = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned int i;
