@@ -13,7 +13,7 @@ PORT = 8081
 
 # On one kernel: what differs between them, the other tests of the guest see.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
-              pytest.mark.parametrize("lab", ["6.12"], indirect=True, scope="session")]
+              pytest.mark.parametrize("lab", ["6.1"], indirect=True, scope="session")]
 
 
 def ctl(lab, arguments, status=0):
