@@ -154,8 +154,13 @@ def test_proxies(lab, tmp_path):
     assert lab.loadgen("ss -Hltn sport = :8080").stdout == ""
 
 
+@pytest.mark.parametrize("lab", ["6.1"], indirect=True, scope="session")
 def test_locks_are_seen(lab, tmp_path):
-    """The shared listener's above all."""
+    """
+    The shared listener's above all. On one kernel: probes come and go in code that eight
+    emulated CPUs run, and QEMU 7.2 sometimes goes on executing a breakpoint that has been
+    taken out again. 6.1 tries once more then; 6.12 panics ("Oops: int3").
+    """
     run = plan(tmp_path, "--set", "setup=demo", "--set", "perf_repetitions=0", "--set",
                "lock_repetitions=1", "--set", "requests=3000", experiment="seed-perf", tiny=FEW)
     row = [row for row in finish(lab, run) if row["repetition"] == "l1"][-1]
