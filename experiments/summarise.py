@@ -20,6 +20,8 @@ import pandas as pd
 import contract
 
 RESAMPLES = 5000
+# Fewer cannot tell a difference at 95 %.
+ROUNDS_FOR_A_VERDICT = 6
 
 
 def bootstrap(values):
@@ -229,7 +231,10 @@ def setups(plan, summary, samples):
     return markdown([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
-def verdict(low, high):
+def verdict(low, high, rounds):
+    """The range of n values misses the true median with a probability of 2 / 2**n."""
+    if rounds < ROUNDS_FOR_A_VERDICT:
+        return "too few rounds to tell"
     if low > 1:
         return "pays"
     return "costs" if high < 1 else "no difference measured"
@@ -251,7 +256,8 @@ def ideas(plan, summary):
             rows.append([
                 setup["idea"], setup["successor"],
                 f"{ratio(row, 'throughput_rps')} of {base}",
-                verdict(row["throughput_rps_ratio_lo"], row["throughput_rps_ratio_hi"]),
+                verdict(row["throughput_rps_ratio_lo"], row["throughput_rps_ratio_hi"],
+                        row["n_valid"]),
                 ratio(row, "server_busy_pct"), ratio(row, "context_switches_per_req"),
                 ratio(lacking[0], "throughput_rps") if lacking else "–"])
     return markdown(["idea of 2014", "its in-tree successor", "requests/s", "verdict",
