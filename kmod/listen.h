@@ -41,7 +41,8 @@ bool fsocket_listen_idle(const struct socket *sock);
 int fsocket_listen_adopt(struct socket *sock);
 
 /*
- * Gives current a local listener of @sock on @cpu and remembers that in @claims. Errors: see FSOCKET_IOC_SPAWN_LISTEN.
+ * Gives current a local listener of @sock on @cpu and remembers that in
+ * @claims. Errors: see FSOCKET_IOC_SPAWN_LISTEN.
  */
 int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
 			 int cpu);

@@ -14,7 +14,7 @@ mkdir -p "$kmod"
 cp -rpu $src/kmod/* "$kmod"
 
 for part in "${kmod#"$src"/}" library demo; do
-	make -s -C $src/$part -j"$(nproc)" > $log 2>&1 || {
+	make -s -C "$src/$part" -j"$(nproc)" > $log 2>&1 || {
 		tail -20 $log >&2
 		die "$part does not build; see above"
 	}
