@@ -83,7 +83,11 @@ def playbook(name, *options):
     return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
 
 
-@pytest.fixture(scope="session", params=["6.1", "6.12"])
+# pytest keeps a fixture for the same object only, so tests for one kernel take it from here.
+KERNELS = ["6.1", "6.12"]
+
+
+@pytest.fixture(scope="session", params=KERNELS)
 def lab(request, pytestconfig):
     """Every test that uses it runs once for each kernel."""
     if os.geteuid():

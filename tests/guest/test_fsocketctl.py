@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+from conftest import KERNELS
 from test_load import ab, figures
 
 PARAMETERS = "/sys/module/fastsocket/parameters"
@@ -13,7 +14,7 @@ PORT = 8081
 
 # On one kernel: what differs between them, the other tests of the guest see.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
-              pytest.mark.parametrize("lab", ["6.1"], indirect=True, scope="session")]
+              pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")]
 
 
 def ctl(lab, arguments, status=0):

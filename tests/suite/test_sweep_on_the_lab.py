@@ -12,6 +12,7 @@ import pytest
 
 import contract
 import measure
+from conftest import KERNELS
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
@@ -154,7 +155,7 @@ def test_proxies(lab, tmp_path):
     assert lab.loadgen("ss -Hltn sport = :8080").stdout == ""
 
 
-@pytest.mark.parametrize("lab", ["6.1"], indirect=True, scope="session")
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_locks_are_seen(lab, tmp_path):
     """
     The shared listener's above all. On one kernel: probes come and go in code that eight
