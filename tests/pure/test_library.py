@@ -146,7 +146,8 @@ def test_sanitizers(tmp_path):
     program = tmp_path / "main"
     subprocess.run(["gcc", "-D_GNU_SOURCE", "-fsanitize=address,undefined",
                     "-fno-sanitize-recover=all", "-o", program, main,
-                    *(ROOT / "library").glob("*.c")], check=True)
+                    *(ROOT / "library" / name for name in ("libfsocket.c", "epoll.c", "escape.c"))],
+                   check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, MISSING)
 
