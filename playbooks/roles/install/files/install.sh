@@ -8,6 +8,9 @@ src=/usr/local/src/fsbench
 log=/run/fsbench-build.log
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
+# Of the module: without debugging information, a quarter of an emulated compiler's time.
+export KCFLAGS=-g0
+
 # One folder for each kernel: the lab has several, and emulated compilers are slow.
 kmod=$src/kmod-$(uname -r)
 mkdir -p "$kmod"
