@@ -21,6 +21,8 @@
  * change its place among the workers that wait for the same socket
  * (ngx_reorder_accept_events()).
  *
+ *	getsockopt(SO_REUSEPORT)	of a listener: what the program has set; spawning
+ *				sets it too
  *	accept()		of such an fd through the module, if that keeps a
  *				pool of sockets (enable_socket_pool_size); else
  *				accept4(2), behind which the module does the rest
@@ -60,7 +62,10 @@
  */
 #define MAX_LISTENER 65536
 
-static atomic_bool listeners[MAX_LISTENER];
+enum { NO_LISTENER, LISTENER, LISTENER_WITH_REUSEPORT };
+
+/* What the program knows of its listeners: SO_REUSEPORT, which spawning sets, is its own. */
+static atomic_uchar listeners[MAX_LISTENER];
 /* None yet: programs that do not listen pay nothing but this comparison. */
 static atomic_int highest_listener = -1;
 
@@ -73,7 +78,7 @@ static __thread int leaving __attribute__((tls_model("initial-exec"))) = -1;
 static bool is_listener(int fd)
 {
 	return fd >= 0 && fd <= atomic_load_explicit(&highest_listener, memory_order_relaxed) &&
-	       atomic_load_explicit(&listeners[fd], memory_order_relaxed);
+	       atomic_load_explicit(&listeners[fd], memory_order_relaxed) != NO_LISTENER;
 }
 
 /*
@@ -200,6 +205,22 @@ static void stay(int fd)
 		spawn(fd);
 }
 
+static void note_listener(int fd)
+{
+	int highest = atomic_load(&highest_listener), reuseport = 0;
+	socklen_t len = sizeof(reuseport);
+
+	REAL(getsockopt);
+	/* A second listen() of a listener: the option may be ours by now. */
+	if (is_listener(fd))
+		return;
+	real(fd, SOL_SOCKET, SO_REUSEPORT, &reuseport, &len);
+	atomic_store(&listeners[fd], reuseport ? LISTENER_WITH_REUSEPORT : LISTENER);
+	while (highest < fd &&
+	       !atomic_compare_exchange_weak(&highest_listener, &highest, fd))
+		;
+}
+
 int listen(int fd, int backlog)
 {
 	int ret, saved = errno;
@@ -210,15 +231,36 @@ int listen(int fd, int backlog)
 	ret = real(fd, backlog);
 	if (ret || fd >= MAX_LISTENER)
 		return ret;
-	if (device_ready()) {
-		int highest = atomic_load(&highest_listener);
-
-		atomic_store(&listeners[fd], true);
-		while (highest < fd &&
-		       !atomic_compare_exchange_weak(&highest_listener, &highest, fd))
-			;
-	}
+	if (device_ready())
+		note_listener(fd);
 	errno = saved;
+	return ret;
+}
+
+int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	int ret;
+
+	REAL(getsockopt);
+	ret = real(fd, level, name, value, len);
+	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT && is_listener(fd)) {
+		int own = atomic_load(&listeners[fd]) == LISTENER_WITH_REUSEPORT;
+
+		memcpy(value, &own, *len);
+	}
+	return ret;
+}
+
+int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	int ret, own;
+
+	REAL(setsockopt);
+	ret = real(fd, level, name, value, len);
+	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT && is_listener(fd)) {
+		memcpy(&own, value, sizeof(own));
+		atomic_store(&listeners[fd], own ? LISTENER_WITH_REUSEPORT : LISTENER);
+	}
 	return ret;
 }
 
@@ -376,7 +418,7 @@ int close(int fd)
 	}
 	fsocket_epoll_close(fd);
 	if (is_listener(fd)) {
-		atomic_store(&listeners[fd], false);
+		atomic_store(&listeners[fd], NO_LISTENER);
 		if (leaving == fd)
 			leaving = -1;
 		/* Retires what all threads have spawned on it. */

@@ -23,8 +23,9 @@ class Lab:
     address = "10.66.0.1"
     address6 = "fd66::1"
     cores = 8
-
     def __init__(self):
+        # Of the kernel, seen so far.
+        self.warnings = set()
         namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8]
         self.server_argv = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), "fsb-server"]
         self.loadgen_argv = ["ip", "netns", "exec", namespace, "sh", "-c"]
@@ -66,13 +67,17 @@ class Lab:
         text = self.loadgen(f"nstat -asz {name}").stdout
         return int(re.search(rf"^{name} +(\d+)", text, re.M)[1])
 
-    def kernel_warnings(self):
+    def new_kernel_warnings(self):
+        """Those since it was last called."""
         text = self.server("dmesg --level=emerg,alert,crit,err,warn").stdout
         # The first is of the emulator's making, once per boot: 8 CPUs share the
         # machine's. The others are of a test's, which takes CPUs away.
         expected = ("hrtimer: interrupt took", "no longer affine", "IRQ fixup")
-        return [line for line in text.splitlines()
-                if not any(words in line for words in expected)]
+        lines = [line for line in text.splitlines()
+                 if not any(words in line for words in expected)]
+        new = [line for line in lines if line not in self.warnings]
+        self.warnings = set(lines)
+        return new
 
 
 def playbook(name, *options):
@@ -111,6 +116,8 @@ def lab(request, pytestconfig):
                              capture_output=True).stdout
         subprocess.run([*hosts.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
                        input=tar, check=True)
+        # Those of booting.
+        hosts.new_kernel_warnings()
         yield hosts
     finally:
         if not was_up:
@@ -120,9 +127,8 @@ def lab(request, pytestconfig):
 @pytest.fixture
 def quiet_kernel(lab):
     """The test may not make the server's kernel log a warning."""
-    before = lab.kernel_warnings()
     yield
-    assert lab.kernel_warnings() == before
+    assert lab.new_kernel_warnings() == []
 
 
 counts = {"passed": 0, "failed": 0}

@@ -280,6 +280,50 @@ static void errno_is_left_alone(void **state)
 	close(epoll);
 }
 
+static int reuseport(int sock)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	assert_ok(getsockopt(sock, SOL_SOCKET, SO_REUSEPORT, &value, &len));
+	assert_int_equal(len, sizeof(value));
+	return value;
+}
+
+/* Local listeners need the option set; the program sees what it has set itself. */
+static void reuseport_is_the_programs(void **state)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll = epoll_create1(0), value = 1, other;
+	unsigned long long before = counter("spawn", -1);
+	socklen_t len = 1;
+	union address b;
+	char byte = 'x';
+
+	(void)state;
+	other = listener(AF_INET, &b);
+	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event));
+	assert_int_equal(counter("spawn", -1) - before, 1);
+	assert_int_equal(reuseport(other), 0);
+	assert_ok(listen(other, 20));
+	assert_int_equal(reuseport(other), 0);
+	/* As short as the program wants it; the system's errors. */
+	assert_ok(getsockopt(other, SOL_SOCKET, SO_REUSEPORT, &byte, &len));
+	assert_int_equal(len, 1);
+	assert_int_equal(byte, 0);
+	assert_errno(getsockopt(other, SOL_SOCKET, SO_REUSEPORT, NULL, &len), EFAULT);
+	assert_errno(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &value, 1), EINVAL);
+	assert_int_equal(reuseport(other), 0);
+	assert_ok(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)));
+	assert_int_equal(reuseport(other), 1);
+	close(other);
+	/* The number's next socket is not a listener. */
+	assert_int_equal(socket(AF_INET, SOCK_STREAM, 0), other);
+	assert_int_equal(reuseport(other), 0);
+	close(other);
+	close(epoll);
+}
+
 /* What the module refuses is served by the ordinary listener. */
 static void refused_listener_serves_all_the_same(void **state)
 {
@@ -295,6 +339,7 @@ static void refused_listener_serves_all_the_same(void **state)
 	assert_ok(bind(other, &b.sa, sizeof(b.in)));
 	assert_ok(getsockname(other, &b.sa, &len));
 	assert_ok(listen(other, 10));
+	assert_int_equal(reuseport(other), 1);
 	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event));
 	client = connect_on(0, &b);
 	assert_int_equal(epoll_wait(epoll, &event, 1, 5000), 1);
@@ -361,6 +406,7 @@ int main(int argc, char **argv)
 		T(dead_worker_is_replaced),
 		T(errors_are_the_systems),
 		T(errno_is_left_alone),
+		T(reuseport_is_the_programs),
 		T(refused_listener_serves_all_the_same),
 		T(one_device_for_many_listeners),
 	};

@@ -39,9 +39,9 @@ packages=(
 	linux-image-amd64 linux-headers-amd64 linux-image-6.12-amd64 linux-headers-6.12-amd64
 	gcc make libc6-dev kmod
 	# A machine that Ansible can drive.
-	systemd systemd-sysv udev dbus openssh-server python3-minimal iproute2 procps
+	systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps
 	# Measuring, network settings, tests.
-	linux-perf ethtool nftables libcmocka-dev
+	linux-perf ethtool nftables libcmocka-dev libpython3.11-testsuite
 	# Real servers.
 	nginx-light haproxy
 )
