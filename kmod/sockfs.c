@@ -93,8 +93,9 @@ static unsigned int fsocket_pool_size;
 static const struct file_operations *fsocket_file_ops;
 static struct vfsmount *fsocket_sock_mnt;
 
-/* A direct call: the function may not be made for indirect ones (IBT). */
+/* Direct calls: the functions may not be made for indirect ones (IBT). */
 DEFINE_STATIC_CALL_RET0(fsocket_security_accept, security_socket_accept);
+DEFINE_STATIC_CALL_NULL(fsocket_alloc_file_clone, alloc_file_clone);
 
 /* Identifies the memory cgroup to which allocations of current are charged. */
 static u64 fsocket_memcg(void)
@@ -218,21 +219,21 @@ static void fsocket_pool_add(struct file *file)
 }
 
 /*
- * Opens a socket of the pool anew. Nobody else can reach its inode, so that may
- * have the operations that the new file shall have for a moment; at all other
- * times it has sockfs's, which refuse to be opened (by way of /proc/PID/fd).
+ * Gives a socket of the pool a new file, as sock_alloc_file() would: without the
+ * checks of open(), which sockets do not have.
  */
-static struct file *fsocket_pooled_open(struct dentry *dentry, int flags)
+static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 {
-	struct path path = { .mnt = fsocket_sock_mnt, .dentry = dentry };
 	struct inode *inode = d_inode(dentry);
-	const struct file_operations *fop = inode->i_fop;
 	struct socket *sock = SOCKET_I(inode);
-	struct file *file;
+	struct file *file, base;
 
-	inode->i_fop = fsocket_file_ops;
-	file = dentry_open(&path, O_RDWR | (flags & O_NONBLOCK), current_cred());
-	inode->i_fop = fop;
+	/* All that alloc_file_clone() looks at. */
+	base.f_path.mnt = fsocket_sock_mnt;
+	base.f_path.dentry = dentry;
+	base.f_mapping = inode->i_mapping;
+	file = static_call(fsocket_alloc_file_clone)(&base, O_RDWR | (flags & O_NONBLOCK),
+						     fsocket_file_ops);
 	if (IS_ERR(file))
 		return file;
 
@@ -263,7 +264,7 @@ static struct file *fsocket_sock_file(const char *name, int flags)
 	struct file *file;
 
 	if (dentry) {
-		file = fsocket_pooled_open(dentry, flags);
+		file = fsocket_pooled_file(dentry, flags);
 		dput(dentry);
 		if (!IS_ERR(file))
 			return file;
@@ -394,12 +395,14 @@ static int fsocket_sockfs_learn(void)
 {
 	struct socket *sock;
 	struct file *file;
-	void *hook;
+	void *hook, *clone;
 	int ret = 0;
 
 	hook = fsocket_resolve("security_socket_accept");
-	if (!hook) {
-		pr_info("no socket pool: this kernel's security_socket_accept() cannot be resolved\n");
+	clone = fsocket_resolve("alloc_file_clone");
+	if (!hook || !clone) {
+		pr_info("no socket pool: this kernel's %s() cannot be resolved\n",
+			hook ? "alloc_file_clone" : "security_socket_accept");
 		return -EOPNOTSUPP;
 	}
 	sock = sock_alloc();
@@ -418,6 +421,7 @@ static int fsocket_sockfs_learn(void)
 		/* Mounted for as long as the kernel runs. */
 		fsocket_sock_mnt = file->f_path.mnt;
 		static_call_update(fsocket_security_accept, hook);
+		static_call_update(fsocket_alloc_file_clone, clone);
 	}
 	fput(file);
 	return ret;
