@@ -23,6 +23,7 @@ class Lab:
     address = "10.66.0.1"
     address6 = "fd66::1"
     cores = 8
+
     def __init__(self):
         # Of the kernel, seen so far.
         self.warnings = set()
