@@ -261,7 +261,10 @@ def nat():
     """Connection tracking and address translation, of both kinds."""
     shell(f"ip netns exec {SERVER} nft -f -", f"""
         table inet t {{
-            chain pre {{ type nat hook prerouting priority dstnat; tcp dport 8081 redirect to :{PORT}; }}
+            chain pre {{
+                type nat hook prerouting priority dstnat
+                tcp dport 8081 redirect to :{PORT}
+            }}
             chain in {{ type filter hook prerouting priority 0; ct state invalid drop; }}
         }}""")
     shell(f"ip netns exec {ROUTER} nft -f -", """
@@ -348,8 +351,8 @@ def junk(rng):
             "!BBHHHBBH4s4s", rng.choice((0x45, 0x45, 0x45, 0x46, 0x4f, 0x44, 0x40, 0x65)), 0,
             length, rng.randrange(4),
             # Fragments: first and later ones, overlapping, of the last 8 bytes there can be.
-            rng.choice((0, 0, 0x4000, 0x2000, 0x2001, 1, 2, 0x3fff, 0x1fff)), rng.choice((64, 1, 0)),
-            6, 0, source, socket.inet_aton(SERVED[0])))
+            rng.choice((0, 0, 0x4000, 0x2000, 0x2001, 1, 2, 0x3fff, 0x1fff)),
+            rng.choice((64, 1, 0)), 6, 0, source, socket.inet_aton(SERVED[0])))
         total = sum(struct.unpack("!10H", header))
         total = (total & 0xffff) + (total >> 16)
         header[10:12] = struct.pack("!H", ~(total + (total >> 16)) & 0xffff)
