@@ -35,6 +35,8 @@ SERVED = ["10.77.2.2", "fd77:2::2"]
 PORT = 8080
 WORKERS = CLIENTS = 4
 SECONDS = 2
+# What the scenarios' rules load.
+RULES = ["nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_tproxy", "nft_socket"]
 # More than a packet, so that GSO and GRO have something to do; less than a send buffer.
 SIZE = 20000
 
@@ -439,6 +441,11 @@ def main(name):
     finally:
         switch(False)
         remove_network()
+        # A namespace ends a moment later, and connection tracking with it.
+        for _ in range(50):
+            if not subprocess.run(["modprobe", "-qr", *RULES], check=False).returncode:
+                break
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

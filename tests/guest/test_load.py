@@ -87,6 +87,7 @@ def check_load(lab, requests=4000, concurrency=100, host="10.66.0.1", local=99):
     assert 100 * counts["local"] / total >= local, counts
 
 
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_provisioning_again_changes_nothing(lab):
     from conftest import playbook
     for name in ("provision.yml", "install.yml", "tune.yml"):

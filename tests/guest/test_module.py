@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import KERNELS
+
 HERE = Path(__file__).resolve().parent
 SOURCES = "/usr/local/src/fsbench"
 FOLDER = f"{SOURCES}/tests/guest"
@@ -52,6 +54,9 @@ def test_library(lab, programs, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)
 
 
-@pytest.mark.parametrize("name", names("test_epoll"))
+# On the second kernel only what compares the library with the kernel at random.
+@pytest.mark.parametrize("lab, name", [
+    (kernel, name) for kernel in KERNELS for name in names("test_epoll")
+    if kernel == KERNELS[0] or name.startswith("random_walk")], indirect=["lab"], scope="session")
 def test_epoll(lab, programs, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
