@@ -54,9 +54,17 @@ def test_library(lab, programs, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)
 
 
-# On the second kernel only what compares the library with the kernel at random.
-@pytest.mark.parametrize("lab, name", [
-    (kernel, name) for kernel in KERNELS for name in names("test_epoll")
-    if kernel == KERNELS[0] or name.startswith("random_walk")], indirect=["lab"], scope="session")
+EPOLL = names("test_epoll")
+WALKS = [name for name in EPOLL if name.startswith("random_walk")]
+
+
+# These compare the library with the kernel that it runs on.
+@pytest.mark.parametrize("name", WALKS)
+def test_epoll_at_random(lab, programs, quiet_kernel, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
+
+
+@pytest.mark.parametrize("name", [name for name in EPOLL if name not in WALKS])
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_epoll(lab, programs, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
