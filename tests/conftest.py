@@ -52,9 +52,9 @@ class Lab:
         return subprocess.Popen([*self.loadgen_argv, command], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
 
-    def counters(self):
-        """Columns of the server's /proc/net/fastsocket: {column: {cpu: value}}."""
-        header, *rows = self.server("cat /proc/net/fastsocket").stdout.splitlines()
+    @staticmethod
+    def _table(text):
+        header, *rows = text.splitlines()
         names = header.split()
         table = {name: {} for name in names[1:]}
         for row in rows:
@@ -62,6 +62,23 @@ class Lab:
             for name, value in zip(names[1:], values):
                 table[name][cpu] = value
         return table
+
+    def counters(self):
+        """Columns of the server's /proc/net/fastsocket: {column: {cpu: value}}."""
+        return self._table(self.server("cat /proc/net/fastsocket").stdout)
+
+    def counted(self, load):
+        """What load() returns; and by how much it moves the sum of each column.
+
+        The packets of the command that reads the counters are not among it."""
+        command = "cat /proc/net/fastsocket; echo; read _; cat /proc/net/fastsocket"
+        with subprocess.Popen([*self.server_argv, command], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as reader:
+            before = self._table("".join(iter(reader.stdout.readline, "\n")))
+            result = load()
+            after = self._table(reader.communicate("\n")[0])
+        return result, {name: sum(after[name].values()) - sum(before[name].values())
+                        for name in before}
 
     def loadgen_counter(self, name):
         """One of nstat's counters on the load generator."""

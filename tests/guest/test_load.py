@@ -272,10 +272,6 @@ def switches(lab):
     switch(reversed(order), 0)
 
 
-def moved(lab, before, column):
-    return sum(lab.counters()[column].values()) - sum(before[column].values())
-
-
 @pytest.mark.parametrize("address, host", [("0.0.0.0", "10.66.0.1"), ("[::]", "[fd66::1]")])
 def test_direct_tcp(lab, switches, address, host):
     """Packets skip routing if and only if the parameter, or the kernel's sysctl, says so."""
@@ -283,33 +279,32 @@ def test_direct_tcp(lab, switches, address, host):
     lab.server(sysctl + "0")
     try:
         with demo(lab, "-a", f"'{address}:80'"):
-            before = lab.counters()
-            assert figures(lab.loadgen(ab(2000, 50, host)).stdout) == (2000, 0)
-            assert moved(lab, before, "direct_tcp") == 0
+            done, moved = lab.counted(lambda: lab.loadgen(ab(2000, 50, host)))
+            assert figures(done.stdout) == (2000, 0)
+            assert moved["direct_tcp"] == 0
             switches("enable_direct_tcp")
-            before = lab.counters()
-            assert figures(lab.loadgen(ab(2000, 50, host)).stdout) == (2000, 0)
-            assert moved(lab, before, "direct_tcp") >= 2000
+            done, moved = lab.counted(lambda: lab.loadgen(ab(2000, 50, host)))
+            assert figures(done.stdout) == (2000, 0)
+            assert moved["direct_tcp"] >= 2000
     finally:
         lab.server(sysctl + "1")
 
 
-def locality(lab, before):
+def locality(moved):
     """Packets of open connections that came to the connection's core, % of all."""
-    hits, others = (moved(lab, before, f"established_{name}") for name in ("hit", "remote"))
-    return 100 * hits / (hits + others), hits
+    hits = moved["established_hit"]
+    return 100 * hits / (hits + moved["established_remote"])
 
 
 def test_passive_connections_are_local(lab, switches):
     """The NIC spreads the packets; each finds its connection where it is handled."""
     switches("enable_local_established")
     with demo(lab):
-        before = lab.counters()
-        assert figures(lab.loadgen(ab(8000, 100)).stdout) == (8000, 0)
-        share, hits = locality(lab, before)
+        done, moved = lab.counted(lambda: lab.loadgen(ab(8000, 100)))
+    assert figures(done.stdout) == (8000, 0)
     # At least the request and the FIN.
-    assert hits >= 2 * 8000 and share >= 99.9, (share, hits)
-    assert moved(lab, before, "steer_remote") == 0
+    assert moved["established_hit"] >= 2 * 8000 and locality(moved) >= 99.9, moved
+    assert moved["steer_remote"] == 0
 
 
 def test_active_connections_are_local(lab, switches):
@@ -319,17 +314,14 @@ def test_active_connections_are_local(lab, switches):
     try:
         switches("enable_local_established", "enable_rps_framework")
         with demo(lab, "-a", "0.0.0.0:80", "-x", "10.66.0.2:8080"):
-            shares = {}
-            for rfd in ("without", "with"):
-                if rfd == "with":
-                    switches("enable_receive_flow_deliver")
-                before = lab.counters()
-                assert figures(lab.loadgen(ab(4000, 50)).stdout) == (4000, 0)
-                shares[rfd], hits = locality(lab, before)
-                assert hits >= 4000
-        assert shares["with"] >= 99.9 and shares["without"] < 90, shares
-        assert moved(lab, before, "rfd_port") >= 4000
-        assert moved(lab, before, "steer_drop") == 0
+            done, without = lab.counted(lambda: lab.loadgen(ab(4000, 50)))
+            assert figures(done.stdout) == (4000, 0)
+            switches("enable_receive_flow_deliver")
+            done, moved = lab.counted(lambda: lab.loadgen(ab(4000, 50)))
+            assert figures(done.stdout) == (4000, 0)
+        assert locality(moved) >= 99.9 and locality(without) < 90, (moved, without)
+        assert moved["established_hit"] >= 4 * 4000 and moved["rfd_port"] >= 4000
+        assert moved["steer_drop"] == 0
     finally:
         backend.terminate()
         backend.communicate()
@@ -339,10 +331,10 @@ def test_everything_on(lab, switches):
     switches("enable_local_established", "enable_direct_tcp", "enable_rps_framework",
              "enable_receive_flow_deliver", "enable_receive_cpu_selection", "enable_skb_pool")
     with demo(lab):
-        before = lab.counters()
-        assert figures(lab.loadgen(ab(8000, 100)).stdout) == (8000, 0)
-        assert moved(lab, before, "steer_drop") == 0
-        assert moved(lab, before, "steer_local") + moved(lab, before, "steer_remote") > 8000
+        done, moved = lab.counted(lambda: lab.loadgen(ab(8000, 100)))
+    assert figures(done.stdout) == (8000, 0)
+    assert moved["steer_drop"] == 0
+    assert moved["steer_local"] + moved["steer_remote"] > 8000
 
 
 # On one kernel: the half minute is the emulator's, the calls are the same.
