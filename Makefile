@@ -54,7 +54,7 @@ lab-ssh: ## a shell on the lab's server
 
 clean: ## delete what was built, and the lab with its image; results stay
 	@$(LAB) clean
-	@for part in kmod library demo; do $(MAKE) -s -C $$part clean; done
+	@for part in kmod library demo tests/guest; do $(MAKE) -s -C $$part clean; done
 	@rm -rf .pytest_cache playbooks/.ansible
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -106,22 +106,41 @@ def playbook(name, *options):
     return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Tests that do without the lab first, while its image is made."""
+    items.sort(key=lambda item: "lab" in item.fixturenames)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def image(request, pytestconfig):
+    """The lab's image is being made; None where no test needs it."""
+    if os.geteuid() or not any("lab" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        process = subprocess.Popen([LAB, "image"])
+    with process:
+        yield process
+
+
 # pytest keeps a fixture for the same object only, so tests for one kernel take it from here.
 KERNELS = ["6.1", "6.12"]
 
 
 @pytest.fixture(scope="session", params=KERNELS)
-def lab(request, pytestconfig):
+def lab(request, pytestconfig, image):
     """Every test that uses it runs once for each kernel."""
-    if os.geteuid():
+    if image is None:
         pytest.fail("the tests that need the lab need root: sudo make test")
+    image.wait()
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     was_up = subprocess.run([LAB, "status"], check=False).returncode == 0
     with capture.global_and_fixture_disabled():
-        print(f"\nstarting the lab with kernel {request.param} "
-              "(minutes, when its image has to be made)", flush=True)
+        print(f"\nstarting the lab with kernel {request.param}", flush=True)
         subprocess.run([LAB, "up", "--kernel", request.param], check=True)
-        print("building and installing on the server (2 minutes the first time)", flush=True)
+        print("installing on the server", flush=True)
     hosts = Lab()
     try:
         started = time.monotonic()
@@ -129,6 +148,7 @@ def lab(request, pytestconfig):
             playbook(name)
         with capture.global_and_fixture_disabled():
             print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+        subprocess.run(["make", "-s", "-C", ROOT / "tests/guest"], check=True)
         hosts.server(f"mkdir -p {SOURCES}/tests")
         tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
                              capture_output=True).stdout

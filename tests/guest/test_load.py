@@ -342,8 +342,6 @@ def test_everything_on(lab, switches):
 def test_old_binary(lab):
     """A program of 2014 serves 100,000 connections without one failure, on all workers."""
     folder = "/usr/local/src/fsbench/tests/guest"
-    lab.server(f"gcc -O1 -Wall -Wextra -Werror -D_GNU_SOURCE -o {folder}/old_server "
-               f"{folder}/old_server.c")
     lab.server(f"systemctl reset-failed {UNIT} 2> /dev/null; "
                f"systemd-run -q --unit={UNIT} -p KillMode=process "
                f"-p StandardOutput=file:/run/{UNIT}.out {folder}/old_server 80 {lab.cores}")

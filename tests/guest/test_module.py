@@ -16,15 +16,6 @@ def names(program):
     return re.findall(r"\bT\((\w+)\),", (HERE / f"{program}.c").read_text())
 
 
-@pytest.fixture(scope="module")
-def programs(lab):
-    for program in ("test_module", "test_locality", "test_library", "test_sockfs", "test_epoll"):
-        lab.server(f"cd {FOLDER} && if [ {program}.c -nt {program} ] || "
-                   f"[ helpers.h -nt {program} ]; then "
-                   f"gcc -D_GNU_SOURCE -O1 -Wall -Wextra -Werror -pthread -o {program} "
-                   f"{program}.c -lcmocka; fi")
-
-
 def run_one(lab, environment, program, name):
     done = lab.server(f"cd {FOLDER} && {environment} timeout 100 ./{program} {name} 2>&1",
                       check=False)
@@ -32,25 +23,25 @@ def run_one(lab, environment, program, name):
 
 
 @pytest.mark.parametrize("name", names("test_module"))
-def test_module(lab, programs, quiet_kernel, name):
+def test_module(lab, quiet_kernel, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
             "test_module", name)
 
 
 @pytest.mark.parametrize("name", names("test_locality"))
-def test_locality(lab, programs, quiet_kernel, name):
+def test_locality(lab, quiet_kernel, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
             "test_locality", name)
 
 
 @pytest.mark.parametrize("name", names("test_sockfs"))
-def test_sockfs(lab, programs, quiet_kernel, name):
+def test_sockfs(lab, quiet_kernel, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
             "test_sockfs", name)
 
 
 @pytest.mark.parametrize("name", names("test_library"))
-def test_library(lab, programs, quiet_kernel, name):
+def test_library(lab, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)
 
 
@@ -60,11 +51,11 @@ WALKS = [name for name in EPOLL if name.startswith("random_walk")]
 
 # These compare the library with the kernel that it runs on.
 @pytest.mark.parametrize("name", WALKS)
-def test_epoll_at_random(lab, programs, quiet_kernel, name):
+def test_epoll_at_random(lab, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
 
 
 @pytest.mark.parametrize("name", [name for name in EPOLL if name not in WALKS])
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-def test_epoll(lab, programs, quiet_kernel, name):
+def test_epoll(lab, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)

@@ -1,35 +1,55 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# Builds and installs what was copied to /usr/local/src/fsbench, as root, and
-# loads the module. Says "changed: ..." for each file that is new.
+# install.sh			builds and installs what was copied to /usr/local/src/fsbench,
+#				as root, and loads the module; says "changed: ..." for each
+#				file that is new
+# install.sh build RELEASE...	only builds, the module for these kernels
 set -eu
 
 src=/usr/local/src/fsbench
 log=/run/fsbench-build.log
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-# Of the module: without debugging information, a quarter of an emulated compiler's time.
-# BTF is made of that, so there is none either.
-export MAKEFLAGS='KCFLAGS=-g0 CONFIG_DEBUG_INFO_BTF_MODULES='
-
-# One folder for each kernel: the lab has several, and emulated compilers are slow.
-kmod=$src/kmod-$(uname -r)
-mkdir -p "$kmod"
-cp -rpu $src/kmod/* "$kmod"
-
-for part in "${kmod#"$src"/}" library demo; do
-	make -s -C "$src/$part" -j"$(nproc)" > $log 2>&1 || {
+build() { # PART VARIABLE=VALUE...
+	part=$1
+	shift
+	make -s -C "$src/$part" -j"$(nproc)" "$@" > $log 2>&1 || {
 		tail -20 $log >&2
 		die "$part does not build; see above"
 	}
+}
+only_build=
+if [ "${1:-}" = build ]; then
+	only_build=yes
+	shift
+else
+	set -- "$(uname -r)"
+fi
+for release; do
+	# One folder for each kernel: the lab has several.
+	kmod=$src/kmod-$release
+	mkdir -p "$kmod"
+	cp -rpu $src/kmod/* "$kmod"
+	# Kbuild would need 16 s of an emulator to see that.
+	if [ -e "$kmod/fastsocket.ko" ] && [ -z "$(find "$kmod" -newer "$kmod/fastsocket.ko" \
+		'(' -name '*.[ch]' ! -name '*.mod.c' -o -name Kbuild -o -name Makefile ')')" ]; then
+		continue
+	fi
+	# Without debugging information: a quarter of an emulated compiler's time. BTF is made
+	# of that, so there is none either.
+	build "kmod-$release" KVER="$release" KCFLAGS=-g0 CONFIG_DEBUG_INFO_BTF_MODULES=
 done
+build library
+build demo
+[ -z "$only_build" ] || exit 0
 
 new() { # BUILT INSTALLED
 	cmp -s "$1" "$2" && return 1
 	echo "changed: $2"
 }
 if new "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko"; then
-	make -s -C "$kmod" install > $log 2>&1 || die "the module cannot be installed: $(tail -3 $log)"
+	{ install -D -m 644 "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko" && depmod; } > $log 2>&1 ||
+		die "the module cannot be installed: $(tail -3 $log)"
 	# A running older one would be measured instead.
 	[ ! -e /sys/module/fastsocket ] || rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"

@@ -5,8 +5,9 @@
 # guest with Debian's kernel; the load generator is a network namespace that
 # holds the other end of the guest's network interface.
 #
+#	lab.sh image		make the image, unless it is there
 #	lab.sh up [--cpus N] [--kernel 6.1|6.12]
-#				boot (image made if need be), until ssh answers
+#				the same; then boot, until ssh answers
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
 #	lab.sh status		exit status 0 if the lab is up
@@ -20,6 +21,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd -P)
 lab=$root/.lab
+install=$root/playbooks/roles/install/files
 ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)
 tap=tap0
 # Unix sockets allow 107 characters, so this one cannot be under $lab.
@@ -41,7 +43,7 @@ packages=(
 	# A machine that Ansible can drive.
 	systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps
 	# Measuring, network settings, tests.
-	linux-perf ethtool nftables libcmocka-dev libpython3.11-testsuite
+	linux-perf ethtool nftables libcmocka0 libpython3.11-testsuite
 	# Real servers.
 	nginx-light haproxy
 )
@@ -114,6 +116,8 @@ make_image() {
 	mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
 		\( -name '*.list' -o -name '*.sources' \) -type f -size +0 2> /dev/null |
 		xargs -r grep -lE "^[^#]*\b$suite\b")
+	# The build is done once at this machine's speed, for the sources of this moment: an
+	# emulated compiler takes minutes. The server builds again what has changed since.
 	# shellcheck disable=SC2016 # the hooks' $1 is the tree, and theirs to expand
 	mmdebstrap --quiet --variant=minbase \
 		--include="$(IFS=,; echo "${packages[*]}")" \
@@ -125,17 +129,22 @@ make_image() {
 		--essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
 		--essential-hook='echo MODULES=list > "$1/etc/initramfs-tools/conf.d/lab"' \
 		--essential-hook='printf "%s\n" virtio_pci virtio_blk virtio_net ext4 crc32c_generic > "$1/etc/initramfs-tools/modules"' \
+		--customize-hook="'$install/sources.sh' kmod library demo |
+			tar -C \"\$1/usr/local/src\" --one-top-level=fsbench -x --no-same-owner" \
+		--customize-hook="chroot \"\$1\" sh -c 'sh -s build \$(ls /lib/modules)' \
+			< '$install/install.sh' || echo 'the sources do not build'" \
 		"$suite" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
 		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log"; }
 	say "image: making the disk"
 	customize "$tree"
 	truncate -s 6G "$lab/disk.new"
-	mke2fs -q -t ext4 -d "$tree" "$lab/disk.new" ||
-		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
-	# What the guest builds outlives it: emulated compilers are slow.
+	# What the guest builds outlives it.
 	rm -f "$lab/build"
 	truncate -s 512M "$lab/build"
-	mke2fs -q -t ext4 "$lab/build"
+	mke2fs -q -t ext4 -d "$tree/usr/local/src" "$lab/build"
+	rm -rf "$tree/usr/local/src/fsbench"
+	mke2fs -q -t ext4 -d "$tree" "$lab/disk.new" ||
+		die "the disk image was not made: is $(df -h --output=avail "$lab" | tail -1) enough? it needs 2 GB"
 	for kernel in "${kernels[@]}"; do
 		cp "$tree/boot/vmlinuz-$kernel."* "$lab/vmlinuz-$kernel"
 		cp "$tree/boot/initrd.img-$kernel."* "$lab/initrd.img-$kernel"
@@ -258,6 +267,17 @@ write_ssh_config() {
 	END
 }
 
+lock() {
+	mkdir -p "$lab"
+	exec 9> "$lab/lock"
+	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
+}
+
+image() {
+	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
+	have_image || make_image
+}
+
 up() { # CPUS KERNEL
 	local cpus=$1 kernel=$2 accel queues what="$1 CPUs, kernel $2"
 
@@ -265,9 +285,7 @@ up() { # CPUS KERNEL
 		command -v $tool > /dev/null || die "$tool is missing: run make packages-sweep"
 	done
 	[ -c /dev/net/tun ] || die "/dev/net/tun is missing: load it with modprobe tun"
-	mkdir -p "$lab"
-	exec 9> "$lab/lock"
-	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
+	lock
 
 	if running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null; then
 		[ "$(cat "$lab/booted")" = "$what" ] ||
@@ -279,8 +297,7 @@ up() { # CPUS KERNEL
 		say "cleaning up after a run that did not end well"
 		down
 	fi
-	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
-	have_image || make_image
+	image
 	write_ssh_config
 	make_network "$cpus"
 	trap 'down; exit 130' INT TERM
@@ -322,11 +339,15 @@ done
 [[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
 [[ " ${kernels[*]} " = *" $kernel "* ]] || die "--kernel $kernel: there is none: give one of ${kernels[*]}"
 case $command in
-up | down | ssh | status | clean)
+image | up | down | ssh | status | clean)
 	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
 	;;
 esac
 case $command in
+image)
+	lock
+	image
+	;;
 up) up "$cpus" "$kernel" ;;
 down) down ;;
 ssh)
@@ -338,5 +359,5 @@ clean)
 	down
 	rm -rf "$lab"
 	;;
-*) die "usage: lab.sh up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | clean" ;;
+*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | clean" ;;
 esac
