@@ -15,9 +15,9 @@ RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
 	openssh-client iproute2 apache2-utils wrk xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pandas python3-numpy python3-yaml
-PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev
+PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
-	linux-headers-amd64 linux-headers-6.12-amd64 linux-source-6.1
+	linux-headers-6.12-amd64 linux-source-6.1
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The module and the library from inside the server: the C programs of this folder."""
+import base64
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import KERNELS
+from conftest import KERNELS, ROOT
 
 HERE = Path(__file__).resolve().parent
 SOURCES = "/usr/local/src/fsbench"
@@ -13,7 +16,7 @@ FOLDER = f"{SOURCES}/tests/guest"
 
 
 def names(program):
-    return re.findall(r"\bT\((\w+)\),", (HERE / f"{program}.c").read_text())
+    return re.findall(r"\b(?:T|cmocka_unit_test)\((\w+)\),", (HERE / f"{program}.c").read_text())
 
 
 def run_one(lab, environment, program, name):
@@ -59,3 +62,30 @@ def test_epoll_at_random(lab, quiet_kernel, name):
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_epoll(lab, quiet_kernel, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
+
+
+@pytest.fixture(scope="module")
+def failing_module(lab, tmp_path_factory):
+    """In the place of the module: one whose calls for memory fail when a test says so."""
+    release = lab.server("uname -r").stdout.strip()
+    assert Path(f"/lib/modules/{release}/build").exists(), (
+        f"install linux-headers-{release}; or make clean, if that is no longer Debian's kernel")
+    build = tmp_path_factory.mktemp("build") / "kmod"
+    shutil.copytree(ROOT / "kmod", build, ignore=shutil.ignore_patterns("*.o", ".*", "*.ko"))
+    shutil.copy(HERE / "fail.h", build)
+    subprocess.run(["make", "-s", "-C", build, f"KVER={release}", "CONFIG_DEBUG_INFO_BTF_MODULES=",
+                    f"KCFLAGS=-g0 -include {build}/fail.h"], check=True)
+    lab.server(f"base64 -d > {FOLDER}/failing.ko",
+               stdin=base64.b64encode((build / "fastsocket.ko").read_bytes()).decode())
+    lab.server("rmmod fastsocket")
+    yield f"{FOLDER}/failing.ko"
+    lab.server("rmmod fastsocket 2> /dev/null; modprobe fastsocket")
+
+
+@pytest.mark.parametrize("name", names("test_memory"))
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_memory(lab, failing_module, name):
+    run_one(lab, f"FASTSOCKET_FAIL_KO={failing_module}", "test_memory", name)
+    # The module says why it does not load; nobody has anything else to say.
+    assert [line for line in lab.new_kernel_warnings()
+            if not re.search("fastsocket: (not loaded|.* cannot be resolved)", line)] == []

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Included before every file of the module, in a build for test_memory.c only:
+ * what can fail for want of memory, fails when a test says so. Debian's kernels
+ * have no fault injection.
+ *
+ * A task that calls itself "fail-3" has three such calls succeed, and the fourth
+ * fail; it is then called "failed". From the first call of one that calls itself
+ * "fail-packets", half of the packets cannot be copied. How many allocations the
+ * module has, the kernel's log says at each change.
+ */
+#ifndef TESTS_GUEST_FAIL_H
+#define TESTS_GUEST_FAIL_H
+
+/* As in the module's files, which define it before what is included here. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpuhotplug.h>
+#include <linux/kprobes.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/netdevice.h>
+#include <linux/netfilter.h>
+#include <linux/percpu.h>
+#include <linux/proc_fs.h>
+#include <linux/slab.h>
+#include <linux/tracepoint.h>
+#include <net/inet_connection_sock.h>
+#include <net/inet_hashtables.h>
+#include <net/net_namespace.h>
+#include <net/page_pool.h>
+#include <net/sock.h>
+
+/* For all files of the module. */
+atomic_t fail_live __weak;
+bool fail_packets __weak;
+
+static inline bool fail_now(void)
+{
+	char *name = current->comm;
+	unsigned int left;
+
+	if (!in_task())
+		return false;
+	if (!strcmp(name, "fail-packets"))
+		WRITE_ONCE(fail_packets, true);
+	if (sscanf(name, "fail-%u", &left) != 1)
+		return false;
+	if (left)
+		snprintf(name, TASK_COMM_LEN, "fail-%u", left - 1);
+	else
+		strscpy(name, "failed", TASK_COMM_LEN);
+	return !left;
+}
+
+static inline bool fail_packet(void)
+{
+	static atomic_t calls;
+
+	return READ_ONCE(fail_packets) && atomic_inc_return(&calls) % 4 == 1;
+}
+
+static inline void *fail_count(const void *memory, int change)
+{
+	if (memory)
+		printk(KERN_INFO pr_fmt("allocations: %d\n"),
+		       atomic_add_return(change, &fail_live));
+	return (void *)memory;
+}
+
+/* Names are not replaced again within their own replacement. */
+#define kzalloc(...)	(fail_now() ? NULL : fail_count(kzalloc(__VA_ARGS__), 1))
+#define kmemdup(...)	(fail_now() ? NULL : fail_count(kmemdup(__VA_ARGS__), 1))
+#define kvcalloc(...)	(fail_now() ? NULL : fail_count(kvcalloc(__VA_ARGS__), 1))
+#define kvzalloc_node(...) \
+	(fail_now() ? NULL : fail_count(kvzalloc_node(__VA_ARGS__), 1))
+#define __alloc_percpu(...) \
+	((void __percpu __force *)(fail_now() ? NULL : \
+	 fail_count((void __force *)__alloc_percpu(__VA_ARGS__), 1)))
+#define kfree(p)	(fail_count(p, -1), kfree(p))
+#define kvfree(p)	(fail_count(p, -1), kvfree(p))
+#undef kfree_rcu
+#define kfree_rcu(p, member) \
+do { \
+	fail_count(p, -1); \
+	kvfree_rcu(p, member); \
+} while (0)
+#define free_percpu(p)	(fail_count((void __force *)(p), -1), free_percpu(p))
+
+#define page_pool_create(...) \
+	(fail_now() ? ERR_PTR(-ENOMEM) : page_pool_create(__VA_ARGS__))
+#define page_pool_alloc_frag(...) \
+	(fail_packet() ? NULL : page_pool_alloc_frag(__VA_ARGS__))
+#define napi_build_skb(...) (fail_packet() ? NULL : napi_build_skb(__VA_ARGS__))
+
+#define sock_alloc()	(fail_now() ? NULL : sock_alloc())
+#define sock_alloc_file(sock, ...) \
+	(fail_now() ? (sock_release(sock), ERR_PTR(-ENFILE)) : \
+	 sock_alloc_file(sock, __VA_ARGS__))
+#define __sock_create(...) (fail_now() ? -ENFILE : __sock_create(__VA_ARGS__))
+#define __inet_inherit_port(...) \
+	(fail_now() ? -ENOMEM : __inet_inherit_port(__VA_ARGS__))
+#define inet_csk_listen_start(...) \
+	(fail_now() ? -ENOMEM : inet_csk_listen_start(__VA_ARGS__))
+#define get_unused_fd_flags(...) \
+	(fail_now() ? -EMFILE : get_unused_fd_flags(__VA_ARGS__))
+
+#define register_kprobe(...) (fail_now() ? -ENOMEM : register_kprobe(__VA_ARGS__))
+#define tracepoint_probe_register(...) \
+	(fail_now() ? -ENOMEM : tracepoint_probe_register(__VA_ARGS__))
+#define misc_register(...) (fail_now() ? -ENOMEM : misc_register(__VA_ARGS__))
+#define cpuhp_setup_state(...) \
+	(fail_now() ? -ENOMEM : cpuhp_setup_state(__VA_ARGS__))
+#define cpuhp_setup_state_nocalls(...) \
+	(fail_now() ? -ENOMEM : cpuhp_setup_state_nocalls(__VA_ARGS__))
+#define register_pernet_subsys(...) \
+	(fail_now() ? -ENOMEM : register_pernet_subsys(__VA_ARGS__))
+#define register_netdevice_notifier(...) \
+	(fail_now() ? -ENOMEM : register_netdevice_notifier(__VA_ARGS__))
+#define nf_register_net_hook(...) \
+	(fail_now() ? -ENOMEM : nf_register_net_hook(__VA_ARGS__))
+#define nf_register_net_hooks(...) \
+	(fail_now() ? -ENOMEM : nf_register_net_hooks(__VA_ARGS__))
+#define proc_create_net_single(...) \
+	(fail_now() ? NULL : proc_create_net_single(__VA_ARGS__))
+#define proc_create_net_data(...) \
+	(fail_now() ? NULL : proc_create_net_data(__VA_ARGS__))
+
+#endif

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Every call of the module that can fail for want of memory, failing: with a build
+ * of the module that includes fail.h, named by FASTSOCKET_FAIL_KO. As test_module: in
+ * the guest, as root, on loopback.
+ * Usage: test_memory [TEST]
+ */
+#include "helpers.h"
+
+#include <linux/if_tun.h>
+#include <sys/klog.h>
+
+static const char * const switches[] = {
+	PARAM "enable_local_established",
+	PARAM "enable_direct_tcp",
+	PARAM "enable_rps_framework",
+	PARAM "enable_receive_flow_deliver",
+	PARAM "enable_receive_cpu_selection",
+	PARAM "enable_skb_pool",
+	PARAM "enable_socket_pool_size",
+};
+
+#define SWITCHES ((int)(sizeof(switches) / sizeof(*switches)))
+
+static int dev = -1;
+
+static void arm(int calls)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "fail-%d", calls);
+	prctl(PR_SET_NAME, name);
+}
+
+/* Whether a call has failed since. */
+static bool disarm(void)
+{
+	char name[16];
+
+	prctl(PR_GET_NAME, name);
+	prctl(PR_SET_NAME, "test_memory");
+	return !strcmp(name, "failed");
+}
+
+/* Of the module, as the kernel's log has it; -1: nothing there. */
+static int allocations(void)
+{
+	static char log[1 << 20];
+	int len = klogctl(3 /* SYSLOG_ACTION_READ_ALL */, log, sizeof(log) - 1);
+	const char *at, *last = NULL;
+
+	assert_ok(len);
+	log[len] = 0;
+	for (at = log; (at = strstr(at, "fastsocket: allocations: ")); at++)
+		last = at;
+	return last ? atoi(strstr(last, "ns: ") + 4) : -1;
+}
+
+/* What other tasks and RCU still have to free is given time. */
+static void assert_allocations(int want)
+{
+	int waited;
+
+	for (waited = 0; waited < 100 && allocations() != want; waited++)
+		usleep(50000);
+	assert_int_equal(allocations(), want);
+}
+
+/*
+ * Has each of the calls that attempt() leads to fail in turn, until none is left that
+ * could. A failed attempt names a lack, and leaves nothing behind; one that
+ * goes on nevertheless returns what is to be close()d.
+ */
+static int each(int (*attempt)(void *arg), void *arg)
+{
+	int before = allocations(), calls, ret, error;
+	bool failed;
+
+	for (calls = 0;; calls++) {
+		arm(calls);
+		ret = attempt(arg);
+		error = errno;
+		failed = disarm();
+		if (!failed)
+			break;
+		if (ret < 0) {
+			assert_true(error == ENOMEM || error == ENFILE ||
+				    error == EMFILE || error == EOPNOTSUPP);
+			assert_allocations(before);
+		} else if (ret) {
+			close(ret);
+		}
+	}
+	/* Something did fail. */
+	assert_true(calls > 0);
+	if (ret < 0)
+		print_error("without a failure: %s\n", strerror(error));
+	assert_true(ret >= 0);
+	return ret;
+}
+
+static int load(void *arg)
+{
+	int file = open(getenv("FASTSOCKET_FAIL_KO"), O_RDONLY | O_CLOEXEC), ret, error;
+
+	(void)arg;
+	ret = syscall(SYS_finit_module, file, "", 0);
+	error = errno;
+	close(file);
+	errno = error;
+	return ret;
+}
+
+static void unload(void)
+{
+	assert_ok(syscall(SYS_delete_module, "fastsocket", O_NONBLOCK));
+	assert_int_equal(allocations(), 0);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	assert_ok(load(NULL));
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	return dev < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	int i;
+
+	(void)state;
+	disarm();
+	unpin();
+	close(dev);
+	for (i = SWITCHES - 1; i >= 0; i--)
+		write_file(switches[i], "0");
+	unload();
+	return 0;
+}
+
+static void all_on(void)
+{
+	int i;
+
+	for (i = 0; i < SWITCHES; i++)
+		write_file(switches[i], "1");
+}
+
+static void loading(void **state)
+{
+	(void)state;
+	/* Since what is compared with is before the first. */
+	if (allocations() < 0) {
+		assert_ok(load(NULL));
+		unload();
+	}
+	each(load, NULL);
+	assert_ok(access(FSOCKET_DEVICE, R_OK));
+	unload();
+}
+
+static int switch_on(void *path)
+{
+	int fd = open(path, O_WRONLY), ret, error;
+
+	ret = write(fd, "1", 1);
+	error = errno;
+	close(fd);
+	errno = error;
+	return ret < 0 ? ret : 0;
+}
+
+static void parameters(void **state)
+{
+	int before = allocations(), i;
+
+	(void)state;
+	for (i = 0; i < SWITCHES; i++) {
+		/* Registers a policy, which needs no memory. */
+		if (strstr(switches[i], "flow_deliver"))
+			write_file(switches[i], "1");
+		else
+			each(switch_on, (void *)switches[i]);
+		/* Others need this one. */
+		if (!strstr(switches[i], "rps_framework"))
+			write_file(switches[i], "0");
+	}
+	write_file(PARAM "enable_rps_framework", "0");
+	assert_allocations(before);
+}
+
+static int open_device(void *arg)
+{
+	(void)arg;
+	return open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+}
+
+static int listen_through(void *fd)
+{
+	struct fsocket_ioctl_arg arg = { .fd = *(int *)fd, .backlog = 128 };
+
+	return ioctl(dev, FSOCKET_IOC_LISTEN, &arg);
+}
+
+static int spawn(void *fd)
+{
+	struct fsocket_ioctl_arg arg = { .fd = *(int *)fd };
+
+	arg.op.spawn_op.cpu = 3;
+	return ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg);
+}
+
+static void one_connection(int fd, const union address *a)
+{
+	int client = connect_on(3, a);
+
+	accept_and_greet(fd, 'x');
+	assert_int_equal(greeting(client), 'x');
+	close(client);
+}
+
+static void listeners(void **state)
+{
+	int before = allocations(), fd, other;
+	unsigned long long local;
+	union address a;
+
+	(void)state;
+	other = each(open_device, NULL);
+	close(other);
+	fd = bound_socket(AF_INET6, &a);
+	each(listen_through, &fd);
+	one_connection(fd, &a);
+	each(spawn, &fd);
+	local = counter("accept_local", -1);
+	one_connection(fd, &a);
+	assert_int_equal(counter("accept_local", -1), local + 1);
+	close(fd);
+	close(dev);
+	assert_allocations(before - 1);
+	dev = open_device(NULL);
+}
+
+static int accept_through(void *fd)
+{
+	struct fsocket_ioctl_arg arg = { .fd = *(int *)fd };
+
+	return ioctl(dev, FSOCKET_IOC_ACCEPT, &arg);
+}
+
+/* An accept() that fails loses no connection. */
+static void accepting(void **state)
+{
+	int fd, clients[12], i, n = sizeof(clients) / sizeof(*clients), conn;
+	union address a;
+
+	(void)state;
+	write_file(PARAM "enable_socket_pool_size", "4");
+	fd = listener(AF_INET, &a);
+	for (i = 0; i < n; i++)
+		clients[i] = connect_on(2, &a);
+	/* The first from an empty pool, which what it closes fills. */
+	for (i = 0; i < 2; i++) {
+		conn = each(accept_through, &fd);
+		assert_true(conn > 0);
+		close(conn);
+	}
+	set_nonblock(fd);
+	do {
+		conn = accept_through(&fd);
+		if (conn >= 0)
+			close(conn);
+	} while (conn >= 0);
+	assert_int_equal(errno, EAGAIN);
+	/* Each has been accepted: the server has closed it. */
+	for (i = 0; i < n; i++) {
+		char byte;
+
+		assert_int_equal(read(clients[i], &byte, 1), 0);
+		close(clients[i]);
+	}
+	close(fd);
+}
+
+static int enter_namespace(void *arg)
+{
+	int status;
+	pid_t child = fork();
+
+	(void)arg;
+	if (!child) {
+		char name[16];
+		int ret = unshare(CLONE_NEWNET), error = errno;
+
+		prctl(PR_GET_NAME, name);
+		_exit(!strcmp(name, "failed") << 7 | (ret ? error : 0));
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	/* The child's name is its own. */
+	prctl(PR_SET_NAME, WEXITSTATUS(status) >> 7 ? "failed" : "fail-0");
+	errno = WEXITSTATUS(status) & 127;
+	return errno ? -1 : 0;
+}
+
+static int make_interface(void *arg)
+{
+	struct ifreq request = { .ifr_flags = IFF_TUN };
+	int fd = open("/dev/net/tun", O_RDWR), error;
+
+	(void)arg;
+	if (!ioctl(fd, TUNSETIFF, &request))
+		return fd;
+	error = errno;
+	close(fd);
+	errno = error;
+	return -1;
+}
+
+/* What is made while everything is on, and may be refused for our sake. */
+static void namespaces_and_interfaces(void **state)
+{
+	int before, fd;
+
+	(void)state;
+	all_on();
+	before = allocations();
+	each(enter_namespace, NULL);
+	assert_allocations(before);
+	fd = each(make_interface, NULL);
+	close(fd);
+	assert_allocations(before);
+}
+
+/* A packet that cannot be copied is handed over as it is. */
+static void packets(void **state)
+{
+	unsigned long long passed, copied;
+	union address a;
+	int fd, client, conn, i;
+	char byte;
+
+	(void)state;
+	all_on();
+	prctl(PR_SET_NAME, "fail-packets");
+	close(open_device(NULL));
+	disarm();
+	fd = listener(AF_INET, &a);
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	passed = counter("skb_pool_pass", -1);
+	copied = counter("skb_pool_copy", -1);
+	for (i = 0; i < 60; i++) {
+		pin(3);
+		assert_int_equal(write(conn, "a", 1), 1);
+		assert_int_equal(read(client, &byte, 1), 1);
+		pin(6);
+		assert_int_equal(write(client, "b", 1), 1);
+		assert_int_equal(read(conn, &byte, 1), 1);
+		assert_int_equal(byte, 'b');
+	}
+	assert_true(counter("skb_pool_pass", -1) - passed >= 15);
+	assert_true(counter("skb_pool_copy", -1) - copied >= 15);
+	close(conn);
+	close(client);
+	close(fd);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(loading),
+		T(parameters),
+		T(listeners),
+		T(accepting),
+		T(namespaces_and_interfaces),
+		T(packets),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
