@@ -85,9 +85,13 @@ class Lab:
         text = self.loadgen(f"nstat -asz {name}").stdout
         return int(re.search(rf"^{name} +(\d+)", text, re.M)[1])
 
-    def new_kernel_warnings(self):
-        """Those since it was last called."""
-        text = self.server("dmesg --level=emerg,alert,crit,err,warn").stdout
+    # The command that lists the kernel's warnings on the server.
+    warnings_command = "dmesg --level=emerg,alert,crit,err,warn"
+
+    def new_kernel_warnings(self, text=None):
+        """Those since it was last called; text: what warnings_command says now."""
+        if text is None:
+            text = self.server(self.warnings_command).stdout
         # The first is of the emulator's making, once per boot: 8 CPUs share the
         # machine's. The others are of a test's, which takes CPUs away.
         expected = ("hrtimer: interrupt took", "no longer affine", "IRQ fixup")

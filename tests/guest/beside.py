@@ -414,7 +414,7 @@ def link_down():
 
 def deleted():
     """Namespaces that end amid their connections."""
-    for _ in range(4):
+    for _ in range(2):
         make_network()
         server = start(SERVER, "serve", "")
         while counters(SERVER)["spawn"] < 2 * WORKERS:

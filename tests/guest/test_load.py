@@ -13,6 +13,9 @@ UNIT = "fsbench-test"
 
 pytestmark = pytest.mark.usefixtures("quiet_kernel")
 
+# For what differs between the kernels in nothing, and takes long.
+on_one_kernel = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+
 
 class Service:
     """A server in a transient unit of the server host, up and all its workers with it."""
@@ -87,7 +90,7 @@ def check_load(lab, requests=4000, concurrency=100, host="10.66.0.1", local=99):
     assert 100 * counts["local"] / total >= local, counts
 
 
-@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+@on_one_kernel
 def test_provisioning_again_changes_nothing(lab):
     from conftest import playbook
     for name in ("provision.yml", "install.yml", "tune.yml"):
@@ -200,6 +203,7 @@ http {
 """
 
 
+@on_one_kernel
 def test_nginx(lab):
     lab.server("cat > /run/fsbench-nginx.conf", stdin=NGINX)
     with Service(lab, "nginx -c /run/fsbench-nginx.conf -g 'daemon off;'"):
@@ -231,6 +235,7 @@ backend out
 """
 
 
+@on_one_kernel
 def test_haproxy(lab):
     lab.server("cat > /run/fsbench-haproxy.cfg", stdin=HAPROXY)
     lab.server("systemctl stop fsbench-backend 2> /dev/null; "
@@ -243,6 +248,7 @@ def test_haproxy(lab):
         lab.server("systemctl stop fsbench-backend")
 
 
+@on_one_kernel
 def test_demo_as_proxy(lab):
     lab.server("systemctl stop fsbench-backend 2> /dev/null; "
                "systemd-run -q --collect --unit=fsbench-backend "
@@ -337,8 +343,7 @@ def test_everything_on(lab, switches):
     assert moved["steer_local"] + moved["steer_remote"] > 8000
 
 
-# On one kernel: the half minute is the emulator's, the calls are the same.
-@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+@on_one_kernel
 def test_old_binary(lab):
     """A program of 2014 serves 100,000 connections without one failure, on all workers."""
     folder = "/usr/local/src/fsbench/tests/guest"
