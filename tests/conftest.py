@@ -138,6 +138,7 @@ def lab(request, pytestconfig, image):
     """Every test that uses it runs once for each kernel."""
     if image is None:
         pytest.fail("the tests that need the lab need root: sudo make test")
+    subprocess.run(["make", "-s", "-j2", "-C", ROOT / "tests/guest"], check=True)
     image.wait()
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     was_up = subprocess.run([LAB, "status"], check=False).returncode == 0
@@ -152,7 +153,6 @@ def lab(request, pytestconfig, image):
             playbook(name)
         with capture.global_and_fixture_disabled():
             print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
-        subprocess.run(["make", "-s", "-C", ROOT / "tests/guest"], check=True)
         hosts.server(f"mkdir -p {SOURCES}/tests")
         tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
                              capture_output=True).stdout

@@ -176,7 +176,7 @@ def test_unloading(lab):
             assert refused.returncode != 0 and "in use" in refused.stderr, refused.stderr
         assert figures(load.communicate(timeout=120)[0]) == (8000, 0)
     try:
-        for _ in range(3):
+        for _ in range(2):
             lab.server("modprobe fastsocket")
             with demo(lab):
                 load = lab.start_load(ab(30000, 100))
