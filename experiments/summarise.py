@@ -141,12 +141,12 @@ def with_without(plan, summary):
         if not {"shared", "fastsocket"} <= set(cells.index):
             continue
         without, with_ = cells.loc["shared"], cells.loc["fastsocket"]
-        gain = with_["throughput_rps_ratio"]
         rows.append([
             f"time for {number(plan['requests'], 0)} requests, ab -c {without['concurrency']}, "
             f"{without['workers']} workers",
-            f"{interval(without, 'time_s', 3)} s", f"{interval(with_, 'time_s', 3)} s",
-            "–" if pd.isna(gain) else ratio(with_, "throughput_rps")])
+            *(interval(row, "time_s", 3) + " s" * (not pd.isna(row["time_s"]))
+              for row in (without, with_)),
+            ratio(with_, "throughput_rps")])
     if not rows:
         return None
     # The seed measured nginx and the demo, once each.
@@ -214,7 +214,8 @@ def setups(plan, summary, samples):
             rows.append([
                 load_name(row), row["setup"], title(plan, row["setup"]),
                 interval(row, "throughput_rps", 0),
-                "–" if base == row["setup"] else f"{ratio(row, 'throughput_rps')} of {base}",
+                "–" if base == row["setup"] or ratio(row, "throughput_rps") == "–"
+                else f"{ratio(row, 'throughput_rps')} of {base}",
                 "; ".join(others) or "–",
                 interval(row, "latency_p50_ms", 1), interval(row, "latency_p99_ms", 1),
                 interval(row, "server_busy_pct", 0), interval(row, "context_switches_per_req", 2),

@@ -105,12 +105,6 @@ static const struct kernel_param_ops fsocket_switch_ops = {
 	.get = fsocket_switch_get,
 };
 
-static int fsocket_apply_rfd(bool on)
-{
-	fsocket_rfd_enable(on);
-	return 0;
-}
-
 static int fsocket_apply_framework(bool on);
 static int fsocket_apply_rcs(bool on);
 static int fsocket_apply_skb_pool(bool on);
@@ -136,7 +130,7 @@ static struct fsocket_switch fsocket_framework = {
 static struct fsocket_switch fsocket_rfd = {
 	.name = "enable_receive_flow_deliver",
 	.what = "source ports that name the CPU",
-	.apply = fsocket_apply_rfd,
+	.apply = fsocket_rfd_enable,
 };
 
 static struct fsocket_switch fsocket_skb_pool = {

@@ -3,7 +3,7 @@
  * Receive Flow Deliver (section 3.3 of the paper): an active connection gets a
  * source port that names the CPU which connects, so that whoever sees a reply
  * knows where it belongs: our policy of packet redispatch, or a filter of the
- * NIC.
+ * NIC (ntuple.c).
  *
  * Which bits of a port name the CPU, and how they are turned, is chosen at
  * random when the module is loaded: else anybody could aim packets at one CPU.
@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "fastsocket_policy.h"
+#include "ntuple.h"
 #include "rfd.h"
 #include "stats.h"
 
@@ -87,6 +88,15 @@ static u16 fsocket_port_towards(u16 port, unsigned int cpu)
 			port &= ~bit;
 	}
 	return port;
+}
+
+u16 fsocket_rfd_port_bits(unsigned int cpu, u16 *mask)
+{
+	unsigned int i;
+
+	for (*mask = 0, i = 0; i < fsocket_nbits; i++)
+		*mask |= BIT(fsocket_bits[i]);
+	return fsocket_port_towards(0, cpu);
 }
 
 static bool fsocket_bucket_is_connecting(const struct inet_bind_bucket *tb)
@@ -250,11 +260,20 @@ static struct fastsocket_policy fsocket_rfd_policy = {
 	.cpu = fsocket_rfd_cpu,
 };
 
-void fsocket_rfd_enable(bool on)
+int fsocket_rfd_enable(bool on)
 {
-	if (on)
+	int ret = 0;
+
+	if (on) {
+		ret = fsocket_ntuple_enable(true);
+		if (ret)
+			return ret;
 		fastsocket_policy_register(&fsocket_rfd_policy);
+	}
 	WRITE_ONCE(fsocket_rfd_on, on);
-	if (!on)
+	if (!on) {
 		fastsocket_policy_unregister(&fsocket_rfd_policy);
+		ret = fsocket_ntuple_enable(false);
+	}
+	return ret;
 }

@@ -6,11 +6,17 @@
 
 struct sock;
 
-/* Chooses how ports name CPUs, and says so in the kernel log. */
+/* Chooses how ports name CPUs. */
 void fsocket_rfd_init(void);
 
-/* Applies enable_receive_flow_deliver; process context, one caller at a time. */
-void fsocket_rfd_enable(bool on);
+/*
+ * Applies enable_receive_flow_deliver; process context, one caller at a time.
+ * Off always succeeds; on may fail for want of memory.
+ */
+int fsocket_rfd_enable(bool on);
+
+/* The bits of a port that name a CPU: which (@mask), and what they are for @cpu. */
+u16 fsocket_rfd_port_bits(unsigned int cpu, u16 *mask);
 
 /*
  * Gives @sk, an unbound TCP socket about to connect, a source port that names

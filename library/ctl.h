@@ -3,6 +3,7 @@
 #ifndef CTL_H
 #define CTL_H
 
+#include <dirent.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,6 +23,9 @@ void ctl_fail(int status, const char *format, ...)
 
 void *ctl_alloc(void *old, size_t size);
 char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* As opendir(), but that want of memory ends the program, too. */
+DIR *ctl_opendir(const char *path);
 
 /*
  * What the file holds, without a newline at its end, or NULL and errno. Zero

@@ -4,7 +4,6 @@
  * helping, and the remedy. Fastsocket gives each core connections of its own,
  * so most of it is about whether the network gives each core packets of its own.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -112,7 +111,7 @@ static int first_cpu(const cpu_set_t *set)
 
 static int count_entries(const char *path, const char *prefix)
 {
-	DIR *dir = opendir(path);
+	DIR *dir = ctl_opendir(path);
 	struct dirent *entry;
 	int count = 0;
 
@@ -127,7 +126,7 @@ static int count_entries(const char *path, const char *prefix)
 /* Network interfaces with a device below them, which are not down. */
 static void find_nics(void)
 {
-	DIR *dir = opendir(NET);
+	DIR *dir = ctl_opendir(NET);
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir))) {
@@ -231,7 +230,7 @@ static bool is_receive_irq(const struct nic *nic, int irq)
 		free(msi);
 	}
 	/* The folders in it bear the names that the driver gave. */
-	dir = belongs ? opendir(path) : NULL;
+	dir = belongs ? ctl_opendir(path) : NULL;
 	while (dir && (entry = readdir(dir)))
 		found |= entry->d_type == DT_DIR && receives(entry->d_name);
 	if (dir)
@@ -272,7 +271,7 @@ static int by_number(const void *a, const void *b)
  */
 static int *receive_irqs(const struct nic *nic, int *count)
 {
-	DIR *dir = opendir("/proc/irq");
+	DIR *dir = ctl_opendir("/proc/irq");
 	struct dirent *entry;
 	int *list = NULL;
 

@@ -4,7 +4,6 @@
  * /proc/net/fastsocket and /proc/net/fastsocket_listeners. Names of parameters
  * and counters are found there, not written here.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,7 +58,7 @@ static int by_name(const void *a, const void *b)
 
 struct parameter *module_parameters(int *count)
 {
-	DIR *dir = opendir(MODULE "/parameters");
+	DIR *dir = ctl_opendir(MODULE "/parameters");
 	struct parameter *list = NULL;
 	struct dirent *entry;
 

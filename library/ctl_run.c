@@ -43,8 +43,13 @@ static char *library_path(void)
 	*strrchr(self, '/') = '\0';
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		path = ctl_format("%s/%s", self, places[i]);
-		if (!access(path, R_OK))
-			return realpath(path, NULL);
+		if (!access(path, R_OK)) {
+			char *real = realpath(path, NULL);
+
+			if (!real)
+				ctl_fail(RUN_FAILED, "%s: %s", path, strerror(errno));
+			return real;
+		}
 		free(path);
 	}
 	ctl_fail(RUN_FAILED, "libfsocket.so is neither in %s nor in %s/../lib: install it with: make -C library install",
@@ -191,7 +196,7 @@ static void preload(void)
 	char *library = library_path();
 
 	/* Both would end the path: ld.so(8). */
-	if (!library || strpbrk(library, " :"))
+	if (strpbrk(library, " :"))
 		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
 	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", library, others) : library, 1))
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));

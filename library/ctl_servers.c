@@ -5,7 +5,6 @@
  * from outside, in /proc: a worker has an epoll instance with the socket in it,
  * and a server that uses Fastsocket has the device open.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -85,7 +84,7 @@ static void note_fd(struct opened *o, const char *folder, const char *fd)
 static bool is_pinned(int pid, int waiting)
 {
 	char *path = ctl_format("/proc/%d/task", pid);
-	DIR *dir = opendir(path);
+	DIR *dir = ctl_opendir(path);
 	struct dirent *entry;
 	int pinned = 0;
 
@@ -123,7 +122,7 @@ static int count_waiting(int pid, const struct opened *o, unsigned long inode)
 static void look_at(int pid)
 {
 	char *folder = ctl_format("/proc/%d/fd", pid);
-	DIR *dir = opendir(folder);
+	DIR *dir = ctl_opendir(folder);
 	struct opened o = { 0 };
 	struct dirent *entry;
 
@@ -151,7 +150,7 @@ static void look_at(int pid)
 /* Calls @look with the ID of each process. */
 static void each_process(void (*look)(int pid))
 {
-	DIR *dir = opendir("/proc");
+	DIR *dir = ctl_opendir("/proc");
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir)))

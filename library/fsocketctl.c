@@ -68,6 +68,15 @@ void *ctl_alloc(void *old, size_t size)
 	return new;
 }
 
+DIR *ctl_opendir(const char *path)
+{
+	DIR *dir = opendir(path);
+
+	if (!dir && errno == ENOMEM)
+		ctl_fail(CTL_FAILED, "out of memory");
+	return dir;
+}
+
 static char *format_list(const char *format, va_list args)
 {
 	char *text;
@@ -150,9 +159,9 @@ char *ctl_output(const char *command)
 	FILE *pipe = popen(line, "re");
 	char *text;
 
-	free(line);
 	if (!pipe)
-		return NULL;
+		ctl_fail(CTL_FAILED, "sh: %s", strerror(errno));
+	free(line);
 	text = read_all(fileno(pipe));
 	if (pclose(pipe)) {
 		free(text);

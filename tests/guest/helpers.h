@@ -56,6 +56,19 @@ static inline void write_file(const char *path, const char *text)
 	close(fd);
 }
 
+/* As insmod PATH OPTIONS. */
+static inline int load_module(const char *path, const char *options)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC), ret, error;
+
+	assert_ok(file);
+	ret = syscall(SYS_finit_module, file, options, 0);
+	error = errno;
+	close(file);
+	errno = error;
+	return ret;
+}
+
 static inline void pin(int cpu)
 {
 	cpu_set_t set;

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <limits.h>
+#include <sys/resource.h>
 
 static int fd;
 static union address a;
@@ -394,6 +395,38 @@ static void one_device_for_many_listeners(void **state)
 	close(epoll);
 }
 
+/* The process gets no page more, from its first listen() on. */
+static void without_memory(void **state)
+{
+	unsigned long long spawned = counter("spawn", -1), local = counter("accept_local", -1);
+	struct epoll_event event;
+	struct rlimit old, none;
+	int epoll, client;
+
+	(void)state;
+	pin(2);
+	assert_ok(getrlimit(RLIMIT_AS, &old));
+	none = old;
+	none.rlim_cur = 0;
+	assert_ok(setrlimit(RLIMIT_AS, &none));
+	assert_ptr_equal(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+			 MAP_FAILED);
+	fd = listener(AF_INET, &a);
+	epoll = epoll_create1(0);
+	assert_ok(watch(epoll, EPOLL_CTL_ADD, EPOLLIN));
+	client = connect_on(2, &a);
+	assert_int_equal(epoll_wait(epoll, &event, 1, 10000), 1);
+	accept_and_greet(fd, 'm');
+	assert_int_equal(greeting(client), 'm');
+	assert_ok(setrlimit(RLIMIT_AS, &old));
+	assert_int_equal(counter("spawn", -1) - spawned, 1);
+	assert_int_equal(counter("accept_local", -1) - local, 1);
+	close(client);
+	close(epoll);
+	close(fd);
+	unpin();
+}
+
 int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -409,6 +442,8 @@ int main(int argc, char **argv)
 		T(reuseport_is_the_programs),
 		T(refused_listener_serves_all_the_same),
 		T(one_device_for_many_listeners),
+		/* It makes its listener itself. */
+		cmocka_unit_test(without_memory),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);

@@ -425,16 +425,6 @@ static void skb_pool(void **state)
 	close(fd);
 }
 
-static int load_module(const char *path, const char *options)
-{
-	int module = open(path, O_RDONLY | O_CLOEXEC), ret;
-
-	assert_ok(module);
-	ret = syscall(SYS_finit_module, module, options, 0);
-	close(module);
-	return ret;
-}
-
 static void example_policy(void **state)
 {
 	union address a;

@@ -101,14 +101,8 @@ static int each(int (*attempt)(void *arg), void *arg)
 
 static int load(void *arg)
 {
-	int file = open(getenv("FASTSOCKET_FAIL_KO"), O_RDONLY | O_CLOEXEC), ret, error;
-
 	(void)arg;
-	ret = syscall(SYS_finit_module, file, "", 0);
-	error = errno;
-	close(file);
-	errno = error;
-	return ret;
+	return load_module(getenv("FASTSOCKET_FAIL_KO"), "");
 }
 
 static void unload(void)

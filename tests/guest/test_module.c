@@ -1352,7 +1352,7 @@ static int unload(void)
 static void unload_when_unused(void **state)
 {
 	union address a;
-	int fd = listener(AF_INET, &a), client, conn, module, waited;
+	int fd = listener(AF_INET, &a), client, conn, waited;
 	char byte;
 
 	(void)state;
@@ -1372,10 +1372,7 @@ static void unload_when_unused(void **state)
 	assert_int_equal(readable(conn, 0), 0);
 	close(conn);
 	close(client);
-	module = open(getenv("FASTSOCKET_KO"), O_RDONLY | O_CLOEXEC);
-	assert_ok(module);
-	assert_ok(syscall(SYS_finit_module, module, "", 0));
-	close(module);
+	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
 	for (waited = 0; access(FSOCKET_DEVICE, F_OK) && waited < 50; waited++)
 		usleep(100000);
 	dev = open(FSOCKET_DEVICE, O_RDONLY);

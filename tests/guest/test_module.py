@@ -65,6 +65,13 @@ def test_epoll(lab, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
 
 
+@pytest.mark.parametrize("name", names("test_ntuple"))
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_ntuple(lab, name):
+    run_one(lab, f"NIC_KO={FOLDER}/nic/ntuple_nic.ko", "test_ntuple", name,
+            "loading out-of-tree module|module verification failed")
+
+
 @pytest.fixture(scope="module")
 def failing_module(lab):
     """In the place of the module: one whose calls for memory fail when a test says so."""

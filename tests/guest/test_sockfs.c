@@ -1216,7 +1216,7 @@ static void storm(void **state)
 static void unload(void **state)
 {
 	union address a;
-	int fd = listener(AF_INET, &a), conns[20], clients[20], module, i;
+	int fd = listener(AF_INET, &a), conns[20], clients[20], i;
 	long inodes = slab_objects("sock_inode_cache");
 
 	(void)state;
@@ -1237,12 +1237,9 @@ static void unload(void **state)
 	}
 	assert_true(settles("sock_inode_cache", inodes + 100));
 
-	module = open(getenv("FASTSOCKET_KO"), O_RDONLY | O_CLOEXEC);
-	assert_ok(module);
-	assert_ok(syscall(SYS_finit_module, module, "enable_socket_pool_size=5", 0));
+	assert_ok(load_module(getenv("FASTSOCKET_KO"), "enable_socket_pool_size=5"));
 	for (i = 0; i < 100 && (dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC)) < 0; i++)
 		usleep(20000);
-	close(module);
 	counts();
 	for (i = 0; i < 3; i++) {
 		conns[i] = pool_pair(fd, &a, &clients[i]);
