@@ -257,11 +257,14 @@ perf_start() {
 perf_stop() {
 	echo stop > $run/perf.control
 	ended perf
-	echo "==> report <=="
-	perf report -q --no-children --sort symbol -g none -i $run/perf.data 2> /dev/null
-	echo "==> spinning <=="
+	perf report -q --no-children --sort symbol -g none -i $run/perf.data 2> /dev/null > $run/report &
 	perf report -q --no-children --sort symbol --percentage absolute -g folded,0,callee,function,percent \
-		-S "$(IFS=,; echo "${slow[*]}")" -i $run/perf.data 2> /dev/null
+		-S "$(IFS=,; echo "${slow[*]}")" -i $run/perf.data 2> /dev/null > $run/spinning
+	wait $!
+	echo "==> report <=="
+	cat $run/report
+	echo "==> spinning <=="
+	cat $run/spinning
 }
 
 # The kernel's own tracepoints lock:contention_* say nothing of spin locks where the
