@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Linked statically: nothing can be preloaded into it. */
+int main(void)
+{
+	for (;;)
+		;
+}
