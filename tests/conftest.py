@@ -24,12 +24,37 @@ class Lab:
     address6 = "fd66::1"
     cores = 8
 
-    def __init__(self):
+    def __init__(self, kernel):
+        self.kernel = kernel
         # Of the kernel, seen so far.
         self.warnings = set()
+        self.died = False
         namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8]
         self.server_argv = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), "fsb-server"]
         self.loadgen_argv = ["ip", "netns", "exec", namespace, "sh", "-c"]
+
+    @staticmethod
+    def up():
+        """Whether the server answers."""
+        return subprocess.run([LAB, "status"], check=False).returncode == 0
+
+    def start(self):
+        """Boots the server, and installs everything on it."""
+        print(f"\nstarting the lab with kernel {self.kernel}", flush=True)
+        subprocess.run([LAB, "up", "--kernel", self.kernel], check=True)
+        print("installing on the server", flush=True)
+        started = time.monotonic()
+        for name in ("provision.yml", "install.yml", "tune.yml"):
+            playbook(name)
+        print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
+        self.server(f"mkdir -p {SOURCES}/tests")
+        tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
+                             capture_output=True).stdout
+        subprocess.run([*self.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
+                       input=tar, check=True)
+        self.died = False
+        # Those of booting.
+        self.new_kernel_warnings()
 
     @staticmethod
     def _run(argv, command, check, limit, stdin):
@@ -40,8 +65,22 @@ class Lab:
         return done
 
     def server(self, command, check=True, limit=120, stdin=None):
-        """A shell command on the server."""
-        return self._run(self.server_argv, command, check, limit, stdin)
+        """A shell command on the server. The last words of a guest that dies are the test's."""
+        try:
+            done = self._run(self.server_argv, command, False, limit, stdin)
+        except subprocess.TimeoutExpired:
+            if self.up():
+                raise
+            self.died = True
+        else:
+            # ssh's own status.
+            self.died = done.returncode == 255 and not self.up()
+        if self.died:
+            serial = (ROOT / ".lab/serial.log").read_text(errors="replace").splitlines()
+            pytest.fail("the guest died:\n" + "\n".join(serial[-60:]), pytrace=False)
+        if check:
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
 
     def loadgen(self, command, check=True, limit=120):
         """A shell command on the load generator."""
@@ -117,18 +156,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "lab" in item.fixturenames)
 
 
+def talking(config):
+    """What is printed amid it is seen at once."""
+    return config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def image(request, pytestconfig):
     """The lab's image is being made; None where no test needs it."""
     if os.geteuid() or not any("lab" in item.fixturenames for item in request.session.items):
         yield None
         return
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
+    with talking(pytestconfig):
         process = subprocess.Popen([LAB, "image"])
     with process:
         yield process
 
+
+GUEST = pytest.StashKey()
 
 # pytest keeps a fixture for the same object only, so tests for one kernel take it from here.
 KERNELS = ["6.1", "6.12"]
@@ -141,30 +186,25 @@ def lab(request, pytestconfig, image):
         pytest.fail("the tests that need the lab need root: sudo make test")
     subprocess.run(["make", "-s", "-j2", "-C", ROOT / "tests/guest"], check=True)
     image.wait()
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    was_up = subprocess.run([LAB, "status"], check=False).returncode == 0
-    with capture.global_and_fixture_disabled():
-        print(f"\nstarting the lab with kernel {request.param}", flush=True)
-        subprocess.run([LAB, "up", "--kernel", request.param], check=True)
-        print("installing on the server", flush=True)
-    hosts = Lab()
+    was_up = Lab.up()
+    hosts = Lab(request.param)
+    request.config.stash[GUEST] = hosts
     try:
-        started = time.monotonic()
-        for name in ("provision.yml", "install.yml", "tune.yml"):
-            playbook(name)
-        with capture.global_and_fixture_disabled():
-            print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
-        hosts.server(f"mkdir -p {SOURCES}/tests")
-        tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
-                             capture_output=True).stdout
-        subprocess.run([*hosts.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
-                       input=tar, check=True)
-        # Those of booting.
-        hosts.new_kernel_warnings()
+        with talking(pytestconfig):
+            hosts.start()
         yield hosts
     finally:
         if not was_up:
             subprocess.run([LAB, "down"], check=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """The tests after one that the guest did not outlive have a new guest."""
+    hosts = item.config.stash.get(GUEST, None)
+    if hosts and hosts.died and item.callspec.params.get("lab") == hosts.kernel:
+        with talking(item.config):
+            hosts.start()
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_port_reuse(lab):
     lab.server("ss -K state time-wait > /dev/null")
     try:
         with demo(lab):
-            for _ in range(3):
+            for _ in range(2):
                 check_load(lab, requests=4000, concurrency=50)
             waiting = int(lab.server("ss -Htn state time-wait sport = :80 and "
                                      "dport ge :20000 and dport le :20999 | wc -l").stdout)

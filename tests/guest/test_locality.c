@@ -613,7 +613,7 @@ static void storm(void **state)
 
 	(void)state;
 	hold_static_keys(true);
-	until = time(NULL) + 12;
+	until = time(NULL) + 8;
 	fds[0] = listener(AF_INET, &a[0]);
 	fds[1] = listener(AF_INET6, &a[1]);
 	for (i = 0; i < SERVERS; i++) {

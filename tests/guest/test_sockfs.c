@@ -1167,7 +1167,7 @@ static void storm(void **state)
 	}
 	client = fork();
 	if (!client) {
-		time_t until = time(NULL) + 15;
+		time_t until = time(NULL) + 9;
 		int conn;
 
 		for (i = 0; time(NULL) < until; i++) {

@@ -160,10 +160,11 @@ have_image() {
 }
 
 boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms
+	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57
 	shift 4
 	# Emulated, REP MOVSB takes a step for each byte; the kernel, told that this
-	# CPU has fast ones (ERMS), clears and copies with them.
+	# CPU has fast ones (ERMS), clears and copies with them. And each miss of its TLB
+	# walks page tables of four levels instead of five (LA57).
 	[ "$accel" = kvm ] && cpu=host
 	[ "$accel" = tcg ] && accel=tcg,thread=multi
 	# Left alone, an emulated guest spends a fifth of its time reading the HPET.
@@ -316,7 +317,7 @@ up() { # CPUS KERNEL
 	# The descriptor of the lock stays with us: not with ssh's master process.
 	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do
 		if ! running || [ "$SECONDS" -gt "$boot_limit" ]; then
-			tail -5 "$lab/serial.log" "$lab/qemu.log" >&2 || true
+			tail -n 5 "$lab/serial.log" "$lab/qemu.log" >&2 || true
 			down
 			die "the guest did not come up: see .lab/serial.log and .lab/qemu.log"
 		fi
