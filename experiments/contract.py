@@ -34,9 +34,11 @@ VALIDITY = {
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
-    "time_s": "duration of the load by the tool's clock, s",
-    "throughput_rps": "requests per second, by the tool",
-    "latency_p50_ms": "from opening the connection to the end of the answer, median, ms",
+    "time_s": "duration of the load by the tool's clock, s; with several tools, until the last ends",
+    "throughput_rps": "requests per second, by the tool; with several tools, requests / time_s",
+    "latency_p50_ms": "from opening the connection (of redis-benchmark, whose connections last: "
+                      "from the request) to the end of the answer, median, ms; with several "
+                      "tools, the median of what they say",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
     "latency_max_ms": "the same, longest, ms",

@@ -5,13 +5,15 @@
 #	facts					what the host is, one "name value" line each
 #	ab  URL CONCURRENCY REQUESTS		apply load with ab
 #	wrk URL CONCURRENCY SECONDS		apply load with wrk
-#	warm-up URL CONCURRENCY REQUESTS	the same as ab, and nothing kept
+#	redis-benchmark ADDRESS CONCURRENCY REQUESTS INSTANCES
+#						apply load with as many of them, GETs
+#	warm-up TOOL ...			the same as ab, or redis-benchmark's SETs; nothing kept
 #	backend PROGRAM ADDRESS STATE		start the demo server for a proxy to forward to
 #	stop STATE				stop it; its pid is in the folder STATE
 #
 # A load prints sections "==> name <==": before and after (counters), tool (its output),
 # time (elapsed, user and system seconds); of ab also percentiles (its -e) and, last,
-# requests (its -g, compressed).
+# requests (its -g, compressed); of redis-benchmark number, of requests that it was asked for.
 set -euo pipefail
 
 facts() {
@@ -20,7 +22,7 @@ facts() {
 	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
 	echo "cores $(nproc)"
 	echo "memory_mb $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
-	echo "packages $(dpkg-query -W apache2-utils wrk | tr -s '\t\n' '= ')"
+	echo "packages $(dpkg-query -W apache2-utils wrk redis-tools 2> /dev/null | tr -s '\t\n' '= ')"
 }
 
 counters() {
@@ -65,6 +67,15 @@ backend() { # PROGRAM ADDRESS STATE
 	done
 }
 
+# Each has its share of connections and requests.
+benchmarks() { # COMMAND ADDRESS CONCURRENCY REQUESTS INSTANCES
+	local i
+	for ((i = 0; i < $5; i++)); do
+		redis-benchmark -h "$2" -p $((6379 + i)) -c $(($3 / $5)) -n $(($4 / $5)) -t "$1" -d 64 --csv &
+	done
+	wait
+}
+
 command=$1
 shift
 # A descriptor per connection.
@@ -73,7 +84,18 @@ case $command in
 facts) facts ;;
 backend) backend "$@" ;;
 stop) stop "$@" ;;
-warm-up) ab -q -r -n "$3" -c "$2" "$1" > /dev/null 2>&1 ;;
+warm-up)
+	if [ "$1" = redis-benchmark ]; then
+		benchmarks set "${@:2}" > /dev/null 2>&1
+	else
+		ab -q -r -n "$4" -c "$3" "$2" > /dev/null 2>&1
+	fi
+	;;
+redis-benchmark)
+	load benchmarks get "$@"
+	echo "==> number <=="
+	echo $(($3 / $4 * $4))
+	;;
 ab)
 	tmp=$(mktemp -d)
 	trap 'rm -rf "$tmp"' EXIT

@@ -8,6 +8,7 @@ import csv
 import io
 import lzma
 import re
+import statistics
 from collections import defaultdict
 
 SPIN = re.compile(r"queued_(?:spin|read|write)_lock_slowpath")
@@ -140,6 +141,25 @@ def wrk(load):
         "latency_p99_ms": milliseconds(latency["99"]),
         "latency_max_ms": milliseconds(longest),
     }, None
+
+
+def redis_benchmark(load):
+    """Each instance prints a line of its own; of their latencies, the median."""
+    out = load["tool"].decode(errors="replace")
+    rows = [row for row in csv.DictReader(io.StringIO(out), restval="") if row["test"] == "GET"]
+    bad = [line for line in out.splitlines() if not line.startswith('"')]
+    if not rows or bad:
+        return {}, f"redis-benchmark failed: {bad[-1] if bad else 'no output'}"
+
+    def median(column):
+        return round(statistics.median(float(row[column]) for row in rows), 3)
+
+    requests, seconds = int(load["number"]), float(load["time"].split()[0])
+    return {"requests": requests, "failed": 0, "time_s": seconds,
+            "throughput_rps": round(requests / seconds, 2),
+            "latency_p50_ms": median("p50_latency_ms"),
+            "latency_p99_ms": median("p99_latency_ms"),
+            "latency_max_ms": max(float(row["max_latency_ms"]) for row in rows)}, None
 
 
 def by_symbol(report):
@@ -301,14 +321,14 @@ def sample(cell, plan, load, before, after, seen, lab):
     seen: sections of what perf printed, or None when the repetition was timed; lab:
     whether the load generator shares its machine with the server.
     """
-    metrics, reason = {"ab": ab, "wrk": wrk}[cell["tool"]](load)
+    metrics, reason = {"ab": ab, "wrk": wrk, "redis-benchmark": redis_benchmark}[cell["tool"]](load)
     if reason:
         return metrics, reason
     requests = metrics["requests"]
 
     real, user, system = map(float, load["time"].split())
-    threads = 1 if cell["tool"] == "ab" else int(
-        re.search(rb"(\d+) threads and", load["tool"])[1])
+    threads = {"ab": 1, "redis-benchmark": min(int(cell["workers"]), len(cpu_times(load["before"])))}
+    threads = threads.get(cell["tool"]) or int(re.search(rb"(\d+) threads and", load["tool"])[1])
     metrics["loadgen_busy_pct"] = round(100 * (user + system) / (real * threads), 1)
 
     shares = busy_shares(before["/proc/stat"], after["/proc/stat"])

@@ -14,7 +14,8 @@ server_cores  cores that the server has to have; the lab is started with as many
 saturates     true: a repetition that leaves the server idle is invalid
 setups        by name, each:
                 server      what answers: demo (default), nginx; or forwards to a demo server on
-                            the load generator's host: demo-proxy, nginx-proxy, haproxy
+                            the load generator's host: demo-proxy, nginx-proxy, haproxy;
+                            or redis: an instance with a port of its own for each worker
                 mode        how it listens: shared (default) or reuseport; the demo also
                             exclusive or cbpf (its option -m)
                 preload     true: under libfsocket.so
@@ -27,15 +28,16 @@ setups        by name, each:
                 idea        of 2014, and successor, what Linux has of it: this setup has it more
                             than its baseline; or idea alone: this setup lacks it. Both make
                             a row of the table of ideas.
-factors       what is varied: setup, tool (ab or wrk), concurrency (connections at a
-              time) and workers (server processes), each with a list of levels
+factors       what is varied: setup, tool (ab or wrk, or of redis: redis-benchmark),
+              concurrency (connections at a time) and workers (server processes), each with a
+              list of levels
 skip          combinations to leave out: lists of factor: level (optional)
 baseline      the levels that mark the cell others are compared with
 perf          cells that are also run under perf: factor: list of levels (default: none)
 locks         cells of which contended locks and system calls are recorded too, in
               repetitions of their own: factor: list of levels (default: none)
 profiles      quick and full, each: rounds, perf_repetitions and lock_repetitions (of each such
-              cell; default 0), requests (of ab), seconds (of wrk), warmup_requests, attempts
+              cell; default 0), requests (of ab and redis-benchmark), seconds (of wrk), warmup_requests, attempts
               (per repetition, until valid)
 """
 import argparse
@@ -65,7 +67,9 @@ SERVERS = {
     "nginx": {"shared", "reuseport"},
     "nginx-proxy": {"shared", "reuseport"},
     "haproxy": {"shared", "reuseport"},
+    "redis": {"shared"},
 }
+TOOLS = {"ab", "wrk", "redis-benchmark"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "requests", "seconds",
                 "warmup_requests", "attempts"}
 
@@ -136,9 +140,14 @@ def check(experiment):
         raise PlanError(f"factor {factor} has no levels: give a list under factors")
     factors = experiment["factors"]
     known("setup", factors["setup"], experiment["setups"])
-    known("tool", factors["tool"], {"ab", "wrk"})
+    known("tool", factors["tool"], TOOLS)
     for name in factors["setup"]:
         check_setup(name, experiment["setups"])
+        redis = experiment["setups"][name].get("server") == "redis"
+        for tool in factors["tool"]:
+            if (tool == "redis-benchmark") != redis:
+                raise PlanError(f"setup {name}: {tool} does not speak to this server: "
+                                "redis-benchmark is for redis, the others are for the rest")
     known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
     for factor in ("concurrency", "workers"):
         for level in factors[factor]:

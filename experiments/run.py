@@ -87,7 +87,7 @@ class Sweep:
         self.server = Host("the server", hosts["server"], "server.sh")
         self.loadgen = Host("the load generator", hosts["loadgen"], "load.sh")
         self.lab = hosts["lab"]
-        self.url = f"http://{hosts['address']}/"
+        self.address = hosts["address"]
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
         self.order = self.open_samples()
@@ -158,7 +158,7 @@ class Sweep:
         words = {"server": server, "mode": setup.get("mode", "shared"), "workers": workers,
                  "preload": int(setup.get("preload", False)), "nic": self.nic,
                  "backend": self.backend["address"], "rfs": int(setup.get("rfs", False))}
-        if not server.startswith("demo"):
+        if server.startswith(("nginx", "haproxy")):
             name = "haproxy.cfg" if server == "haproxy" else "nginx.conf"
             words["config"] = (HERE / name).read_text(encoding="utf-8")
             for mark, text in (
@@ -199,8 +199,9 @@ class Sweep:
         settings = self.facts.setdefault("server_settings", state["settings"])
         mismatch = measure.state_mismatch(state, wanted, settings)
 
-        self.loadgen.run("warm-up", self.url, step["concurrency"],
-                         max(self.plan["warmup_requests"], int(step["concurrency"])),
+        target = self.address if tool == "redis-benchmark" else f"http://{self.address}/"
+        self.loadgen.run("warm-up", tool, target, step["concurrency"],
+                         max(self.plan["warmup_requests"], int(step["concurrency"])), workers,
                          limit=self.limit("ab"))
         if watch:
             self.server.run(f"{watch}-start", limit=180)
@@ -208,7 +209,7 @@ class Sweep:
         started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
         load = measure.sections(self.loadgen.run(
-            tool, self.url, step["concurrency"], amount, limit=self.limit(tool)))
+            tool, target, step["concurrency"], amount, workers, limit=self.limit(tool)))
         after = keep("server-after.txt", self.server.run("counters"))
         seen = None
         if watch:

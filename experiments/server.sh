@@ -13,7 +13,7 @@
 #				calls; locks-stop prints both
 #
 # The words of start:
-#	server=demo|demo-proxy|nginx|nginx-proxy|haproxy
+#	server=demo|demo-proxy|nginx|nginx-proxy|haproxy|redis
 #	mode=MODE workers=N preload=0|1	how it listens (demo's -m), and under libfsocket.so
 #	backend=IP:PORT		where demo-proxy forwards to
 #	config=TEXT		the configuration of nginx or haproxy
@@ -163,11 +163,22 @@ readback() {
 ready() {
 	local pids
 	[[ ${want[server]} != demo* ]] || { grep -q '^ready:' $run/out; return; }
-	ss -Hltn sport = :80 | grep -q . || return
+	if [ "${want[server]}" = redis ]; then
+		[ "$(ss -Hltn sport ge :6379 | wc -l)" = "${want[workers]}" ] || return
+	else
+		ss -Hltn sport = :80 | grep -q . || return
+	fi
 	mapfile -t pids < <(workers 2> /dev/null | tr -s ' ' '\n' | grep .)
 	[ ${#pids[@]} = "${want[workers]}" ] &&
 		[ "$(cores "${pids[@]}" 2> /dev/null | grep -cE ' [0-9]+$')" = "${want[workers]}" ]
 }
+
+# Redis has one thread that serves; nothing is kept on disk.
+# shellcheck disable=SC2016 # for the shell that starts them
+instances='for ((i = 0; i < $1; i++)); do
+	taskset -c $i redis-server --port $((6379 + i)) --bind 0.0.0.0 --protected-mode no --save "" &
+done
+wait'
 
 declare -A want
 start() { # WORD...
@@ -189,6 +200,7 @@ start() { # WORD...
 	demo-proxy) program+=(-x "${want[backend]}") ;;
 	nginx*) program=(nginx -c "$run/config") ;;
 	haproxy) program=(haproxy -db -f "$run/config") ;;
+	redis) program=(bash -c "$instances" - "${want[workers]}") ;;
 	esac
 	[ "${want[preload]}" = 0 ] ||
 		options=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1)

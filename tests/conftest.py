@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
@@ -28,7 +29,8 @@ class Lab:
         self.kernel = kernel
         # Of the kernel, seen so far.
         self.warnings = set()
-        self.died = False
+        # The last words of a guest that did.
+        self.died = ""
         namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8]
         self.server_argv = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), "fsb-server"]
         self.loadgen_argv = ["ip", "netns", "exec", namespace, "sh", "-c"]
@@ -52,7 +54,7 @@ class Lab:
                              capture_output=True).stdout
         subprocess.run([*self.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
                        input=tar, check=True)
-        self.died = False
+        self.died = ""
         # Those of booting.
         self.new_kernel_warnings()
 
@@ -71,13 +73,14 @@ class Lab:
         except subprocess.TimeoutExpired:
             if self.up():
                 raise
-            self.died = True
+            died = True
         else:
             # ssh's own status.
-            self.died = done.returncode == 255 and not self.up()
-        if self.died:
+            died = done.returncode == 255 and not self.up()
+        if died:
             serial = (ROOT / ".lab/serial.log").read_text(errors="replace").splitlines()
-            pytest.fail("the guest died:\n" + "\n".join(serial[-60:]), pytrace=False)
+            self.died = "the guest died:\n" + "\n".join(serial[-60:])
+            pytest.fail(self.died, pytrace=False)
         if check:
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
@@ -205,6 +208,22 @@ def pytest_runtest_setup(item):
     if hosts and hosts.died and item.callspec.params.get("lab") == hosts.kernel:
         with talking(item.config):
             hosts.start()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """A test whose guest died of the emulator's fault (docs/lab.md) runs once more."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    hosts = item.config.stash.get(GUEST, None)
+    if hosts and "int3" in hosts.died:
+        with talking(item.config):
+            print(f"\n{item.nodeid} runs again, since the emulator failed: {hosts.died}")
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def test_misspelled_parameter(monkeypatch):
     ({"baseline": "none"}, "baseline none: there is none"),
     ({"against": ["shared", "none"]}, "against none: there is none"),
     ({"successor": "RFS"}, "successor without idea"),
+    ({"server": "redis"}, "setup fastsocket: ab does not speak to this server: "),
 ])
 def test_bad_setups(setup, sentence):
     experiment = plan.load("seed-demo")
@@ -410,8 +411,28 @@ def test_wrk_output():
                        "latency_max_ms": 1020}
 
 
+REDIS = """\
+"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
+"GET","1988.07","0.500","0.200","%s","1.007","%s","%s"
+"""
+
+
+def test_redis_benchmark_output():
+    """Three instances, whose lines come as they end."""
+    out = REDIS % (0.4, 1.1, 8) + REDIS % (0.6, 1.5, 3) + REDIS % (0.5, 1.2, 4)
+    load = {"tool": out.encode(), "number": b"3000\n", "time": b"1.500 0.3 0.4\n"}
+    metrics, reason = measure.redis_benchmark(load)
+    assert reason is None
+    assert metrics == {"requests": 3000, "failed": 0, "time_s": 1.5, "throughput_rps": 2000,
+                       "latency_p50_ms": 0.5, "latency_p99_ms": 1.2, "latency_max_ms": 8}
+    load["tool"] += b"Could not connect to Redis at 10.66.0.1:6380: Connection refused\n"
+    assert measure.redis_benchmark(load) == (
+        {}, "redis-benchmark failed: Could not connect to Redis at 10.66.0.1:6380: "
+            "Connection refused")
+
+
 def test_tools_that_fail():
-    for parse in (measure.ab, measure.wrk):
+    for parse in (measure.ab, measure.wrk, measure.redis_benchmark):
         metrics, reason = parse({"tool": b"connect: Connection refused (111)\n"})
         assert metrics == {} and "Connection refused" in reason
 

@@ -161,6 +161,14 @@ def test_proxies(lab, tmp_path):
     assert lab.loadgen("ss -Hltn sport = :8080").stdout == ""
 
 
+def test_redis(lab, tmp_path):
+    run = plan(tmp_path, "--set", "setup=redis-all", experiment="redis", tiny=FEW)
+    rows = finish(lab, run)
+    assert all(row["requests"] == "1000" and row["failed"] == "0" for row in rows)
+    state = measure.server_state(next(run.glob("raw/*/*/server-state.txt")).read_bytes())
+    assert len(state["workers"]) == state["preloaded"] == 8
+
+
 def test_locks_are_seen(lab, tmp_path):
     """The shared listener's above all."""
     run = plan(tmp_path, "--set", "setup=demo", "--set", "perf_repetitions=0", "--set",

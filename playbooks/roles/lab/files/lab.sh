@@ -45,7 +45,7 @@ packages=(
 	# Measuring, network settings, tests.
 	linux-perf ethtool nftables libcmocka0 libpython3.11-testsuite
 	# Real servers.
-	nginx-light haproxy
+	nginx-light haproxy redis-server
 )
 
 die() { echo "lab: $*" >&2; exit 1; }
@@ -67,7 +67,7 @@ customize() { # TREE
 	cp "$lab/key.pub" "$tree/root/.ssh/authorized_keys"
 	printf '%s\n' 'UseDNS no' 'UsePAM no' > "$tree/etc/ssh/sshd_config.d/lab.conf"
 	# Servers under test start when a test says so; nothing else wakes up.
-	for unit in nginx.service haproxy.service nftables.service apt-daily.timer apt-daily-upgrade.timer \
+	for unit in nginx.service haproxy.service redis-server.service nftables.service apt-daily.timer apt-daily-upgrade.timer \
 		e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer \
 		systemd-timesyncd.service getty@.service serial-getty@.service \
 		systemd-networkd.service networking.service systemd-logind.service \

@@ -31,7 +31,7 @@ if [ -n "$missing" ]; then
 		die "these packages cannot be installed:$missing"
 	echo "changed: installed$missing"
 	# Debian starts what it installs; a sweep starts its own.
-	for service in nginx haproxy; do
+	for service in nginx haproxy redis-server; do
 		case $missing in
 		*" $service"*) systemctl -q disable --now $service ;;
 		esac
