@@ -46,8 +46,7 @@ class Lab:
         subprocess.run([LAB, "up", "--kernel", self.kernel], check=True)
         print("installing on the server", flush=True)
         started = time.monotonic()
-        for name in ("provision.yml", "install.yml", "tune.yml"):
-            playbook(name)
+        playbook("provision.yml", "install.yml", "tune.yml")
         print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
         self.server(f"mkdir -p {SOURCES}/tests")
         tar = subprocess.run(["tar", "-C", ROOT / "tests", "-c", "guest"], check=True,
@@ -145,9 +144,9 @@ class Lab:
         return new
 
 
-def playbook(name, *options):
-    """Runs a playbook; how many tasks reported a change."""
-    done = subprocess.run(["ansible-playbook", name, *options], cwd=ROOT / "playbooks",
+def playbook(*names):
+    """Runs playbooks; how many tasks reported a change."""
+    done = subprocess.run(["ansible-playbook", *names], cwd=ROOT / "playbooks",
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))

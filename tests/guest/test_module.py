@@ -38,10 +38,17 @@ def test_locality(lab, name):
             "test_locality", name)
 
 
-@pytest.mark.parametrize("name", names("test_sockfs"))
+@pytest.mark.parametrize("name", [name for name in names("test_sockfs") if name != "memory"])
 def test_sockfs(lab, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
             "test_sockfs", name)
+
+
+# 10,000 connections, three times.
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_sockfs_memory(lab):
+    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
+            "test_sockfs", "memory")
 
 
 @pytest.mark.parametrize("name", names("test_library"))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="s
 
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
         "--set", "rounds=2", "--set", "requests=1500", "--set", "warmup_requests=100",
-        "--set", "perf_repetitions=1"]
+        "--set", "perf_repetitions=1", "--set", "attempts=1"]
 
 
 def hosts(lab, **changes):
@@ -130,7 +130,8 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
     assert (run / "figures/throughput.png").stat().st_size > 5000
 
 
-FEW = ["--set", "rounds=1", "--set", "requests=1000", "--set", "warmup_requests=100"]
+FEW = ["--set", "rounds=1", "--set", "requests=1000", "--set", "warmup_requests=100",
+       "--set", "attempts=1"]
 
 
 def finish(lab, run):
