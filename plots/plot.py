@@ -220,7 +220,9 @@ def latency(run, plan, summary, loads, setups):
     if len(setups) > FEW:
         latency_of_many(run, plan, summary, loads, setups)
         return
-    percentiles = [50, 90, 99]
+    # redis-benchmark has no 90th.
+    percentiles = [percent for percent in (50, 90, 99)
+                   if summary[f"latency_p{percent}_ms"].notna().any()]
     figure, panels = plt.subplots(1, len(loads), figsize=(2 + 4 * len(loads), 4.5), squeeze=False)
     for axes, load in zip(panels[0], loads):
         bars(axes, [values(summary, load, f"latency_p{percent}_ms") for percent in percentiles],
