@@ -34,7 +34,8 @@ VALIDITY = {
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
-    "time_s": "duration of the load by the tool's clock, s; with several tools, until the last ends",
+    "time_s": "duration of the load by the tool's clock, s; with several tools, until the last "
+              "ends",
     "throughput_rps": "requests per second, by the tool; with several tools, requests / time_s",
     "latency_p50_ms": "from opening the connection (of redis-benchmark, whose connections last: "
                       "from the request) to the end of the answer, median, ms; with several "

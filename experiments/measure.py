@@ -321,14 +321,19 @@ def sample(cell, plan, load, before, after, seen, lab):
     seen: sections of what perf printed, or None when the repetition was timed; lab:
     whether the load generator shares its machine with the server.
     """
-    metrics, reason = {"ab": ab, "wrk": wrk, "redis-benchmark": redis_benchmark}[cell["tool"]](load)
+    parse = {"ab": ab, "wrk": wrk, "redis-benchmark": redis_benchmark}[cell["tool"]]
+    metrics, reason = parse(load)
     if reason:
         return metrics, reason
     requests = metrics["requests"]
 
     real, user, system = map(float, load["time"].split())
-    threads = {"ab": 1, "redis-benchmark": min(int(cell["workers"]), len(cpu_times(load["before"])))}
-    threads = threads.get(cell["tool"]) or int(re.search(rb"(\d+) threads and", load["tool"])[1])
+    if cell["tool"] == "wrk":
+        threads = int(re.search(rb"(\d+) threads and", load["tool"])[1])
+    elif cell["tool"] == "redis-benchmark":
+        threads = min(int(cell["workers"]), len(cpu_times(load["before"])))
+    else:
+        threads = 1
     metrics["loadgen_busy_pct"] = round(100 * (user + system) / (real * threads), 1)
 
     shares = busy_shares(before["/proc/stat"], after["/proc/stat"])

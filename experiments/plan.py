@@ -37,8 +37,8 @@ perf          cells that are also run under perf: factor: list of levels (defaul
 locks         cells of which contended locks and system calls are recorded too, in
               repetitions of their own: factor: list of levels (default: none)
 profiles      quick and full, each: rounds, perf_repetitions and lock_repetitions (of each such
-              cell; default 0), requests (of ab and redis-benchmark), seconds (of wrk), warmup_requests, attempts
-              (per repetition, until valid)
+              cell; default 0), requests (of ab and redis-benchmark), seconds (of wrk),
+              warmup_requests, attempts (per repetition, until valid)
 """
 import argparse
 import datetime
