@@ -14,6 +14,8 @@ from _pytest.runner import runtestprotocol
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
 SOURCES = "/usr/local/src/fsbench"
+# How the kernel begins the account of its end.
+COMPLAINT = r"BUG:|Oops|int3:|general protection|\bstall|lockup|Kernel panic"
 
 sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs")]
 
@@ -77,12 +79,19 @@ class Lab:
             # ssh's own status.
             died = done.returncode == 255 and not self.up()
         if died:
-            serial = (ROOT / ".lab/serial.log").read_text(errors="replace").splitlines()
-            self.died = "the guest died:\n" + "\n".join(serial[-60:])
+            self.died = "the guest died:\n" + self._last_words()
             pytest.fail(self.died, pytrace=False)
         if check:
             assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
+
+    @staticmethod
+    def _last_words():
+        """Of the guest's console: from the first complaint on, else its end."""
+        serial = (ROOT / ".lab/serial.log").read_text(errors="replace").splitlines()
+        first = next((i for i, line in enumerate(serial) if re.search(COMPLAINT, line)),
+                     len(serial))
+        return "\n".join(serial[min(first, len(serial) - 30):][:100])
 
     def loadgen(self, command, check=True, limit=120):
         """A shell command on the load generator."""
