@@ -171,12 +171,13 @@ boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .
 	[ "$accel" = tcg ] && accel=tcg,thread=multi
 	# With loglevel=5 a kernel that dies tells where; quiet would keep systemd's Welcome
 	# away, too, by which choose_accel() knows that it has booted.
-	# Left alone, an emulated guest spends a fifth of its time reading the HPET.
+	# Left alone, an emulated guest spends a fifth of its time reading the HPET. And code
+	# at a random address is translated anew for each program that starts (norandmaps).
 	setsid ip netns exec "$ns" qemu-system-x86_64 \
 		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
 		-nographic -nodefaults -no-reboot -serial "file:$log" \
 		-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel" \
-		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet" \
+		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet norandmaps" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
 		< /dev/null > "$lab/qemu.log" 2>&1 9>&- &
