@@ -3,7 +3,7 @@
 # install.sh			builds and installs what was copied to /usr/local/src/fsbench,
 #				as root, and loads the module; says "changed: ..." for each
 #				file that is new
-# install.sh build RELEASE...	only builds, the module for these kernels
+# install.sh image RELEASE...	only builds, and installs the module, for these kernels
 set -eu
 
 src=/usr/local/src/fsbench
@@ -18,9 +18,25 @@ build() { # PART VARIABLE=VALUE...
 		die "$part does not build; see above"
 	}
 }
-only_build=
-if [ "${1:-}" = build ]; then
-	only_build=yes
+new() { # BUILT INSTALLED
+	cmp -s "$1" "$2" && return 1
+	echo "changed: $2"
+}
+install_module() { # RELEASE; false if it was there
+	built=$src/kmod-$1/fastsocket.ko installed=/lib/modules/$1/updates/fastsocket.ko
+	new "$built" "$installed" || return 1
+	before=$(modinfo -F depends "$installed" 2> /dev/null || echo none)
+	install -D -m 644 "$built" "$installed" > $log 2>&1 ||
+		die "the module cannot be installed: $(tail -3 $log)"
+	# Which modules it needs seldom changes, and depmod takes 17 s of an emulator.
+	if [ "$(modinfo -F depends "$installed")" != "$before" ] ||
+		! grep -q '^updates/fastsocket.ko:' "/lib/modules/$1/modules.dep"; then
+		depmod "$1" > $log 2>&1 || die "depmod failed: $(tail -3 $log)"
+	fi
+}
+image=
+if [ "${1:-}" = image ]; then
+	image=yes
 	shift
 else
 	set -- "$(uname -r)"
@@ -41,17 +57,14 @@ for release; do
 done
 build library
 build demo
-[ -z "$only_build" ] || exit 0
+if [ -n "$image" ]; then
+	for release; do install_module "$release" || true; done
+	exit 0
+fi
 
-new() { # BUILT INSTALLED
-	cmp -s "$1" "$2" && return 1
-	echo "changed: $2"
-}
-if new "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko"; then
-	{ install -D -m 644 "$kmod/fastsocket.ko" "/lib/modules/$(uname -r)/updates/fastsocket.ko" && depmod; } > $log 2>&1 ||
-		die "the module cannot be installed: $(tail -3 $log)"
-	# A running older one would be measured instead.
-	[ ! -e /sys/module/fastsocket ] || rmmod fastsocket ||
+# A running older one would be measured instead.
+if install_module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
+	rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"
 fi
 library=

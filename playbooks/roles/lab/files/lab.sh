@@ -133,8 +133,8 @@ make_image() {
 		--essential-hook='printf "%s\n" virtio_pci virtio_blk virtio_net ext4 crc32c_generic > "$1/etc/initramfs-tools/modules"' \
 		--customize-hook="'$install/sources.sh' kmod library demo |
 			tar -C \"\$1/usr/local/src\" --one-top-level=fsbench -x --no-same-owner" \
-		--customize-hook="chroot \"\$1\" sh -c 'sh -s build \$(ls /lib/modules)' \
-			< '$install/install.sh' || echo 'the sources do not build'" \
+		--customize-hook="chroot \"\$1\" sh -c 'sh -s image \$(ls /lib/modules)' \
+			< '$install/install.sh' || echo 'lab: the sources do not build here: see .lab/image.log; the server will try'" \
 		"$suite" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
 		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log"; }
 	say "image: making the disk"
