@@ -199,7 +199,8 @@ start() { # WORD...
 	demo) ;;
 	demo-proxy) program+=(-x "${want[backend]}") ;;
 	nginx*) program=(nginx -c "$run/config") ;;
-	haproxy) program=(haproxy -db -f "$run/config") ;;
+	# Its cpu-map is without effect on a single thread.
+	haproxy) program=(taskset -c "0-$((want[workers] - 1))" haproxy -db -f "$run/config") ;;
 	redis) program=(bash -c "$instances" - "${want[workers]}") ;;
 	esac
 	[ "${want[preload]}" = 0 ] ||

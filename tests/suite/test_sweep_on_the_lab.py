@@ -170,6 +170,14 @@ def test_redis(lab, tmp_path):
     assert len(state["workers"]) == state["preloaded"] == 8
 
 
+def test_a_single_worker_has_its_core(lab, tmp_path):
+    """Without the library too."""
+    run = plan(tmp_path, "--set", "setup=demo,nginx,haproxy", "--set", "workers=1",
+               "--set", "concurrency=10", experiment="workers", tiny=FEW)
+    rows = finish(lab, run)
+    assert len(rows) == 3 and not [row for row in rows if "workers" in row["invalid_reason"]]
+
+
 def test_locks_are_seen(lab, tmp_path):
     """The shared listener's above all."""
     run = plan(tmp_path, "--set", "setup=demo", "--set", "perf_repetitions=0", "--set",
