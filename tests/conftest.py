@@ -19,6 +19,11 @@ COMPLAINT = r"BUG:|Oops|int3:|general protection|\bstall|lockup|Kernel panic"
 # And how, if the emulator goes on with a breakpoint that memory no longer has
 # (docs/lab.md): int3 is named, or a CPU stays at the jump or NOP of a static key.
 EMULATOR = r"int3|soft lockup(?s:.*?)Code: .*<(eb>|e9>|66> 90|0f> 1f 44)"
+# Static keys that tests would switch again and again, or for the first time amid load, which
+# is what provokes that fault: those of ingress hooks, for good, and of IPv6's hash secret.
+UNPATCHED = ("nft 'add table netdev fsb; add chain netdev fsb lo "
+             "{ type filter hook ingress device lo priority 0; }'; "
+             "bash -c 'exec 3<> /dev/tcp/::1/22'; sleep 0.2")
 
 sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs")]
 
@@ -58,6 +63,7 @@ class Lab:
                              capture_output=True).stdout
         subprocess.run([*self.server_argv, f"tar -C {SOURCES}/tests -x --no-same-owner"],
                        input=tar, check=True)
+        self.server(UNPATCHED)
         self.died = ""
         # Those of booting.
         self.new_kernel_warnings()
