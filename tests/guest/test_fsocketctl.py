@@ -2,10 +2,11 @@
 """fsocketctl with the module, a server and load; doctor on a lab that is made wrong."""
 import json
 import re
+import subprocess
 import time
 
 import pytest
-from conftest import KERNELS
+from conftest import KERNELS, SOURCES
 from test_load import ab, figures
 
 PARAMETERS = "/sys/module/fastsocket/parameters"
@@ -311,6 +312,10 @@ def test_run_in_background(lab):
 
 def test_run_without_effect(lab):
     with serving(lab):
+        # Meanwhile, since it has to be waited for.
+        static = subprocess.Popen(
+            [*lab.server_argv, f"timeout 6 fsocketctl run {SOURCES}/tests/guest/static_program"],
+            stderr=subprocess.PIPE, text=True)
         # The server that runs already is not taken for the program.
         done = lab.server("fsocketctl run sh -c 'exit 5'", check=False)
         assert (done.returncode, done.stderr) == (
@@ -321,11 +326,9 @@ def test_run_without_effect(lab):
             "fsocketctl doctor and the kernel log may say why\n")
         assert lab.server("fsocketctl run /nonexistent", check=False).stderr == \
             "fsocketctl: /nonexistent: No such file or directory\n"
-    done = lab.server("timeout 6 fsocketctl run "
-                      "/usr/local/src/fsbench/tests/guest/static_program", check=False)
-    assert (done.returncode, done.stderr) == (
-        124, "fsocketctl: no effect: the program did not load the library: "
-        "it is static, or set-user-ID\n")
+    assert (static.communicate()[1], static.returncode) == (
+        "fsocketctl: no effect: the program did not load the library: "
+        "it is static, or set-user-ID\n", 124)
     lab.server("fsocketctl set enable_listen_spawn=0")
     try:
         done = lab.server("fsocketctl run true", check=False)

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
 MODULES = ["test_socket", "test_epoll", "test_selectors", "test_socketserver",
            *(f"test_asyncio.test_{part}" for part in
              ("events", "sock_lowlevel", "server", "streams", "selector_events", "sendfile"))]
-IGNORED = ["*.SelectEventLoopTests.*", "*.PollEventLoopTests.*", "test_subprocess*"]
+IGNORED = ["*.SelectEventLoopTests.*", "*.PollEventLoopTests.*", "*.SelectSelectorTestCase.*",
+           "*.PollSelectorTestCase.*", "test_subprocess*"]
 XML = "/run/fsbench-python.xml"
 
 
