@@ -4,6 +4,7 @@
 #define FSOCKET_COMPAT_H
 
 #include <linux/file.h>
+#include <linux/ftrace.h>
 #include <linux/mm.h>
 #include <linux/net.h>
 #include <linux/version.h>
@@ -67,6 +68,22 @@ static inline struct file *fsocket_fd_file(struct fd f)
 	return f.file;
 #endif
 }
+
+/* Until 6.5 tcp_stream_alloc_skb() was told of data in the head. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#define FSOCKET_STREAM_ALLOC_PARAMS	struct sock *sk, gfp_t gfp, bool force
+#define FSOCKET_STREAM_ALLOC_BY(function)	((function)(sk, gfp, force))
+#define FSOCKET_STREAM_ALLOC_SIZE	0
+#else
+#define FSOCKET_STREAM_ALLOC_PARAMS	struct sock *sk, int size, gfp_t gfp, bool force
+#define FSOCKET_STREAM_ALLOC_BY(function)	((function)(sk, size, gfp, force))
+#define FSOCKET_STREAM_ALLOC_SIZE	size
+#endif
+
+/* Its name until 6.2. */
+#ifndef ftrace_regs_set_instruction_pointer
+#define ftrace_regs_set_instruction_pointer	ftrace_instruction_pointer_set
+#endif
 
 /* Until 6.7 a page pool had to be told that its pages will be split. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)

@@ -15,6 +15,7 @@
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
+#include "sendpool.h"
 #include "skbpool.h"
 #include "sockfs.h"
 #include "steer.h"
@@ -71,9 +72,19 @@ struct fsocket_switch {
 /* Between loading and unloading: a switch acts at once. */
 static bool fsocket_live;
 
+static int fsocket_switch_to(struct fsocket_switch *feature, bool on)
+{
+	int ret = 0;
+
+	if (fsocket_live && on != feature->on)
+		ret = feature->apply(on);
+	if (!ret)
+		feature->on = on;
+	return ret;
+}
+
 static int fsocket_switch_set(const char *val, const struct kernel_param *kp)
 {
-	struct fsocket_switch *feature = kp->arg;
 	unsigned int on;
 	int ret;
 
@@ -82,15 +93,10 @@ static int fsocket_switch_set(const char *val, const struct kernel_param *kp)
 		pr_info("%s=%.32s refused: allowed are 0 and 1\n", kp->name, val);
 		return -EINVAL;
 	}
-	if (fsocket_live && on != feature->on) {
-		ret = feature->apply(on);
-		if (ret) {
-			pr_info("%s=%u refused: error %d\n", kp->name, on, ret);
-			return ret;
-		}
-	}
-	feature->on = on;
-	return 0;
+	ret = fsocket_switch_to(kp->arg, on);
+	if (ret)
+		pr_info("%s=%u refused: error %d\n", kp->name, on, ret);
+	return ret;
 }
 
 static int fsocket_switch_get(char *buffer, const struct kernel_param *kp)
@@ -107,7 +113,7 @@ static const struct kernel_param_ops fsocket_switch_ops = {
 
 static int fsocket_apply_framework(bool on);
 static int fsocket_apply_rcs(bool on);
-static int fsocket_apply_skb_pool(bool on);
+static int fsocket_apply_skb_receive(bool on);
 
 static struct fsocket_switch fsocket_local_established = {
 	.name = "enable_local_established",
@@ -133,10 +139,17 @@ static struct fsocket_switch fsocket_rfd = {
 	.apply = fsocket_rfd_enable,
 };
 
-static struct fsocket_switch fsocket_skb_pool = {
+/* The two halves of one parameter, 1 and 2. */
+static struct fsocket_switch fsocket_skb_receive = {
 	.name = "enable_skb_pool",
 	.what = "redispatched packets copied to memory of their CPU",
-	.apply = fsocket_apply_skb_pool,
+	.apply = fsocket_apply_skb_receive,
+};
+
+static struct fsocket_switch fsocket_skb_send = {
+	.name = "enable_skb_pool",
+	.what = "packets to send made in advance",
+	.apply = fsocket_sendpool_enable,
 };
 
 static struct fsocket_switch fsocket_rcs = {
@@ -159,19 +172,20 @@ static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_framework,
 	&fsocket_rfd,
 	&fsocket_rcs,
-	&fsocket_skb_pool,
+	&fsocket_skb_receive,
+	&fsocket_skb_send,
 	&fsocket_fast_epoll,
 };
 
 /*
- * RCS is nothing but a policy of the framework, and the skb pool is for packets
- * that it hands over; RFD serves NICs' filters too.
+ * RCS is nothing but a policy of the framework, and the skb pool's receiving side
+ * is for packets that it hands over; RFD serves NICs' filters too.
  */
 static int fsocket_apply_framework(bool on)
 {
-	if (!on && fsocket_live && (fsocket_rcs.on || fsocket_skb_pool.on)) {
+	if (!on && fsocket_live && (fsocket_rcs.on || fsocket_skb_receive.on)) {
 		pr_info("%s needs enable_rps_framework: switch that off first\n",
-			fsocket_rcs.on ? fsocket_rcs.name : fsocket_skb_pool.name);
+			fsocket_rcs.on ? fsocket_rcs.name : fsocket_skb_receive.name);
 		return -EBUSY;
 	}
 	return fsocket_steer_enable(on);
@@ -191,27 +205,47 @@ static int fsocket_apply_rcs(bool on)
 	return fsocket_need_framework(&fsocket_rcs, on) ?: fsocket_rcs_enable(on);
 }
 
-static int fsocket_apply_skb_pool(bool on)
+static int fsocket_apply_skb_receive(bool on)
 {
-	return fsocket_need_framework(&fsocket_skb_pool, on) ?:
+	return fsocket_need_framework(&fsocket_skb_receive, on) ?:
 	       fsocket_skbpool_enable(on);
+}
+
+static unsigned int fsocket_skb_pool_mode(void)
+{
+	return fsocket_skb_receive.on | fsocket_skb_send.on << 1;
 }
 
 static int fsocket_skb_pool_set(const char *val, const struct kernel_param *kp)
 {
+	bool was = fsocket_skb_receive.on;
 	unsigned int mode;
+	int ret;
 
-	if (!kstrtouint(val, 0, &mode) && (mode == 2 || mode == 3)) {
-		pr_info("%s=%u refused: no module can have a pool for packets that are sent; 1 is the receiving side\n",
-			kp->name, mode);
-		return -EOPNOTSUPP;
+	ret = kstrtouint(val, 0, &mode);
+	if (ret || mode > 3) {
+		pr_info("%s=%.32s refused: allowed are 0 to 3\n", kp->name, val);
+		return -EINVAL;
 	}
-	return fsocket_switch_set(val, kp);
+	ret = fsocket_switch_to(&fsocket_skb_receive, mode & 1);
+	if (!ret) {
+		ret = fsocket_switch_to(&fsocket_skb_send, mode & 2);
+		if (ret && fsocket_switch_to(&fsocket_skb_receive, was))
+			pr_info("%s is %u now\n", kp->name, fsocket_skb_pool_mode());
+	}
+	if (ret)
+		pr_info("%s=%u refused: error %d\n", kp->name, mode, ret);
+	return ret;
+}
+
+static int fsocket_skb_pool_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%u\n", fsocket_skb_pool_mode());
 }
 
 static const struct kernel_param_ops fsocket_skb_pool_ops = {
 	.set = fsocket_skb_pool_set,
-	.get = fsocket_switch_get,
+	.get = fsocket_skb_pool_get,
 };
 
 module_param_cb(enable_local_established, &fsocket_switch_ops, &fsocket_local_established, 0644);
@@ -264,8 +298,8 @@ static const struct kernel_param_ops fsocket_pool_size_ops = {
 module_param_cb(enable_socket_pool_size, &fsocket_pool_size_ops, &enable_socket_pool_size, 0644);
 MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for connections accepted later: 0 = disabled [default], at most what a quarter of the memory holds");
 
-module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, &fsocket_skb_pool, 0644);
-MODULE_PARM_DESC(enable_skb_pool, "Packets that the framework hands over are copied to memory of their CPU: 0 = off [default], 1 = on; 2 and 3 (the sending side) of the original are refused");
+module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, NULL, 0644);
+MODULE_PARM_DESC(enable_skb_pool, "Pools of packets: 0 = off [default], 1 = those received that the framework hands over are copied to memory of their CPU, 2 = those to send are made in advance, 3 = both");
 
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {
@@ -330,10 +364,15 @@ void fsocket_params_report(void)
 
 	pr_info("enable_listen_spawn=%u: local listeners %s\n",
 		enable_listen_spawn, spawn[fsocket_spawn_mode()]);
-	for (i = 0; i < ARRAY_SIZE(fsocket_switches); i++)
-		pr_info("%s=%u: %s %s\n", fsocket_switches[i]->name,
-			fsocket_switches[i]->on, fsocket_switches[i]->what,
-			fsocket_switches[i]->on ? "enabled" : "disabled");
+	for (i = 0; i < ARRAY_SIZE(fsocket_switches); i++) {
+		const struct fsocket_switch *feature = fsocket_switches[i];
+		bool half = feature == &fsocket_skb_receive ||
+			    feature == &fsocket_skb_send;
+
+		pr_info("%s=%u: %s %s\n", feature->name,
+			half ? fsocket_skb_pool_mode() : feature->on,
+			feature->what, feature->on ? "enabled" : "disabled");
+	}
 	pr_info("enable_socket_pool_size=%u: pool of sockets %s\n",
 		enable_socket_pool_size,
 		enable_socket_pool_size ? "enabled" : "disabled");

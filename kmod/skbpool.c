@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The skb pool, receiving side (enable_skb_pool=1).
+ * The skb pool, receiving side (bit 1 of enable_skb_pool).
  *
  * A packet that redispatch hands to another CPU was allocated on the CPU that
  * received it, and would be freed on the other, from where its memory has to
@@ -10,9 +10,8 @@
  * the original goes back to be freed where it was allocated, with others.
  *
  * Packets that are not handed over have their memory at home already, from the
- * per-CPU caches that NAPI has had since 3.x; the pool leaves them alone. There
- * is no pool for sending (2 and 3 of the original): tcp_sendmsg() allocates where
- * no module can stand, but by patching the allocator for everybody.
+ * per-CPU caches that NAPI has had since 3.x; the pool leaves them alone. The
+ * sending side is sendpool.c.
  */
 #include <linux/llist.h>
 #include <linux/mm.h>

@@ -52,6 +52,8 @@ static const struct {
 	COLUMN(steer_drop),
 	COLUMN(skb_pool_copy),
 	COLUMN(skb_pool_pass),
+	COLUMN(skb_pool_send),
+	COLUMN(skb_pool_empty),
 	COLUMN(rfd_port),
 	COLUMN(rfd_exhausted),
 	COLUMN(epoll_saved),

@@ -60,6 +60,12 @@ struct fsocket_stats {
 	 */
 	u64 skb_pool_copy;
 	u64 skb_pool_pass;
+	/*
+	 * Packets to be sent that this CPU's pool had ready (enable_skb_pool), and
+	 * those it had none for: the work item had not been there since.
+	 */
+	u64 skb_pool_send;
+	u64 skb_pool_empty;
 	/* Source ports chosen for active connections (enable_receive_flow_deliver). */
 	u64 rfd_port;
 	/* Active connections left to the kernel's choice, as no port for the CPU was free. */

@@ -205,7 +205,7 @@ def counters(namespace):
 def switch(value):
     for name in SWITCHES if value else reversed(SWITCHES):
         with open(PARAMETERS + name, "w", encoding="ascii") as file:
-            file.write(value and "1" or "0")
+            file.write(str(value * (3 if name == "enable_skb_pool" else 1)))
     with open(PARAMETERS + "enable_socket_pool_size", "w", encoding="ascii") as file:
         file.write(value and "64" or "0")
 

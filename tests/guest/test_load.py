@@ -175,7 +175,7 @@ def test_unloading(lab):
             assert refused.returncode != 0 and "in use" in refused.stderr, refused.stderr
         assert figures(load.communicate(timeout=120)[0]) == (5000, 0)
     try:
-        lab.server("modprobe fastsocket")
+        lab.server("modprobe fastsocket enable_skb_pool=2")
         with demo(lab):
             load = lab.start_load(ab(30000, 100))
             time.sleep(0.7)
@@ -263,17 +263,21 @@ PARAMETERS = "/sys/module/fastsocket/parameters"
 
 @pytest.fixture
 def switches(lab):
-    """Sets parameters of the module; all are off again afterwards."""
+    """Sets parameters of the module to their utmost; all are off again afterwards."""
     order = ["enable_local_established", "enable_direct_tcp", "enable_rps_framework",
              "enable_receive_flow_deliver", "enable_receive_cpu_selection",
              "enable_skb_pool"]
 
-    def switch(names, value):
-        for name in names:
-            lab.server(f"echo {value} > {PARAMETERS}/{name}")
+    def switch(name, value):
+        lab.server(f"echo {value} > {PARAMETERS}/{name}")
 
-    yield lambda *names: switch(names, 1)
-    switch(reversed(order), 0)
+    def on(*names):
+        for name in names:
+            switch(name, 3 if name == "enable_skb_pool" else 1)
+
+    yield on
+    for name in reversed(order):
+        switch(name, 0)
 
 
 @pytest.mark.parametrize("address, host", [("0.0.0.0", "10.66.0.1"), ("[::]", "[fd66::1]")])
@@ -339,6 +343,7 @@ def test_everything_on(lab, switches):
     assert figures(done.stdout) == (4000, 0)
     assert moved["steer_drop"] == 0
     assert moved["steer_local"] + moved["steer_remote"] > 4000
+    assert moved["skb_pool_send"] + moved["skb_pool_empty"] >= 4000
 
 
 @on_one_kernel

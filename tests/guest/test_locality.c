@@ -400,10 +400,8 @@ static void skb_pool(void **state)
 	(void)state;
 	client = open(switches[5], O_WRONLY);
 	assert_errno(write(client, "1", 1), EOPNOTSUPP);
-	write_file(switches[2], "1");
-	assert_errno(write(client, "2", 1), EOPNOTSUPP);
-	assert_errno(write(client, "3", 1), EOPNOTSUPP);
 	close(client);
+	write_file(switches[2], "1");
 	write_file(switches[4], "1");
 
 	client = connect_on(1, &a);
@@ -420,6 +418,102 @@ static void skb_pool(void **state)
 	copied = counter("skb_pool_copy", -1);
 	talk_across(client, conn, 30);
 	assert_int_equal(counter("skb_pool_copy", -1), copied);
+	close(conn);
+	close(client);
+	close(fd);
+}
+
+static void set_sysctl(const char *name, const char *value, int want)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, O_WRONLY);
+	assert_ok(fd);
+	if (want)
+		assert_errno(write(fd, value, strlen(value)), want);
+	else
+		assert_int_equal(write(fd, value, strlen(value)), strlen(value));
+	close(fd);
+}
+
+static void assert_skb_pool_is(char mode)
+{
+	int fd = open(switches[5], O_RDONLY);
+	char value;
+
+	assert_int_equal(read(fd, &value, 1), 1);
+	assert_int_equal(value, mode);
+	close(fd);
+}
+
+/* What is sent comes from the pool of the CPU that sends, if and only if that is on. */
+static void skb_pool_sending(void **state)
+{
+	enum { SENT = 1 << 20 };
+	static char out[SENT], in[SENT];
+	unsigned long long sent, all;
+	union address a;
+	int fd = listener(AF_INET, &a), mode, client, conn, i;
+
+	(void)state;
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	sent = counter("skb_pool_send", -1);
+	all = sent + counter("skb_pool_empty", -1);
+	say(client, conn, 10);
+	assert_int_equal(counter("skb_pool_send", -1) + counter("skb_pool_empty", -1), all);
+
+	mode = open(switches[5], O_WRONLY);
+	assert_errno(write(mode, "4", 1), EINVAL);
+	assert_errno(write(mode, "3", 1), EOPNOTSUPP);
+	assert_skb_pool_is('0');
+	set_sysctl("kernel/ftrace_enabled", "0", 0);
+	assert_errno(write(mode, "2", 1), EOPNOTSUPP);
+	assert_skb_pool_is('0');
+	set_sysctl("kernel/ftrace_enabled", "1", 0);
+	write_file(switches[5], "2");
+	set_sysctl("kernel/ftrace_enabled", "0", EBUSY);
+	assert_errno(write(mode, "3", 1), EOPNOTSUPP);
+	assert_errno(write(mode, "1", 1), EOPNOTSUPP);
+	assert_skb_pool_is('2');
+	close(mode);
+
+	/* The first finds none, and has the pool filled. */
+	pin(3);
+	say(client, conn, 1);
+	usleep(200000);
+	sent = counter("skb_pool_send", 3);
+	say(client, conn, 30);
+	assert_true(counter("skb_pool_send", 3) - sent >= 30);
+
+	/* More than is in the pool, at once. */
+	for (i = 0; i < SENT; i++)
+		out[i] = rand();
+	if (!fork()) {
+		_exit(write(client, out, SENT) != SENT);
+	}
+	for (i = 0; i < SENT;) {
+		int got = read(conn, in + i, SENT - i);
+
+		assert_true(got > 0);
+		i += got;
+	}
+	assert_memory_equal(in, out, SENT);
+	wait(&i);
+	assert_int_equal(i, 0);
+
+	write_file(switches[2], "1");
+	write_file(switches[5], "3");
+	assert_skb_pool_is('3');
+	sent = counter("skb_pool_send", 3);
+	say(client, conn, 10);
+	assert_true(counter("skb_pool_send", 3) - sent >= 10);
+	write_file(switches[5], "1");
+	all = counter("skb_pool_send", -1) + counter("skb_pool_empty", -1);
+	say(client, conn, 10);
+	assert_int_equal(counter("skb_pool_send", -1) + counter("skb_pool_empty", -1), all);
 	close(conn);
 	close(client);
 	close(fd);
@@ -580,7 +674,8 @@ static void storm_server(int fd)
  * tracepoint is the first, or the last, of its kind. An emulated CPU (QEMU 7.2,
  * eight on two real ones) may then go on executing a breakpoint that has long
  * been taken out again: all CPUs loop in int3, with the final instruction in
- * memory. So others hold these keys while the storm lasts.
+ * memory. So others hold these keys while the storm lasts, and the skb pool's
+ * sending side, for which ftrace patches, is on.
  */
 static void hold_static_keys(bool hold)
 {
@@ -613,6 +708,7 @@ static void storm(void **state)
 
 	(void)state;
 	hold_static_keys(true);
+	write_file(switches[5], "2");
 	until = time(NULL) + 8;
 	fds[0] = listener(AF_INET, &a[0]);
 	fds[1] = listener(AF_INET6, &a[1]);
@@ -630,8 +726,9 @@ static void storm(void **state)
 	for (round = 0; time(NULL) < until; round++) {
 		int which = rand() % SWITCHES, cpu = 1 + rand() % 7;
 		int fd = open(switches[which], O_WRONLY);
+		const char *values = which == 5 ? "23" : "01";
 		/* RCS without its framework is refused: no matter here. */
-		ssize_t ignored = write(fd, rand() % 2 ? "1" : "0", 1);
+		ssize_t ignored = write(fd, values + rand() % 2, 1);
 
 		(void)ignored;
 		close(fd);
@@ -674,6 +771,7 @@ int main(int argc, char **argv)
 		T(rfd_respects_the_program),
 		T(rcs),
 		T(skb_pool),
+		T(skb_pool_sending),
 		T(example_policy),
 		T(switches_checked),
 		T(tracepoints),
