@@ -14,6 +14,10 @@
  * been handled (head), and fsocket_flows remembers for each flow, by its hash,
  * where its latest packet went and what tail then was.
  *
+ * No CPU waits for another: a queue is a list without a lock. It is only added to
+ * within the RCU section in which it was chosen, for that is what a CPU waits for
+ * that goes offline.
+ *
  * Where the interface itself has RPS or RFS set, these come later than we, and
  * win.
  */
@@ -22,6 +26,7 @@
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
@@ -52,20 +57,20 @@
 #define FSOCKET_DRAIN_MAX	1000
 
 struct fsocket_queue {
-	/* Protects all up to @napi, but for what is said otherwise. */
-	spinlock_t lock;
-	struct sk_buff_head input;
-	/* Entered; and the kick for them, which is under way or not needed. */
-	u32 tail;
-	bool scheduled;
+	/* The latest first. */
+	struct llist_head input;
+	/* Entered: counted before they are in @input. */
+	atomic_t tail;
+	/* @napi is running, or a kick for it under way. */
+	atomic_t scheduled;
 	/* Takes packets. */
 	bool open;
-	/* Policies may choose it: its CPU is up, and stays so. Without @lock. */
+	/* Policies may choose it: its CPU is up, and stays so. */
 	bool online;
 	/* Handled; written by @napi, read by all. */
 	u32 head;
-	/* Of @napi alone: taken from @input, being handled. */
-	struct sk_buff_head process;
+	/* Of @napi alone: taken from @input, being handled, the earliest first. */
+	struct llist_node *process;
 	int cpu;
 	struct napi_struct napi;
 	call_single_data_t csd;
@@ -209,25 +214,19 @@ static enum fsocket_enqueued fsocket_enqueue(int cpu, struct sk_buff *skb,
 					     u64 *latest)
 {
 	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
-	enum fsocket_enqueued ret = FSOCKET_QUEUED;
 
-	spin_lock(&q->lock);
-	if (!q->open) {
-		ret = FSOCKET_OFFLINE;
-	} else if (skb_queue_len(&q->input) >= FSOCKET_QUEUE_MAX) {
-		ret = FSOCKET_FULL;
-	} else {
-		__skb_queue_tail(&q->input, skb);
-		q->tail++;
-		WRITE_ONCE(*latest, (u64)(cpu + 1) << 32 | q->tail);
-		if (!q->scheduled) {
-			q->scheduled = true;
-			/* Under the lock: so its CPU is not gone before. */
-			smp_call_function_single_async(cpu, &q->csd);
-		}
-	}
-	spin_unlock(&q->lock);
-	return ret;
+	if (!READ_ONCE(q->open))
+		return FSOCKET_OFFLINE;
+	if (atomic_read(&q->tail) - READ_ONCE(q->head) >= FSOCKET_QUEUE_MAX)
+		return FSOCKET_FULL;
+	atomic_inc(&q->tail);
+	/* A full barrier, that pairs with the one in fsocket_queue_poll(). */
+	llist_add(&skb->ll_node, &q->input);
+	/* All that are in front of it have been counted by now. */
+	WRITE_ONCE(*latest, (u64)(cpu + 1) << 32 | (u32)atomic_read(&q->tail));
+	if (!atomic_read(&q->scheduled) && !atomic_xchg(&q->scheduled, 1))
+		smp_call_function_single_async(cpu, &q->csd);
+	return FSOCKET_QUEUED;
 }
 
 static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
@@ -276,7 +275,7 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 		fsocket_count(net, steer_drop);
 		return NF_DROP;
 	case FSOCKET_OFFLINE:
-		/* What waited there has been handled when it went offline. */
+		/* What waited there has been handled, but for more than FSOCKET_DRAIN_MAX. */
 		break;
 	}
 	skb->tc_skip_classify = 0;
@@ -291,24 +290,25 @@ static int fsocket_queue_poll(struct napi_struct *napi, int budget)
 
 	fsocket_skbpool_reap();
 	while (work < budget) {
-		skb = __skb_dequeue(&q->process);
-		if (skb) {
-			skb = fsocket_skbpool_exchange(dev_net(skb->dev), q->cpu, skb);
-			netif_receive_skb(skb);
-			/* Pairs with that in fsocket_flow_waits(). */
-			smp_store_release(&q->head, q->head + 1);
-			work++;
-			continue;
-		}
-		spin_lock(&q->lock);
-		skb_queue_splice_tail_init(&q->input, &q->process);
-		if (skb_queue_empty(&q->process)) {
-			q->scheduled = false;
-			spin_unlock(&q->lock);
+		if (!q->process)
+			q->process = llist_reverse_order(llist_del_all(&q->input));
+		if (!q->process) {
+			atomic_set(&q->scheduled, 0);
+			/* Pairs with llist_add(): who adds now kicks, or we see it. */
+			smp_mb();
+			if (!llist_empty(&q->input) && !atomic_xchg(&q->scheduled, 1))
+				continue;
 			napi_complete_done(napi, work);
 			break;
 		}
-		spin_unlock(&q->lock);
+		skb = llist_entry(q->process, struct sk_buff, ll_node);
+		q->process = q->process->next;
+		skb->next = NULL;
+		skb = fsocket_skbpool_exchange(dev_net(skb->dev), q->cpu, skb);
+		netif_receive_skb(skb);
+		/* Pairs with that in fsocket_flow_waits(). */
+		smp_store_release(&q->head, q->head + 1);
+		work++;
 	}
 	return work;
 }
@@ -325,34 +325,41 @@ static int fsocket_cpu_online(unsigned int cpu)
 {
 	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
 
-	spin_lock_bh(&q->lock);
-	q->open = true;
-	spin_unlock_bh(&q->lock);
+	WRITE_ONCE(q->open, true);
 	WRITE_ONCE(q->online, true);
 	return 0;
 }
 
+static bool fsocket_queue_empty(struct fsocket_queue *q)
+{
+	return READ_ONCE(q->head) == (u32)atomic_read(&q->tail);
+}
+
 /*
  * On the CPU itself, which still handles interrupts. No policy chooses it any
- * more, so its queue soon is empty for a moment; then it closes.
+ * more, so its queue soon is empty for a moment, and if those who saw it before
+ * have not added to it by then, nobody will. Flows that never pause lose it.
  */
 static int fsocket_cpu_offline(unsigned int cpu)
 {
 	struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
-	bool empty;
+	u32 tail;
 	int ms;
 
 	WRITE_ONCE(q->online, false);
 	for (ms = 0;; ms++) {
-		spin_lock_bh(&q->lock);
-		empty = READ_ONCE(q->head) == q->tail;
-		if (empty || ms >= FSOCKET_DRAIN_MAX)
-			q->open = false;
-		spin_unlock_bh(&q->lock);
-		if (empty)
-			return 0;
+		tail = atomic_read(&q->tail);
+		if (READ_ONCE(q->head) == tail) {
+			synchronize_rcu();
+			if ((u32)atomic_read(&q->tail) == tail)
+				break;
+		}
+		if (ms >= FSOCKET_DRAIN_MAX)
+			WRITE_ONCE(q->open, false);
 		usleep_range(500, 1000);
 	}
+	WRITE_ONCE(q->open, false);
+	return 0;
 }
 
 /* Returns when all that has been queued by now is handled. */
@@ -364,9 +371,7 @@ static void fsocket_queues_flush(void)
 
 	for_each_possible_cpu(cpu) {
 		q = &per_cpu(fsocket_queues, cpu);
-		spin_lock_bh(&q->lock);
-		tail = q->tail;
-		spin_unlock_bh(&q->lock);
+		tail = atomic_read(&q->tail);
 		while ((s32)(READ_ONCE(q->head) - tail) < 0)
 			usleep_range(100, 1000);
 	}
@@ -379,9 +384,7 @@ static bool fsocket_queues_empty(void)
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
-		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
-
-		if (READ_ONCE(q->head) != READ_ONCE(q->tail))
+		if (!fsocket_queue_empty(&per_cpu(fsocket_queues, cpu)))
 			return false;
 	}
 	return true;
@@ -502,9 +505,7 @@ int fsocket_steer_init(void)
 		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
 
 		q->cpu = cpu;
-		spin_lock_init(&q->lock);
-		__skb_queue_head_init(&q->input);
-		__skb_queue_head_init(&q->process);
+		init_llist_head(&q->input);
 		INIT_CSD(&q->csd, fsocket_queue_kick, q);
 		netif_napi_add_weight(&fsocket_napi_dev, &q->napi,
 				      fsocket_queue_poll, NAPI_POLL_WEIGHT);

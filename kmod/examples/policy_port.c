@@ -14,12 +14,12 @@ module_param(port, ushort, 0444);
 MODULE_PARM_DESC(port, "Destination port of the packets");
 
 static uint cpu;
-module_param(cpu, uint, 0444);
-MODULE_PARM_DESC(cpu, "CPU that handles them");
+module_param(cpu, uint, 0644);
+MODULE_PARM_DESC(cpu, "CPU that handles them; can be changed at run time");
 
 static int policy_port_cpu(const struct fastsocket_flow *flow)
 {
-	return flow->dport == port ? cpu : -1;
+	return flow->dport == port ? READ_ONCE(cpu) : -1;
 }
 
 static struct fastsocket_policy policy_port = {

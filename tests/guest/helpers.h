@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/ip.h>
 #include <linux/tcp.h>
 #include <net/if.h>
 #include <poll.h>

@@ -412,8 +412,9 @@ static void skb_pool(void **state)
 	write_file(switches[5], "1");
 	remote = counter("steer_remote", 6);
 	talk_across(client, conn, 30);
-	assert_true(counter("steer_remote", 6) - remote >= 30);
-	assert_true(counter("skb_pool_copy", 3) - copied >= 30);
+	/* A delayed ACK makes the CPU of its timer the one that sends: rare. */
+	assert_in_range(counter("steer_remote", 6) - remote, 20, 1000);
+	assert_in_range(counter("skb_pool_copy", 3) - copied, 20, 1000);
 	write_file(switches[5], "0");
 	copied = counter("skb_pool_copy", -1);
 	talk_across(client, conn, 30);
@@ -549,6 +550,86 @@ static void example_policy(void **state)
 	close(conn);
 	close(client);
 	close(fd);
+}
+
+/* Sends numbered packets that end nothing, from one CPU. */
+static void send_numbered(uint16_t port, uint32_t packets)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP);
+	struct tcphdr tcp = { .dest = htons(port), .doff = 5, .rst = 1 };
+	uint32_t i;
+
+	pin(6);
+	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	for (i = 1; i <= packets; i++) {
+		tcp.seq = htonl(i);
+		if (sendto(fd, &tcp, sizeof(tcp), 0, (void *)&to, sizeof(to)) != sizeof(tcp))
+			_exit(1);
+		/* Less than a queue holds. */
+		if (i % 200 == 0)
+			usleep(500);
+	}
+	_exit(0);
+}
+
+/* Packets of one flow are handled in their order, whatever policy and framework do. */
+static void order(void **state)
+{
+	enum { PORT = 9, PACKETS = 30000 };
+	struct { struct iphdr ip; struct tcphdr tcp; } packet;
+	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP), room = 64 << 20, status;
+	unsigned long long kept = counter("steer_kept", -1), remote = counter("steer_remote", -1);
+	unsigned long long dropped = counter("steer_drop", -1);
+	uint32_t number, latest = 0, got = 0, overtaken = 0;
+	char value[2] = "0";
+	pid_t sender, chooser;
+	int i;
+
+	(void)state;
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)));
+	assert_ok(load_module(getenv("POLICY_KO"), "port=9 cpu=0"));
+	write_file(switches[2], "1");
+	chooser = fork();
+	if (!chooser) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		pin(7);
+		for (i = 1;; i++) {
+			value[0] = '0' + rand() % 6;
+			write_file("/sys/module/policy_port/parameters/cpu", value);
+			usleep(200);
+			if (i % 1000 == 0) {
+				write_file(switches[2], "0");
+				write_file(switches[2], "1");
+			}
+		}
+	}
+	sender = fork();
+	if (!sender)
+		send_numbered(PORT, PACKETS);
+	while (readable(fd, 2000)) {
+		if (read(fd, &packet, sizeof(packet)) != sizeof(packet) ||
+		    packet.tcp.dest != htons(PORT))
+			continue;
+		number = ntohl(packet.tcp.seq);
+		got++;
+		if (number <= latest)
+			overtaken++;
+		else
+			latest = number;
+	}
+	assert_int_equal(waitpid(sender, &status, 0), sender);
+	assert_int_equal(status, 0);
+	kill(chooser, SIGKILL);
+	waitpid(chooser, NULL, 0);
+	write_file(switches[2], "0");
+	assert_ok(syscall(SYS_delete_module, "policy_port", O_NONBLOCK));
+	close(fd);
+	assert_int_equal(overtaken, 0);
+	assert_int_equal(got + counter("steer_drop", -1) - dropped, PACKETS);
+	/* There was something to keep in order. */
+	assert_true(counter("steer_remote", -1) - remote > PACKETS / 4);
+	assert_true(counter("steer_kept", -1) - kept > 10);
 }
 
 static void switches_checked(void **state)
@@ -773,6 +854,7 @@ int main(int argc, char **argv)
 		T(skb_pool),
 		T(skb_pool_sending),
 		T(example_policy),
+		T(order),
 		T(switches_checked),
 		T(tracepoints),
 		T(storm),
