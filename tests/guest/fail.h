@@ -6,8 +6,9 @@
  *
  * A task that calls itself "fail-3" has three such calls succeed, and the fourth
  * fail; it is then called "failed". From the first call of one that calls itself
- * "fail-packets", half of the packets cannot be copied. How many allocations the
- * module has, the kernel's log says at each change.
+ * "fail-packets", half of the packets cannot be copied, and the pool of those to
+ * send is often left short. How many allocations the module has, the kernel's log
+ * says at each change.
  */
 #ifndef TESTS_GUEST_FAIL_H
 #define TESTS_GUEST_FAIL_H
@@ -16,6 +17,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpuhotplug.h>
+#include <linux/ftrace.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -91,6 +93,8 @@ do { \
 	(fail_now() ? ERR_PTR(-ENOMEM) : page_pool_create(__VA_ARGS__))
 #define page_pool_alloc_frag(...) \
 	(fail_packet() ? NULL : page_pool_alloc_frag(__VA_ARGS__))
+#define alloc_skb_fclone(...) \
+	(fail_packet() ? NULL : alloc_skb_fclone(__VA_ARGS__))
 #define napi_build_skb(...) (fail_packet() ? NULL : napi_build_skb(__VA_ARGS__))
 
 #define sock_alloc()	(fail_now() ? NULL : sock_alloc())
@@ -105,6 +109,10 @@ do { \
 #define get_unused_fd_flags(...) \
 	(fail_now() ? -EMFILE : get_unused_fd_flags(__VA_ARGS__))
 
+#define ftrace_set_filter(...) \
+	(fail_now() ? -ENOMEM : ftrace_set_filter(__VA_ARGS__))
+#define register_ftrace_function(...) \
+	(fail_now() ? -ENOMEM : register_ftrace_function(__VA_ARGS__))
 #define register_kprobe(...) (fail_now() ? -ENOMEM : register_kprobe(__VA_ARGS__))
 #define tracepoint_probe_register(...) \
 	(fail_now() ? -ENOMEM : tracepoint_probe_register(__VA_ARGS__))

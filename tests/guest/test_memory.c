@@ -133,12 +133,18 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* Both halves of the skb pool. */
+static const char *on(const char *path)
+{
+	return strstr(path, "skb_pool") ? "3" : "1";
+}
+
 static void all_on(void)
 {
 	int i;
 
 	for (i = 0; i < SWITCHES; i++)
-		write_file(switches[i], "1");
+		write_file(switches[i], on(switches[i]));
 }
 
 static void loading(void **state)
@@ -158,7 +164,7 @@ static int switch_on(void *path)
 {
 	int fd = open(path, O_WRONLY), ret, error;
 
-	ret = write(fd, "1", 1);
+	ret = write(fd, on(path), 1);
 	error = errno;
 	close(fd);
 	errno = error;
@@ -330,7 +336,7 @@ static void namespaces_and_interfaces(void **state)
 /* A packet that cannot be copied is handed over as it is. */
 static void packets(void **state)
 {
-	unsigned long long passed, copied;
+	unsigned long long passed, copied, sent;
 	union address a;
 	int fd, client, conn, i;
 	char byte;
@@ -345,6 +351,7 @@ static void packets(void **state)
 	conn = accept(fd, NULL, NULL);
 	passed = counter("skb_pool_pass", -1);
 	copied = counter("skb_pool_copy", -1);
+	sent = counter("skb_pool_send", -1) + counter("skb_pool_empty", -1);
 	for (i = 0; i < 60; i++) {
 		pin(3);
 		assert_int_equal(write(conn, "a", 1), 1);
@@ -356,6 +363,7 @@ static void packets(void **state)
 	}
 	assert_true(counter("skb_pool_pass", -1) - passed >= 15);
 	assert_true(counter("skb_pool_copy", -1) - copied >= 15);
+	assert_true(counter("skb_pool_send", -1) + counter("skb_pool_empty", -1) - sent >= 120);
 	close(conn);
 	close(client);
 	close(fd);
