@@ -14,6 +14,7 @@
 #	lab.sh clean		down, and delete the image and all else made
 #
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
+#	LAB_BOOT_LIMIT=SECONDS	how long a boot may take (120), for busy machines
 #
 # Everything made is under .lab in the checkout. Names that are global to the
 # machine carry a hash of the checkout's path, so that two do not collide.
@@ -32,7 +33,7 @@ loadgen4=10.66.0.2 loadgen6=fd66::2
 
 memory=3072
 # Seconds; and how often. One emulated boot of fifteen has hung (docs/lab.md).
-boot_limit=120
+boot_limit=${LAB_BOOT_LIMIT:-120}
 boot_attempts=3
 
 # Of Debian 12, which has both kernels.
