@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* /proc/net/fastsocket_listeners; its columns are in listen.h. */
+#include <linux/pid.h>
+#include <linux/proc_fs.h>
+#include <linux/seq_file_net.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "listen.h"
+#include "listener.h"
+
+static void *fsocket_listen_seq_start(struct seq_file *seq, loff_t *pos)
+{
+	mutex_lock(&fsocket_mutex);
+	return seq_list_start_head(&fsocket_listeners, *pos);
+}
+
+static void *fsocket_listen_seq_next(struct seq_file *seq, void *v, loff_t *pos)
+{
+	return seq_list_next(v, &fsocket_listeners, pos);
+}
+
+static void fsocket_listen_seq_stop(struct seq_file *seq, void *v)
+{
+	mutex_unlock(&fsocket_mutex);
+}
+
+/* A row about @sock, the shared listener of @l or a local one, and @worker. */
+static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_listener *l,
+				 const struct socket *sock, int cpu, bool attached,
+				 struct pid *worker)
+{
+	const struct sock *shared = l->sock->sk, *sk = sock->sk;
+	pid_t nr = 0;
+
+	/* The number of one that has ended may be another's by now. */
+	rcu_read_lock();
+	if (worker && pid_task(worker, PIDTYPE_PID))
+		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
+	rcu_read_unlock();
+
+	seq_printf(seq, "%lu %u ", SOCK_INODE(l->sock)->i_ino,
+		   READ_ONCE(inet_sk(shared)->inet_num));
+#if IS_ENABLED(CONFIG_IPV6)
+	if (shared->sk_family == AF_INET6)
+		seq_printf(seq, "6 %pI6c", &shared->sk_v6_rcv_saddr);
+	else
+#endif
+		seq_printf(seq, "4 %pI4", &shared->sk_rcv_saddr);
+	seq_printf(seq, " %d %d %d %u %u\n", cpu, attached, nr,
+		   READ_ONCE(sk->sk_ack_backlog),
+		   READ_ONCE(sk->sk_max_ack_backlog));
+}
+
+static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
+{
+	struct fsocket_listener *l = list_entry(v, struct fsocket_listener, in_all);
+	struct fsocket_claim *claim;
+	int cpu;
+
+	if (v == &fsocket_listeners) {
+		seq_puts(seq, "inode port family address cpu attached worker queued limit\n");
+		return 0;
+	}
+	if (!net_eq(sock_net(l->sock->sk), seq_file_net(seq)))
+		return 0;
+
+	fsocket_seq_listener(seq, l, l->sock, -1,
+			     inet_sk_state_load(l->sock->sk) == TCP_LISTEN, NULL);
+	list_for_each_entry(claim, &l->claims, in_listener)
+		fsocket_seq_listener(seq, l, claim->local->sock, claim->local->cpu,
+				     claim->local->attached, claim->pid);
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu] && !l->locals[cpu]->claims)
+			fsocket_seq_listener(seq, l, l->locals[cpu]->sock, cpu,
+					     l->locals[cpu]->attached, NULL);
+	}
+	return 0;
+}
+
+const struct seq_operations fsocket_listen_seq_ops = {
+	.start = fsocket_listen_seq_start,
+	.next = fsocket_listen_seq_next,
+	.stop = fsocket_listen_seq_stop,
+	.show = fsocket_listen_seq_show,
+};
