@@ -11,6 +11,8 @@
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
 #	lab.sh status		exit status 0 if the lab is up
+#	lab.sh count on [QUANTUM] | off | reset | dump FILE | status
+#				counts what the server's cores do to each other (counting/)
 #	lab.sh clean		down, and delete the image and all else made
 #
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
@@ -23,10 +25,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd -P)
 lab=$root/.lab
 install=$root/playbooks/roles/install/files
+counting=$root/counting
 ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)
 tap=tap0
 # Unix sockets allow 107 characters, so this one cannot be under $lab.
 control=/run/$ns.ssh
+counter=/run/$ns.count
 
 server4=10.66.0.1 server6=fd66::1
 loadgen4=10.66.0.2 loadgen6=fd66::2
@@ -162,6 +166,14 @@ have_image() {
 	[ -f "$lab/image" ] && [ "$(cat "$lab/image")" = "$(recipe | sha1sum)" ]
 }
 
+# Loaded at every boot that is emulated: it costs nothing until it counts.
+load_counting() { # CPUS
+	[ "$1" -le 62 ] || return
+	make -s -C "$counting" counting.so > "$lab/counting.log" 2>&1 && return
+	say "counting is not to be had: counting.so does not build: see .lab/counting.log"
+	return 1
+}
+
 boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
 	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57
 	shift 4
@@ -169,7 +181,10 @@ boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .
 	# CPU has fast ones (ERMS), clears and copies with them. And each miss of its TLB
 	# walks page tables of four levels instead of five (LA57).
 	[ "$accel" = kvm ] && cpu=host
-	[ "$accel" = tcg ] && accel=tcg,thread=multi
+	if [ "$accel" = tcg ]; then
+		accel=tcg,thread=multi
+		load_counting "$cpus" && set -- -plugin "$counting/counting.so,socket=$counter" "$@"
+	fi
 	# With loglevel=5 a kernel that dies tells where; quiet would keep systemd's Welcome
 	# away, too, by which choose_accel() knows that it has booted.
 	# Left alone, an emulated guest spends a fifth of its time reading the HPET. And code
@@ -203,7 +218,7 @@ stop_guest() {
 		# A tap is busy until its process is gone.
 		while [ -d "/proc/$pid" ]; do sleep 0.1; done
 	fi
-	rm -f "$lab/pid" "$lab/booted" "$lab/accel"
+	rm -f "$lab/pid" "$lab/booted" "$lab/accel" "$counter"
 }
 
 down() {
@@ -342,6 +357,21 @@ up() { # CPUS KERNEL
 	say "up: ssh answers"
 }
 
+count() { # COMMAND...
+	local answer
+	running || die "the lab is not up: start it with make lab-up"
+	[ "$(cat "$lab/accel")" = tcg ] ||
+		die "only an emulated server is counted: boot one with LAB_ACCEL=tcg"
+	[ -S "$counter" ] || die "the server runs without counting: see .lab/counting.log, and boot it again"
+	# The emulator writes the file, and has a folder of its own.
+	[ "${1:-}" = dump ] && [ $# = 2 ] && set -- dump "$(realpath -m "$2")"
+	answer=$(echo "$*" | nc -N -U -w 120 "$counter") || die "counting does not answer"
+	case $answer in
+	ok*) [ "$answer" = ok ] || echo "${answer#ok }" ;;
+	*) die "count: ${answer#error: }" ;;
+	esac
+}
+
 cpus=8 kernel=${kernels[0]}
 command=${1:-}
 shift || true
@@ -356,7 +386,7 @@ done
 [[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
 [[ " ${kernels[*]} " = *" $kernel "* ]] || die "--kernel $kernel: there is none: give one of ${kernels[*]}"
 case $command in
-image | up | down | ssh | status | clean)
+image | up | down | ssh | status | count | clean)
 	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
 	;;
 esac
@@ -372,9 +402,10 @@ ssh)
 	exec ssh -F "$lab/ssh_config" fsb-server "$@"
 	;;
 status) running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null ;;
+count) count "$@" ;;
 clean)
 	down
 	rm -rf "$lab"
 	;;
-*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | clean" ;;
+*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | count … | clean" ;;
 esac

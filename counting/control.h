@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Commands through a Unix socket: one line, answered by one, "ok" or "error: …".
+ */
+#ifndef COUNTING_CONTROL_H
+#define COUNTING_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Writes the answer to one command line. */
+typedef void (*control_answer_t)(char *line, char *answer, size_t size);
+
+/* Starts a thread that listens; false, and errno, if it cannot. */
+bool control_start(const char *path, control_answer_t answer);
+
+#endif
