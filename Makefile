@@ -41,6 +41,9 @@ plots: ## draw the figures of all runs in results/ again
 tables: ## make the tables of all runs in results/ again, and print them
 	@experiments/summarise.py $(RUNS)
 
+pack: ## pack the raw files of finished runs, before they are committed
+	@experiments/raws.py $(RUNS)
+
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py
 
@@ -74,4 +77,4 @@ packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
 packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 
-.PHONY: help sweep test lint plots tables docs lab-up lab-down lab-ssh clean
+.PHONY: help sweep test lint plots tables pack docs lab-up lab-down lab-ssh clean

@@ -27,6 +27,8 @@ IDENTITY = {
 VALIDITY = {
     "valid": "1, or 0 when conditions were wrong; only valid repetitions are summarised",
     "invalid_reason": "why, in words",
+    "degraded": "what was not as it should be in a repetition that is valid, in words: its "
+                "numbers are published, and marked",
 }
 
 # Repetitions under perf, or with locks recorded, have no throughput, times or busy shares:
@@ -37,13 +39,18 @@ METRICS = {
     "time_s": "duration of the load by the tool's clock, s; with several tools, until the last "
               "ends",
     "throughput_rps": "requests per second, by the tool; with several tools, requests / time_s",
-    "latency_p50_ms": "from opening the connection (of redis-benchmark, whose connections last: "
-                      "from the request) to the end of the answer, median, ms; with several "
-                      "tools, the median of what they say",
+    "latency_p50_ms": "median, ms: of ab from opening the connection, of wrk and "
+                      "redis-benchmark from sending the request, to the end of the answer; with "
+                      "several tools, the median of what they say",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
     "latency_max_ms": "the same, longest, ms",
+    "latency_mean_ms": "the same, mean, ms",
+    "held_connections": "connections under way on average by Little's law: throughput times mean "
+                        "latency; of ab, about the concurrency that it was asked for",
     "connect_p99_ms": "to open a connection, 99th percentile, ms; ab only, in whole ms",
+    "server_cpu_us_per_req": "CPU time that the server's host spent per request, all cores, us; "
+                             "in the lab virtual time",
     "server_busy_pct": "share of time not idle, mean of the cores that have a worker, %; "
                        "in the lab a share of virtual time",
     "server_busy_min_pct": "the same, least busy of these cores, %",
@@ -61,6 +68,8 @@ METRICS = {
                         "with Fastsocket only",
     "listen_overflows": "connections the server dropped because an accept queue was full "
                         "(TcpExt ListenOverflows)",
+    "time_wait_overflows_per_req": "connections per request that ended without TIME_WAIT, as the "
+                                   "server had its limit of them (TcpExt TCPTimeWaitOverflow)",
     "syn_retransmits": "SYNs that the load generator, or a proxy, sent again (TcpExt "
                        "TCPSynRetrans)",
     "retransmits": "segments that either host sent again (Tcp RetransSegs), SYNs included",
@@ -107,15 +116,29 @@ def read_plan(run):
 
 
 def read_samples(run):
-    return read_csv(run / "samples.csv")
+    """Whole rows only: what a kill or a crash has cut short does not count."""
+    path = run / "samples.csv"
+    if not path.exists():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0].decode(errors="replace")
+    rows = list(csv.DictReader(io.StringIO(whole)))
+    return [row for row in rows if None not in row and None not in row.values()
+            and row.get("valid") in ("0", "1")]
+
+
+def last_round(facts):
+    """Of timed repetitions; None where all that are planned are wanted (see stopping.py)."""
+    return facts.get("rounds_end", {}).get("round")
 
 
 def unfinished(run):
     """The planned repetitions that have neither a valid sample nor all their attempts."""
-    attempts = read_run(run)["plan"]["attempts"]
+    facts = read_run(run)
+    attempts, last = facts["plan"]["attempts"], last_round(facts)
     tried = {}
     for sample in read_samples(run):
         key = sample["cell"], sample["repetition"]
         tried[key] = attempts if sample["valid"] == "1" else tried.get(key, 0) + 1
     return [step for step in read_plan(run)
-            if tried.get((step["cell"], step["repetition"]), 0) < attempts]
+            if tried.get((step["cell"], step["repetition"]), 0) < attempts
+            and not (last and step["repetition"].isdigit() and int(step["repetition"]) > last)]

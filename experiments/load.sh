@@ -101,9 +101,10 @@ ab)
 	trap 'rm -rf "$tmp"' EXIT
 	load ab -q -r -n "$3" -c "$2" -e "$tmp/percentiles" -g "$tmp/requests" "$1"
 	echo "==> percentiles <=="
-	cat "$tmp/percentiles"
+	# A failed ab writes neither.
+	cat "$tmp/percentiles" || true
 	echo "==> requests <=="
-	xz -1 -c "$tmp/requests"
+	xz -1 -c "$tmp/requests" || true
 	;;
 wrk)
 	# The kernel needs CPU time too.

@@ -9,7 +9,7 @@ import io
 import lzma
 import re
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 SPIN = re.compile(r"queued_(?:spin|read|write)_lock_slowpath")
 # Functions that only take a lock for somebody else.
@@ -24,6 +24,15 @@ LOADGEN_BUSY_MAX = 95
 SATURATED_MIN = 80
 # A virtual machine whose hypervisor gives more of its time, %, to others is not measured.
 STOLEN_MAX = 5
+# SYNs sent again, as a share of requests: above, a repetition is valid but degraded. (It
+# is not left out: that would flatter the setups that lose more of them.)
+SYN_TOLERATED = 0.001
+# The server has accepted as many connections as there were requests, within this share.
+ACCEPTS_TOLERATED = 0.05
+TICK_US = 10000
+# What garbled output makes the parsers raise.
+GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, EOFError,
+           lzma.LZMAError)
 
 
 def sections(output):
@@ -65,6 +74,12 @@ def busy_shares(before, after):
     return shares
 
 
+def busy_ticks(before, after):
+    """Of all CPUs together."""
+    before, after = cpu_times(before), cpu_times(after)
+    return sum(busy - before[cpu][0] for cpu, (busy, _, _) in after.items())
+
+
 def stolen_share(before, after):
     """Of all CPUs, %: what the hypervisor has kept from a virtual machine."""
     before, after = [[sum(part) for part in zip(*cpu_times(stat).values())]
@@ -82,6 +97,34 @@ def percentile(values, percent):
     return values[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
+def new_warnings(before, after):
+    """Lines of a kernel log that are younger than all before, by their time stamps; text.
+
+    The log is a ring: how long it was before does not tell where new lines begin.
+    """
+    def stamped(log):
+        return [(float(stamp), line) for line, stamp in
+                re.findall(r"^(\[ *([\d.]+)\].*)$", log.decode(errors="replace"), re.M)]
+
+    old = {line for _, line in stamped(before)}
+    since = max((stamp for stamp, _ in stamped(before)), default=-1.0)
+    return [line for stamp, line in stamped(after) if stamp >= since and line not in old]
+
+
+def latency_counts(requests):
+    """CSV of the file that ab -g wrote, compressed: how many requests had which time.
+
+    Columns: of which time, connect or total; ms; requests. Sorted, so that it is all that
+    is in the two columns that are used, in a hundredth of the space.
+    """
+    counts = Counter()
+    for row in csv.DictReader(io.StringIO(lzma.decompress(requests).decode()), delimiter="\t"):
+        counts["connect", int(row["ctime"])] += 1
+        counts["total", int(row["ttime"])] += 1
+    return "".join(["time,ms,requests\n", *(f"{name},{ms},{number}\n" for (name, ms), number
+                                            in sorted(counts.items()))]).encode()
+
+
 def ab(load):
     out = load["tool"].decode(errors="replace")
     if not re.search(r"^Requests per second:", out, re.M):
@@ -94,11 +137,8 @@ def ab(load):
     latency = {row[0]: row[1] for row in csv.reader(io.StringIO(load["percentiles"].decode()))}
     rows = csv.DictReader(io.StringIO(lzma.decompress(load["requests"]).decode()),
                           delimiter="\t")
-    connect, total = [], 0
-    for row in rows:
-        connect.append(int(row["ctime"]))
-        total = max(total, int(row["ttime"]))
-    connect.sort()
+    connect, total = zip(*((int(row["ctime"]), int(row["ttime"])) for row in rows))
+    connect = sorted(connect)
     return {
         "requests": int(number("Complete requests")),
         "failed": int(number("Failed requests") + number("Non-2xx responses")),
@@ -107,7 +147,8 @@ def ab(load):
         "latency_p50_ms": float(latency["50"]),
         "latency_p90_ms": float(latency["90"]),
         "latency_p99_ms": float(latency["99"]),
-        "latency_max_ms": total,
+        "latency_max_ms": max(total),
+        "latency_mean_ms": round(sum(total) / len(total), 3),
         "connect_p99_ms": percentile(connect, 99),
     }, None
 
@@ -127,7 +168,7 @@ def wrk(load):
 
     latency = dict(re.findall(r"^ +(\d+)% +(\S+)$", out, re.M))
     # Thread Stats   Avg   Stdev   Max   +/- Stdev
-    longest = re.search(r"^ +Latency +\S+ +\S+ +(\S+)", out, re.M)[1]
+    mean, longest = re.search(r"^ +Latency +(\S+) +\S+ +(\S+)", out, re.M).groups()
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)",
                        out)
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
@@ -140,6 +181,7 @@ def wrk(load):
         "latency_p90_ms": milliseconds(latency["90"]),
         "latency_p99_ms": milliseconds(latency["99"]),
         "latency_max_ms": milliseconds(longest),
+        "latency_mean_ms": milliseconds(mean),
     }, None
 
 
@@ -159,7 +201,8 @@ def redis_benchmark(load):
             "throughput_rps": round(requests / seconds, 2),
             "latency_p50_ms": median("p50_latency_ms"),
             "latency_p99_ms": median("p99_latency_ms"),
-            "latency_max_ms": max(float(row["max_latency_ms"]) for row in rows)}, None
+            "latency_max_ms": max(float(row["max_latency_ms"]) for row in rows),
+            "latency_mean_ms": median("avg_latency_ms")}, None
 
 
 def by_symbol(report):
@@ -314,6 +357,32 @@ def state_mismatch(state, wanted, settings):
     return None
 
 
+def parsed(tool, load):
+    """(metrics of the tool's own output, why it is none or None)."""
+    parse = {"ab": ab, "wrk": wrk, "redis-benchmark": redis_benchmark}[tool]
+    try:
+        return parse(load)
+    except GARBLED:
+        lines = load.get("tool", b"").decode(errors="replace").strip().splitlines()
+        return {}, (f"{tool} failed: what it printed is not complete"
+                    + (f", and ends with: {lines[-1]}" if lines else ""))
+
+
+def degraded_by_syns(metrics):
+    syns, requests = metrics["syn_retransmits"], max(metrics["requests"], 1)
+    if syns > SYN_TOLERATED * requests:
+        return (f"{100 * syns / requests:.2f} % of the connections waited for a second SYN "
+                f"({100 * SYN_TOLERATED:g} % are tolerated)")
+    return None
+
+
+def degraded_by_accepts(requests, accepts, concurrency):
+    """As many connections as are open at a time may be under way when the tool ends."""
+    if abs(accepts - requests) > ACCEPTS_TOLERATED * requests + concurrency:
+        return f"the tool counts {requests} requests, the server {accepts} connections"
+    return None
+
+
 def sample(cell, plan, load, before, after, seen, lab):
     """Metrics of a repetition, and why it is invalid or None.
 
@@ -321,11 +390,13 @@ def sample(cell, plan, load, before, after, seen, lab):
     seen: sections of what perf printed, or None when the repetition was timed; lab:
     whether the load generator shares its machine with the server.
     """
-    parse = {"ab": ab, "wrk": wrk, "redis-benchmark": redis_benchmark}[cell["tool"]]
-    metrics, reason = parse(load)
+    metrics, reason = parsed(cell["tool"], load)
     if reason:
         return metrics, reason
     requests = metrics["requests"]
+    if "latency_mean_ms" in metrics:
+        metrics["held_connections"] = round(
+            metrics["throughput_rps"] * metrics["latency_mean_ms"] / 1000, 1)
 
     real, user, system = map(float, load["time"].split())
     if cell["tool"] == "wrk":
@@ -338,6 +409,8 @@ def sample(cell, plan, load, before, after, seen, lab):
 
     shares = busy_shares(before["/proc/stat"], after["/proc/stat"])
     used = [shares[cpu] for cpu in range(int(cell["workers"])) if shares[cpu] is not None]
+    metrics["server_cpu_us_per_req"] = round(
+        TICK_US * busy_ticks(before["/proc/stat"], after["/proc/stat"]) / max(requests, 1), 1)
     metrics["server_busy_pct"] = round(sum(used) / len(used), 1)
     metrics["server_busy_min_pct"] = round(min(used), 1)
     metrics["server_busy_max_pct"] = round(max(used), 1)
@@ -358,6 +431,15 @@ def sample(cell, plan, load, before, after, seen, lab):
     metrics["syn_retransmits"] = (passed(client, "TcpExtTCPSynRetrans")
                                   + passed(server, "TcpExtTCPSynRetrans"))
     metrics["retransmits"] = passed(server, "TcpRetransSegs") + passed(client, "TcpRetransSegs")
+    if "TcpExtTCPTimeWaitOverflow" in server[1]:
+        metrics["time_wait_overflows_per_req"] = round(
+            passed(server, "TcpExtTCPTimeWaitOverflow") / max(requests, 1), 4)
+    faults = [degraded_by_syns(metrics)]
+    if "TcpPassiveOpens" in server[1] and cell["tool"] != "redis-benchmark":
+        faults.append(degraded_by_accepts(requests, passed(server, "TcpPassiveOpens"),
+                                          int(cell["concurrency"])))
+    if any(faults):
+        metrics["degraded"] = "; ".join(filter(None, faults))
 
     if plan["setups"][cell["setup"]].get("preload"):
         counts = [table_sums(part["/proc/net/fastsocket"]) for part in (before, after)]
@@ -382,21 +464,20 @@ def sample(cell, plan, load, before, after, seen, lab):
             metrics["syscalls_per_req"] = round(
                 system_calls(seen["syscalls"]) / max(requests, 1), 3)
         for name in ("time_s", "throughput_rps", "loadgen_busy_pct", "context_switches_per_req",
+                     "server_cpu_us_per_req", "held_connections",
                      *(name for name in metrics
                        if name.startswith(("latency", "connect", "server_busy")))):
             metrics.pop(name, None)
 
     stolen = max(stolen_share(before["/proc/stat"], after["/proc/stat"]),
                  stolen_share(load["before"], load["after"]))
-    warnings = after["kernel warnings"][len(before["kernel warnings"]):].decode().strip()
+    warnings = new_warnings(before["kernel warnings"], after["kernel warnings"])
     if metrics["failed"]:
         reason = f"{metrics['failed']} requests failed"
     elif not requests:
         reason = "no request was answered"
-    elif metrics["syn_retransmits"]:
-        reason = f"{metrics['syn_retransmits']} connections waited for a second SYN"
     elif warnings:
-        reason = f"the kernel warned: {warnings.splitlines()[0]}"
+        reason = f"the kernel warned: {warnings[0]}"
     elif stolen > STOLEN_MAX:
         reason = f"other virtual machines had {stolen:.0f} % of a host's time"
     elif metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX:

@@ -38,7 +38,17 @@ locks         cells of which contended locks and system calls are recorded too, 
               repetitions of their own: factor: list of levels (default: none)
 profiles      quick and full, each: rounds, perf_repetitions and lock_repetitions (of each such
               cell; default 0), requests (of ab and redis-benchmark), seconds (of wrk),
-              warmup_requests, attempts (per repetition, until valid)
+              warmup_requests, attempts (per repetition, until valid), boots (of the server, over
+              which the rounds are spread; default 1). rounds: auto goes on until the interval of
+              the ratio that decides is no wider than target_pct (default 5) to either side, or
+              rounds_max (default 60) are done: see stopping.py. null: 0 leaves the null cell out
+decides       levels of the cell whose ratio to its baseline that is (default: the first cell
+              that is not a baseline)
+pairs         setups without and with Fastsocket, for the first table: lists of two (default:
+              shared and fastsocket)
+
+Every plan has a null cell besides: the baseline once more, under the name "again", at the
+first level of the other factors. What differs between the two does so by chance.
 """
 import argparse
 import datetime
@@ -54,9 +64,10 @@ from pathlib import Path
 import yaml
 
 import contract
+import stopping
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
-        "baseline", "perf", "locks", "profiles"}
+        "baseline", "decides", "pairs", "perf", "locks", "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
 SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "baseline", "against",
               "text", "idea", "successor"}
@@ -71,7 +82,9 @@ SERVERS = {
 }
 TOOLS = {"ab", "wrk", "redis-benchmark"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "requests", "seconds",
-                "warmup_requests", "attempts"}
+                "warmup_requests", "attempts", "boots", "target_pct", "rounds_max", "null"}
+# The name of the null cell's setup.
+AGAIN = "again"
 
 
 class PlanError(Exception):
@@ -108,7 +121,7 @@ def override(experiment, profile, settings):
             if name in ("setup", "tool"):
                 known(name, values, experiment["factors"][name])
             experiment["factors"][name] = values
-        elif len(values) == 1 and isinstance(values[0], int):
+        elif len(values) == 1 and (isinstance(values[0], int) or setting == "rounds=auto"):
             profile[name] = values[0]
         else:
             raise PlanError(f"{name}={text}: give one whole number")
@@ -168,9 +181,27 @@ def cells(plan):
     product = [dict(zip(factors, levels)) for levels in itertools.product(*factors.values())]
     varied = [factor for factor in factors if len(factors[factor]) > 1] or ["setup"]
     chosen = [cell for cell in product
-              if not any(matches(cell, levels) for levels in plan.get("skip", []))]
+              if not any(matches(cell, levels) for levels in plan.get("skip", []))
+              and (cell["setup"] != AGAIN or all(
+                  cell[factor] == factors[factor][0] for factor in factors if factor != "setup"))]
     return [{"cell": "-".join(str(cell[factor]) for factor in varied), **cell}
             for cell in chosen]
+
+
+def add_null(plan):
+    """The null cell's setup, unless a setup of the experiment is the baseline already."""
+    setups, levels = plan["setups"], plan["factors"]["setup"]
+    base = plan["baseline"]["setup"]
+
+    def facts(name):
+        return {key: value for key, value in setups[name].items() if key != "text"}
+
+    if (not plan.pop("null", 1) or base not in levels
+            or any(facts(name) == facts(base) for name in levels if name != base)):
+        return
+    text = setups[base].get("text", base)
+    setups[AGAIN] = {**setups[base], "text": f"{text}, once more"}
+    levels.append(AGAIN)
 
 
 def resolve(name, profile, settings):
@@ -182,6 +213,7 @@ def resolve(name, profile, settings):
     known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
     check(experiment)
     plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}
+    add_null(plan)
     if not cells(plan):
         raise PlanError("the factors leave no cell: see skip in the experiment file")
     return plan
@@ -192,14 +224,14 @@ def steps(plan, seed):
     every = cells(plan)
     rounds = []
     # What is watched has rounds of its own at the end, so that timed rounds stay alike.
-    for number in range(1, plan["rounds"] + 1):
+    for number in range(1, stopping.most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])
     for mark, wanted, repetitions in (
             ("p", plan.get("perf"), plan.get("perf_repetitions", 0)),
             ("l", plan.get("locks"), plan.get("lock_repetitions", 0))):
         for number in range(1, repetitions + 1 if wanted else 1):
             rounds.append([{**cell, "repetition": f"{mark}{number}"} for cell in every
-                           if matches(cell, wanted)])
+                           if matches(cell, wanted) and cell["setup"] != AGAIN])
     for one in rounds:
         shuffle.shuffle(one)
     return list(itertools.chain(*rounds))
@@ -208,8 +240,12 @@ def steps(plan, seed):
 def resumable(folder, plan):
     """The newest run of this plan, when it is not finished."""
     for run in sorted(folder.glob("*T*Z"), reverse=True):
-        facts = contract.read_run(run)
-        if facts["plan"] == json.loads(json.dumps(plan)):
+        try:
+            facts = contract.read_run(run)
+        except (OSError, ValueError) as error:
+            print(f"{run.name} is left alone: its run.json cannot be read: {error}")
+            continue
+        if facts.get("plan") == json.loads(json.dumps(plan)):
             return run if contract.unfinished(run) else None
     return None
 

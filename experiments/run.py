@@ -15,6 +15,7 @@ lab true: both share this machine, and its cores, not the server's, tell saturat
 """
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import shlex
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import contract
 import measure
+import stopping
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,6 +41,10 @@ class RunError(Exception):
     """Why the run cannot go on, in one sentence."""
 
 
+class LoadError(RunError):
+    """Why one repetition is invalid; the run goes on."""
+
+
 class Host:
     """Runs one of our scripts on a host, without installing it there."""
 
@@ -47,19 +53,29 @@ class Host:
         self.argv = argv
         self.script = (HERE / script).read_bytes()
 
-    def run(self, *words, limit=60):
-        command = shlex.join(["bash", "-s", "--", *map(str, words)])
+    def run(self, *words, limit=60, failure=RunError):
+        """Standard output; failure is raised when the script fails or takes too long.
+
+        timeout ends the script with all that it has started, also on another host.
+        """
+        command = shlex.join(["timeout", "-k", "5", str(limit), "bash", "-s", "--",
+                              *map(str, words)])
         try:
             done = subprocess.run([*self.argv, command], input=self.script,
-                                  capture_output=True, timeout=limit, check=False)
+                                  capture_output=True, timeout=limit + 15, check=False)
         except subprocess.TimeoutExpired as error:
             raise RunError(f"{self.name}: {words[0]} did not end within {limit} s") from error
         except OSError as error:
             raise RunError(f"{self.name} cannot be reached: {error}") from error
+        if done.returncode in (124, 137):
+            raise failure(f"{self.name}: {words[0]} did not end within {limit} s")
         if done.returncode:
+            # 255 is ssh's own: the host is gone, and with it the run.
+            if done.returncode == 255:
+                failure = RunError
             lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise RunError(f"{self.name}: {words[0]} failed: "
-                           f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
+            raise failure(f"{self.name}: {words[0]} failed: "
+                          f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
         return done.stdout
 
     def facts(self):
@@ -111,14 +127,20 @@ class Sweep:
         self.loadgen.run("stop", self.backend["state"])
 
     def open_samples(self):
-        """Drops a row cut short by a kill, and says how many there are."""
+        """Drops rows cut short by a kill, and says how many there are.
+
+        A run that an older version began gets the columns that have come since.
+        """
         path = self.run / "samples.csv"
         if not path.exists():
             contract.write_file(path, ",".join(self.columns) + "\n")
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            contract.write_file(path, text[:text.rfind("\n") + 1])
-        return len(contract.read_samples(self.run))
+        rows = contract.read_samples(self.run)
+        known = [{name: row.get(name, "") for name in self.columns} for row in rows]
+        whole = [",".join(self.columns) + "\n",
+                 *(contract.csv_line(row, self.columns) for row in known)]
+        if path.read_bytes() != "".join(whole).encode():
+            contract.write_file(path, "".join(whole))
+        return len(rows)
 
     def record_hosts(self, inventory):
         server = self.server.facts()
@@ -202,14 +224,15 @@ class Sweep:
         target = self.address if tool == "redis-benchmark" else f"http://{self.address}/"
         self.loadgen.run("warm-up", tool, target, step["concurrency"],
                          max(self.plan["warmup_requests"], int(step["concurrency"])), workers,
-                         limit=self.limit("ab"))
+                         limit=self.limit("ab"), failure=LoadError)
         if watch:
             self.server.run(f"{watch}-start", limit=180)
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
         load = measure.sections(self.loadgen.run(
-            tool, target, step["concurrency"], amount, workers, limit=self.limit(tool)))
+            tool, target, step["concurrency"], amount, workers, limit=self.limit(tool),
+            failure=LoadError))
         after = keep("server-after.txt", self.server.run("counters"))
         seen = None
         if watch:
@@ -219,14 +242,39 @@ class Sweep:
         if watch == "perf":
             keep("perf.data", self.server.run("perf-data", limit=600))
         for name, content in load.items():
-            keep({"requests": "requests.tsv.xz", "percentiles": "percentiles.csv"}
-                 .get(name, f"{tool}-{name}.txt"), content)
+            if name == "requests":
+                keep("latencies.csv", measure.latency_counts(content))
+            else:
+                keep("percentiles.csv" if name == "percentiles" else f"{tool}-{name}.txt", content)
 
         metrics, reason = measure.sample(step, self.plan, load, measure.sections(before),
                                          measure.sections(after), seen, self.lab)
         reason = mismatch or reason
         return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
                 "valid": 0 if reason else 1, "invalid_reason": reason or ""}
+
+    def repetition(self, step):
+        """Its row; a tool that fails, or says what nobody can read, makes it invalid."""
+        started = now_utc().isoformat(timespec="milliseconds")
+        try:
+            return self.measure(step)
+        except LoadError as error:
+            reason = str(error)
+        except measure.GARBLED as error:
+            reason = f"what was recorded is not complete: {error!r}"
+        return {**step, "started_utc": started, "valid": 0, "invalid_reason": reason}
+
+    def enough(self, step, done):
+        """Asked where a timed round begins: whether the rounds before it were enough."""
+        number = step["repetition"]
+        if self.plan["rounds"] != "auto" or not number.isdigit() or number == done:
+            return False
+        end = stopping.end(self.run, self.plan, int(number) - 1)
+        if end:
+            self.facts["rounds_end"] = end
+            contract.write_run(self.run, self.facts)
+            print(f"no more rounds: {end['why']}", flush=True)
+        return bool(end)
 
     def all(self):
         steps = contract.unfinished(self.run)
@@ -236,17 +284,22 @@ class Sweep:
         for sample in contract.read_samples(self.run):
             key = sample["cell"], sample["repetition"]
             tried[key] = tried.get(key, 0) + 1
+        number = None
         while steps:
             step = steps[0]
+            if self.enough(step, number):
+                steps = contract.unfinished(self.run)
+                continue
+            number = step["repetition"]
             key = step["cell"], step["repetition"]
             began = time.monotonic()
-            row = self.measure(step)
+            row = self.repetition(step)
             self.order += 1
             tried[key] = tried.get(key, 0) + 1
             self.append({"experiment": self.plan["experiment"], "run": self.run.name,
                          "order": self.order, **row})
-            if not row["valid"]:
-                raw = self.raw(step)
+            raw = self.raw(step)
+            if not row["valid"] and raw.exists():
                 raw.rename(raw.with_name(f"{raw.name}-invalid-{self.order}"))
             if row["valid"] or tried[key] >= self.plan["attempts"]:
                 steps.pop(0)
@@ -267,6 +320,16 @@ def result(row):
     return f"{row['throughput_rps']:.0f} requests/s, p99 {row['latency_p99_ms']:.0f} ms"
 
 
+def lock_run(run):
+    """One sweep at a time: two would double every row. Held until this process ends."""
+    folder = os.open(run, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RunError(f"{run.name} is being run by another sweep: wait for its end, or plan "
+                       "a run of your own (plan.py --fresh, or -e fresh=true)") from None
+
+
 def interrupted(*_):
     raise KeyboardInterrupt
 
@@ -282,6 +345,7 @@ def main():
     signal.signal(signal.SIGINT, interrupted)
     sweep = None
     try:
+        lock_run(args.run)
         sweep = Sweep(args.run.resolve(), args.hosts)
         sweep.all()
     except KeyboardInterrupt:
