@@ -292,12 +292,13 @@ def main():
     parser.add_argument("--results", type=Path, default=contract.ROOT / "results",
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
-                        help="only check, and print how many cores the server needs")
+                        help="only check, and print how many cores the server needs, and how "
+                             "often it is booted")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
     if args.check:
-        print(plan["server_cores"])
+        print(plan["server_cores"], plan.get("boots", 1))
         return
     folder = args.results / plan["experiment"]
     run = None if args.fresh else resumable(folder, plan)

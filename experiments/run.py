@@ -25,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+import boots
 import contract
 import measure
 import stopping
@@ -163,9 +164,11 @@ class Sweep:
         self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
         self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
         # Repetitions of different boots are never compared: see summarise.py.
-        boots = self.facts.setdefault("boots", [])
-        if not boots or boots[-1]["boot_id"] != boot:
-            boots.append({"boot_id": boot, "first_order": self.order + 1})
+        known = self.facts.setdefault("boots", [])
+        steps = contract.unfinished(self.run)
+        if (not known or known[-1]["boot_id"] != boot
+                or steps and self.another_boot(steps[0])):
+            known.append({"boot_id": boot, "first_order": self.order + 1})
         contract.write_run(self.run, self.facts)
 
     def append(self, row):
@@ -276,7 +279,12 @@ class Sweep:
             print(f"no more rounds: {end['why']}", flush=True)
         return bool(end)
 
+    def another_boot(self, step):
+        """Whether this repetition is planned for a later boot than those of the run so far."""
+        return boots.boot_of(self.plan, step["repetition"]) > len(self.facts["boots"])
+
     def all(self):
+        """Until no repetition is left, or the next one wants another boot of the server."""
         steps = contract.unfinished(self.run)
         total = len(contract.read_plan(self.run))
         spent = []
@@ -290,6 +298,11 @@ class Sweep:
             if self.enough(step, number):
                 steps = contract.unfinished(self.run)
                 continue
+            if self.another_boot(step):
+                print(f"boot {len(self.facts['boots'])} is done: {len(steps)} repetitions are "
+                      "left for another; boot the server, and the same command goes on",
+                      flush=True)
+                return
             number = step["repetition"]
             key = step["cell"], step["repetition"]
             began = time.monotonic()
