@@ -14,7 +14,7 @@ RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
 PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
 	openssh-client iproute2 apache2-utils wrk redis-tools xz-utils git \
-	gnuplot-nox python3-matplotlib python3-pandas python3-numpy \
+	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
 PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \

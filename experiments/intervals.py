@@ -18,7 +18,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 SMALLEST = 6
@@ -50,7 +50,7 @@ def median(values):
     if n < SMALLEST:
         return float(np.median(ordered)), None, None
     k = 1
-    while 2 * stats.binom.cdf(k, n, 0.5) <= 1 - CONFIDENCE:
+    while 2 * special.bdtr(k, n, 0.5) <= 1 - CONFIDENCE:
         k += 1
     return float(np.median(ordered)), float(ordered[k - 1]), float(ordered[n - k])
 
@@ -71,14 +71,14 @@ def ratio(ratios, boots):
     value, number = math.exp(mean), len(set(boots))
     if len(logs) < SMALLEST:
         return Ratio(len(logs), number, value, None, None, None, None)
-    error = stats.sem(units)
+    error = units.std(ddof=1) / math.sqrt(len(units))
     if error < 1e-12:       # all the same, as of a cell to itself
         return Ratio(len(logs), number, value, value, value, float(abs(mean) < 1e-12),
                      float(abs(mean) >= math.log(MARGIN)))
     freedom = len(units) - 1
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    p_different = 2 * stats.t.sf(abs(mean) / error, freedom)
-    p_same = stats.t.sf((math.log(MARGIN) - abs(mean)) / error, freedom)
+    half = special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
+    p_different = 2 * special.stdtr(freedom, -abs(mean) / error)
+    p_same = special.stdtr(freedom, (abs(mean) - math.log(MARGIN)) / error)
     return Ratio(len(logs), number, value, math.exp(mean - half), math.exp(mean + half),
                  float(p_different), float(p_same))
 

@@ -64,7 +64,6 @@ from pathlib import Path
 import yaml
 
 import contract
-import stopping
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
         "baseline", "decides", "pairs", "perf", "locks", "profiles"}
@@ -85,6 +84,8 @@ PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "requests", "s
                 "warmup_requests", "attempts", "boots", "target_pct", "rounds_max", "null"}
 # The name of the null cell's setup.
 AGAIN = "again"
+# With rounds: auto, unless the profile says otherwise.
+MOST_ROUNDS = 60
 
 
 class PlanError(Exception):
@@ -219,12 +220,17 @@ def resolve(name, profile, settings):
     return plan
 
 
+def most_rounds(plan):
+    """As many timed rounds as the plan has steps for."""
+    return plan.get("rounds_max", MOST_ROUNDS) if plan["rounds"] == "auto" else plan["rounds"]
+
+
 def steps(plan, seed):
     shuffle = random.Random(seed)
     every = cells(plan)
     rounds = []
     # What is watched has rounds of its own at the end, so that timed rounds stay alike.
-    for number in range(1, stopping.most_rounds(plan) + 1):
+    for number in range(1, most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])
     for mark, wanted, repetitions in (
             ("p", plan.get("perf"), plan.get("perf_repetitions", 0)),

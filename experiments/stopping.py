@@ -7,16 +7,11 @@ tests/pure/test_stopping.py simulates what that leaves of the 95 %.
 """
 import contract
 import intervals
+import plan as plans
 import samples as samples_of
 
 FIRST = 8
 TARGET_PCT = 5
-MOST = 60
-
-
-def most_rounds(plan):
-    """As many as the plan has steps for."""
-    return plan.get("rounds_max", MOST) if plan["rounds"] == "auto" else plan["rounds"]
 
 
 def narrow(ratios, boots, target):
@@ -42,7 +37,7 @@ def end(run, plan, rounds):
 
     rounds: how many are finished.
     """
-    most, target = most_rounds(plan), plan.get("target_pct", TARGET_PCT)
+    most, target = plans.most_rounds(plan), plan.get("target_pct", TARGET_PCT)
     if rounds < FIRST:
         return None
     rows = samples_of.read(run)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tables of what repetitions c1, c2... counted: instructions, and cache lines that moved
+between cores, per connection. Each function takes a Study; a table of nothing is None."""
+from collections import defaultdict
+
+import places
+from markdown import DASH, markdown, number, with_interval
+from raws import Raw
+from study import AGAIN
+
+LINES = "line_transfers_per_req"
+# Heading, metric, digits.
+METRICS = [("line transfers between cores", LINES, 1),
+           ("different lines moved", "lines_moved_per_req", 1),
+           ("kernel instructions", "kernel_instructions_per_req", 0),
+           ("user instructions", "user_instructions_per_req", 0)]
+RATIO_HEADINGS = ["line transfers", "kernel instructions"]
+# As many functions, and lines of each setup, are shown.
+MOST_FUNCTIONS = 20
+MOST_LINES = 8
+
+
+def known(study):
+    return any(metric in study.rows and study.rows[metric].notna().any()
+               for _, metric, _ in METRICS)
+
+
+def repetitions(study, cell):
+    return str(study.numbers(cell)["n_counts"])
+
+
+def text(study, cell, metric, digits):
+    found = study.median(cell, metric)
+    return with_interval(*found, digits) if found else DASH
+
+
+def times(one):
+    """A ratio in words; below 1 turned round, since less is the point of it."""
+    if one is None:
+        return DASH
+    if one.value < 1:
+        return f"{1 / one.value:.2f} times fewer"
+    return f"{one.value:.2f} times as many"
+
+
+def with_without(study, which, without, with_):
+    """Rows of the with/without table."""
+    rows = []
+    for heading, metric, digits in METRICS:
+        if not (metric in study.rows and study.median(without, metric)
+                and study.median(with_, metric)):
+            continue
+        rows.append([f"{heading} per connection, {which}",
+                     *(text(study, cell, metric, digits) for cell in (without, with_)),
+                     times(study.ratio(with_, without, metric)), DASH,
+                     repetitions(study, with_)])
+    return rows
+
+
+def ratio_of(study, cell, base):
+    """Texts for RATIO_HEADINGS."""
+    ratios = [study.ratio(cell, base, metric) if metric in study.rows else None
+              for metric in (LINES, "kernel_instructions_per_req")]
+    return [number(one.value, 2) if one else DASH for one in ratios]
+
+
+def source(study, cell):
+    """What counted: the emulator with its quantum, or the processor."""
+    if "counts_source" not in study.rows:
+        return DASH
+    found = study.own(cell, "counts")["counts_source"]
+    return ", ".join(sorted(set(filter(None, found.astype(str))))) or DASH
+
+
+def setups(study):
+    """Every setup by what was counted of it."""
+    if not known(study):
+        return None
+    rows = []
+    for cell in study.cells.to_dict("records"):
+        name, base = cell["cell"], study.baseline(cell)
+        if not any(study.median(name, metric) for _, metric, _ in METRICS
+                   if metric in study.rows):
+            continue
+        ratios = ratio_of(study, name, base) if base != name else [DASH, DASH]
+        rows.append([f"{cell['tool']} -c {cell['concurrency']}, {cell['workers']} workers",
+                     cell["setup"], study.title(cell["setup"]),
+                     text(study, name, LINES, 1), ratios[0],
+                     text(study, name, "lines_moved_per_req", 1),
+                     text(study, name, "kernel_instructions_per_req", 0), ratios[1],
+                     text(study, name, "user_instructions_per_req", 0),
+                     source(study, name), repetitions(study, name)])
+    base = study.plan["baseline"]["setup"]
+    return markdown(
+        ["load", "setup", "what it is", "line transfers per connection",
+         f"ratio to {base}, or its own baseline", "lines moved per connection",
+         "kernel instructions per connection", "ratio", "user instructions per connection",
+         "counted by", "n"], rows) if rows else None
+
+
+def value_column(row):
+    """The name of a count's column: the first that is per request."""
+    return next(name for name in row if name.endswith("_per_req"))
+
+
+def means(study, name, columns=None):
+    """{cell: {place: mean per connection}} of raw/CELL/cN/NAME.
+
+    columns: names of the columns that say the place; default: all that are not per request.
+    """
+    raw, found = Raw(study.run), {}
+    for cell in study.cells["cell"]:
+        sums, number_of = defaultdict(float), 0
+        for sample in study.own(cell, "counts").to_dict("records"):
+            rows = places.read_table(raw, sample, name)
+            number_of += bool(rows)
+            for row in rows:
+                place = tuple(row[column] for column in columns or [
+                    column for column in row if not column.endswith("_per_req")])
+                sums[place] += float(row[value_column(row)] or 0)
+        if number_of:
+            found[cell] = {place: value / number_of for place, value in sums.items()}
+    return found
+
+
+def by_group(study):
+    """{cell: {group: line transfers per connection}}, groups as counts.py names them."""
+    return {cell: {group: value for (group,), value in groups.items()}
+            for cell, groups in means(study, "functions.csv", ["group"]).items()}
+
+
+def functions(study):
+    """Line transfers by function: a row for each, a column for each setup of the first load."""
+    found = means(study, "functions.csv", ["group", "function"])
+    (load, _), *_ = study.loads()
+    cells = {setup: study.cell_of(load, setup) for setup in study.cells["setup"].unique()
+             if setup != AGAIN and study.cell_of(load, setup) in found}
+    if not cells:
+        return None
+    highest = defaultdict(float)
+    for cell in cells.values():
+        for place, value in found[cell].items():
+            highest[place] = max(highest[place], value)
+    shown = sorted(highest, key=lambda place: (-highest[place], place))[:MOST_FUNCTIONS]
+    rows = [[group, f"`{function}`", *(number(found[cell].get((group, function), 0), 1)
+                                       for cell in cells.values())]
+            for group, function in shown]
+    rest = [sum(value for place, value in found[cell].items() if place not in shown)
+            for cell in cells.values()]
+    rows.append(["", f"{len(highest) - len(shown)} more functions",
+                 *(number(value, 1) for value in rest)])
+    rows.append(["", "n", *(repetitions(study, cell) for cell in cells.values())])
+    return markdown(["group", "line transfers per connection in", *cells], rows)
+
+
+def lines(study):
+    """The lines that move most, of each cell."""
+    rows = []
+    for cell, places_of in means(study, "lines.csv").items():
+        most = sorted(places_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_LINES]
+        rows += [[cell, " ".join(filter(None, place)), number(value, 2),
+                  repetitions(study, cell)] for place, value in most]
+    return markdown(["cell", "line", "transfers per connection", "n"], rows) if rows else None

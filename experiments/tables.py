@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tables of a run, as Markdown. Each function takes a Study; what was not measured is
+a dash, and a table of nothing is None."""
+import re
+from collections import defaultdict
+
+import counted
+import intervals
+import places
+from markdown import DASH, markdown, with_interval
+from study import AGAIN, LOAD
+
+VERDICTS = {"same": f"the same within {round(100 * intervals.MARGIN - 100)} %",
+            "unknown": "not told apart", "few": f"fewer than {intervals.SMALLEST} rounds"}
+# Numbers in a reason differ from one repetition to the next.
+NUMBER = re.compile(r"\d[\d.,]*")
+DETAIL = re.compile(r": .*|, and ends with.*", re.S)
+
+
+def load_name(load):
+    tool, concurrency, workers = load
+    return f"{tool} -c {concurrency}, {workers} worker{'s' * (workers > 1)}"
+
+
+def cell_median(study, cell, metric, digits):
+    found = study.median(cell, metric) if cell else None
+    return with_interval(*found, digits) if found else DASH
+
+
+def ratio_text(one):
+    return with_interval(one.value, one.low, one.high, 2) if one else DASH
+
+
+def rounds_text(one):
+    return str(one.n) if one else DASH
+
+
+def wording(word, words=("faster", "slower")):
+    """Of a word of intervals.verdicts; None is a dash."""
+    return {"above": words[0], "below": words[1], None: DASH, **VERDICTS}[word]
+
+
+def short_reason(reason):
+    return NUMBER.sub("N", DETAIL.sub("", reason))
+
+
+def with_without(study):
+    """The seed's table: a row for each count and time, a column without, a column with."""
+    counts, times = [], []
+    for without, with_ in study.declared:
+        cell = study.cells.set_index("cell").loc[without]
+        load = cell["tool"], cell["concurrency"], cell["workers"]
+        which = load_name(load)
+        if len(study.plan.get("pairs", [1])) > 1:
+            which = f"{study.title(cell['setup'])}, {which}"
+        counts += counted.with_without(study, which, without, with_)
+        times.append(timed_row(study, which, without, with_))
+    if not times:
+        return None
+    # Counts first: they are what a busy machine can still give.
+    rows = counts + times
+    seed = study.plan["reference"].get("time_s")
+    if seed:
+        rows.append([f"for reference, {study.plan['reference']['text']}",
+                     f"{seed['shared']} s", f"{seed['fastsocket']} s",
+                     f"{seed['shared'] / seed['fastsocket']:.2f} times as fast", DASH, "1"])
+    return markdown(["", "without Fastsocket", "with Fastsocket", "ratio", "verdict", "n"], rows)
+
+
+def timed_row(study, which, without, with_):
+    metric, unit, digits, what = "throughput_rps", "", 0, "requests per second"
+    if study.values(without, "time_s").any() and which.find("wrk") < 0:
+        metric, unit, digits, what = ("time_s", " s", 3,
+                                      f"time for {study.plan['requests']:,} requests")
+    one = study.ratio(with_, without, "throughput_rps")
+    texts = [cell_median(study, cell, metric, digits) for cell in (without, with_)]
+    word = study.verdicts.get(with_, "few") if one else None
+    return [f"{what}, {which}", *(text + unit * (text != DASH) for text in texts),
+            ratio_text(one) + " times as fast" * (one is not None), wording(word),
+            rounds_text(one)]
+
+
+def measured(study, cell):
+    """n of timed repetitions, and what was left out or is degraded of them."""
+    n = study.numbers(cell)
+    all_ = n["n_valid"] + n["n_invalid"]
+    parts = [f"{n['n_invalid']} of {all_} left out" if n["n_invalid"] else "",
+             f"{n['n_degraded']} degraded" if n["n_degraded"] else ""]
+    text = ", ".join(filter(None, parts))
+    return f"{n['n_valid']}" + (f" ({text})" if text else "")
+
+
+# Of the table of setups: heading, metric, digits.
+COLUMNS = [
+    ("p50, ms", "latency_p50_ms", 1), ("p99, ms", "latency_p99_ms", 1),
+    ("CPU time per request, us", "server_cpu_us_per_req", 0),
+    ("context switches per request", "context_switches_per_req", 2),
+    ("system calls per request", "syscalls_per_req", 2),
+    ("contended locks per 1,000 requests", "lock_contended_per_kreq", 1),
+    ("waited for locks per request, us", "lock_wait_us_per_req", 1),
+    ("local accepts, %", "local_accept_pct", 2), ("retransmissions", "retransmits", 0),
+    ("no TIME_WAIT, per request", "time_wait_overflows_per_req", 2)]
+
+
+def setups(study):
+    """Every setup with all that was timed of it."""
+    rows = []
+    for cell in study.cells.to_dict("records"):
+        name, base = cell["cell"], study.baseline(cell)
+        # A cell is no comparison with itself.
+        one = study.ratio(name, base, "throughput_rps") if base != name else None
+        setup = study.plan["setups"][cell["setup"]].get("baseline",
+                                                        study.plan["baseline"]["setup"])
+        rows.append([
+            load_name((cell["tool"], cell["concurrency"], cell["workers"])), cell["setup"],
+            study.title(cell["setup"]), cell_median(study, name, "throughput_rps", 0),
+            f"{ratio_text(one)} of {setup}" if one else DASH,
+            wording(study.verdicts.get(name) if one else None), rounds_text(one),
+            *(cell_median(study, name, metric, digits) for _, metric, digits in COLUMNS),
+            measured(study, name)])
+    header = ["load", "setup", "what it is", "requests/s", "ratio", "verdict", "rounds",
+              *(heading for heading, _, _ in COLUMNS), "n"]
+    return without_empty(header, rows)
+
+
+def without_empty(header, rows):
+    """What was measured of no setup is left out."""
+    kept = [i for i in range(len(header)) if any(row[i] != DASH for row in rows)]
+    return markdown([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def against(study):
+    """Fastsocket, or what the experiment names, against each of the others."""
+    found = []
+    for load, cells in study.loads():
+        for name in cells["setup"]:
+            others = study.plan["setups"][name].get("against", [])
+            if name == "fastsocket":
+                others = [*others, *(other for other in cells["setup"]
+                                     if other not in (name, AGAIN, *others)
+                                     and not study.plan["setups"][other].get("preload"))]
+            found += [(load, name, other, study.ratio(
+                study.cell_of(load, name), study.cell_of(load, other), "throughput_rps"))
+                for other in others if study.cell_of(load, other)]
+    words = intervals.verdicts([one for *_, one in found])
+    rows = [[load_name(load), name, other, ratio_text(one), wording(word), rounds_text(one)]
+            for (load, name, other, one), word in zip(found, words) if one]
+    return markdown(["load", "setup", "against", "ratio of requests/s", "verdict", "n"],
+                    rows) if rows else None
+
+
+def ideas(study):
+    """The ideas of 2014, their in-tree successors, and the effect of each on this kernel."""
+    rows = []
+    cells = study.cells.to_dict("records")
+    for cell in cells:
+        setup = study.plan["setups"][cell["setup"]]
+        base = study.baseline(cell)
+        one = study.ratio(cell["cell"], base, "throughput_rps")
+        if "successor" not in setup or not one:
+            continue
+        without = next((other for other in cells if lacks(study, other, setup["idea"]) and all(
+            other[factor] == cell[factor] for factor in LOAD)), None)
+        left_out = without and study.ratio(without["cell"], study.baseline(without),
+                                           "throughput_rps")
+        title = study.title(setup.get("baseline", study.plan["baseline"]["setup"]))
+        rows.append([setup["idea"], setup["successor"],
+                     *counted.ratio_of(study, cell["cell"], base),
+                     f"{ratio_text(one)} of {title}",
+                     wording(study.verdicts.get(cell["cell"]), ("pays", "costs")),
+                     rounds_text(one),
+                     ratio_text(study.ratio(cell["cell"], base, "context_switches_per_req")),
+                     ratio_text(left_out)])
+    return without_empty(
+        ["idea of 2014", "its in-tree successor", *counted.RATIO_HEADINGS, "requests/s", "verdict",
+         "n", "context switches per request", "requests/s when it is left out of everything"],
+        rows) if rows else None
+
+
+def lacks(study, cell, idea):
+    setup = study.plan["setups"][cell["setup"]]
+    return setup.get("idea") == idea and "successor" not in setup
+
+
+def speed_up(study):
+    """Throughput by number of workers, and its ratio to the fewest in the same rounds."""
+    counts = sorted(set(study.cells["workers"]))
+    if len(counts) == 1:
+        return None
+    rows = []
+    for (setup, tool, concurrency), cells in study.cells.groupby(
+            ["setup", "tool", "concurrency"], sort=False):
+        names = cells.set_index("workers")["cell"]
+        texts = []
+        for count in counts:
+            gain = study.ratio(names.get(count), names[names.index.min()], "throughput_rps")
+            rate = cell_median(study, names.get(count), "throughput_rps", 0)
+            texts.append(rate + (f", ×{ratio_text(gain)}" if gain else ""))
+        if len(cells) > 1:
+            rows.append([f"{tool} -c {concurrency}", study.title(setup), *texts,
+                         str(min(study.numbers(name)["n_valid"] for name in names))])
+    return markdown(["load", "setup", *(f"{count} worker{'s' * (count > 1)}: requests/s, "
+                                        "speed-up" for count in counts), "n, at least"],
+                    rows) if rows else None
+
+
+def left_out(study):
+    """Repetitions that are invalid or degraded, by cell and reason."""
+    rows = defaultdict(int)
+    for sample in study.rows.to_dict("records"):
+        if sample["valid"] == 0:
+            rows[sample["cell"], "left out", short_reason(sample["invalid_reason"])] += 1
+        elif sample["degraded"]:
+            rows[sample["cell"], "degraded", short_reason(sample["degraded"])] += 1
+    tried = study.rows["cell"].value_counts()
+    return markdown(["cell", "", "why", "repetitions", "of"], [
+        [cell, what, why, str(count), str(tried[cell])]
+        for (cell, what, why), count in sorted(rows.items())]) if rows else None
+
+
+def null_note(study):
+    pair = study.null_pair()
+    one = study.ratio(*pair, "throughput_rps") if pair else None
+    if not one:
+        return "This run has no null cell."
+    text = (f"The baseline against its own copy in the same rounds (requests/s; no cause for a "
+            f"difference): {ratio_text(one)}, n = {one.n}.")
+    lines = study.ratio(*pair, counted.LINES) if counted.LINES in study.rows else None
+    return text + (f" Their line transfers: {lines.value:.2f}." if lines else "")
+
+
+def notes(study):
+    """What stands under every table."""
+    boots = study.valid.loc[study.valid["kind"] == "timed", "boot"].nunique()
+    boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS
+            else f"within {boots} boot{'s' * (boots != 1)} of the server: another may differ by "
+            "more")
+    end = study.facts.get("rounds_end", {}).get("why")
+    lower = (" Shares of spinning are lower bounds: the profile cannot see sections with "
+             "interrupts off." if study.emulated() else "")
+    return (f"Run `{study.plan['experiment']}/{study.run.name}`, {study.host()}. n: timed "
+            "repetitions, or rounds that have both cells of a ratio; [ ]: 95 % interval, none "
+            f"below n = {intervals.SMALLEST}; of ratios {boot}. Verdicts are on "
+            "requests/s and corrected by Holm's method for the number of comparisons: of the "
+            f"pair without and with, and of all others.{lower} {null_note(study)}"
+            + (f" Rounds: {end}." if end else ""))
+
+
+def every(study):
+    """(name, table) of each that there is, in the order in which they are printed."""
+    found = [("with-without", with_without(study)), ("counts", counted.setups(study)),
+             ("functions", counted.functions(study)), ("lines", counted.lines(study)),
+             ("setups", setups(study)), ("against", against(study)), ("ideas", ideas(study)),
+             ("workers", speed_up(study)), ("spinning", places.spinning(study)),
+             ("spinning-places", places.spinning_places(study)), ("locks", places.locks(study)),
+             ("left-out", left_out(study))]
+    return [(name, table) for name, table in found if table]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What all figures share: a setup's colour, the line that says what was measured, files."""
+import io
+import zlib
+
+import matplotlib
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.colors as colours_of  # noqa: E402 (the backend has to be chosen first)
+import matplotlib.pyplot as plt  # noqa: E402
+from study import AGAIN  # noqa: E402
+
+# Text stays text, and ids do not change from one drawing to the next.
+plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fastsocket-bench"})
+
+# By what a setup is; of Okabe and Ito, for all kinds of colour vision. Hatches are for grey.
+VARIANTS = {
+    "": ("#999999", ""), "shared": ("#999999", ""), "one": ("#999999", ""),
+    "again": ("#DDDDDD", ""), "other": ("#DDDDDD", ""),
+    "fastsocket": ("#D55E00", "//"), "listen": ("#D55E00", "//"),
+    "exclusive": ("#56B4E9", ".."), "reuseport": ("#009E73", "\\\\"), "cbpf": ("#0072B2", "xx"),
+    "library": ("#B0B070", "--"), "pool": ("#E69F00", "--"), "all": ("#882255", ""),
+    "rfd": ("#CC79A7", "||"), "rfs": ("#F0E442", "--"), "rcs": ("#44AA99", ""),
+    "direct-tcp": ("#AA4499", ".."), "skb-pool": ("#E69F00", "--"),
+}
+# The same setup of another server is darker or lighter.
+SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0}
+OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
+MARKERS = {"demo": "o", "nginx": "s", "haproxy": "D", "redis": "^"}
+DASHES = {"demo": "-", "nginx": "--", "haproxy": ":", "redis": "-."}
+
+
+def parts(setup):
+    """(server, variant) that a setup's name speaks of."""
+    server, _, variant = setup.partition("-")
+    return (server, variant) if server in SERVERS else ("demo", setup)
+
+
+def shaded(colour, shade):
+    """Lighter above 0, darker below: towards white or black by that share."""
+    target = 1.0 if shade > 0 else 0.0
+    return colours_of.to_hex([part + (target - part) * abs(shade)
+                              for part in colours_of.to_rgb(colour)])
+
+
+def style(setup):
+    """(colour, hatch) of a setup, the same in every figure of every experiment."""
+    server, variant = parts(setup)
+    number = zlib.crc32(variant.encode())
+    colour, hatch = VARIANTS.get(variant, (OTHERS[number % len(OTHERS)], ""))
+    return shaded(colour, SERVERS[server]), hatch
+
+
+def curve(setup):
+    """Keyword arguments of a line."""
+    server, variant = parts(setup)
+    colour, _ = style(setup)
+    return {"color": colour, "marker": "x" if variant == AGAIN else MARKERS[server],
+            "linestyle": DASHES[server], "capsize": 3, "linewidth": 1.5}
+
+
+def load_label(load):
+    tool, concurrency, workers = load
+    return f"{tool} -c {concurrency}, {workers} worker{'s' * (workers > 1)}"
+
+
+def counted(study, kind="n_valid"):
+    """"n = 8", or "n = 3 to 8", of the cells that have any."""
+    numbers = sorted({study.numbers(cell)[kind] for cell in study.cells["cell"]} - {0})
+    if not numbers:
+        return "n = 0"
+    return f"n = {numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "")
+
+
+def left_out(study):
+    timed = study.rows[study.rows["kind"] == "timed"]
+    invalid, degraded = (timed["valid"] == 0).sum(), (
+        (timed["valid"] == 1) & (timed["degraded"] != "")).sum()
+    return "".join(f", {number} of {len(timed)} {word}" for number, word in
+                   ((invalid, "left out as invalid"), (degraded, "degraded")) if number)
+
+
+def heading(study):
+    return f"{study.plan['experiment']}, {study.plan['profile']} profile"
+
+
+def save(study, figure, name, kind="n_valid", what="timed repetitions"):
+    """Writes figures/NAME.png and .svg with a line below that says what was measured."""
+    text = f"{counted(study, kind)} {what}"
+    if kind == "n_valid":
+        text += left_out(study)
+    figure.text(0.5, -0.01, f"{text}; {study.host()}; run {study.run.name}", ha="center",
+                va="top", fontsize="small", color="#555555")
+    path = study.run / "figures" / name
+    # No date inside: the same data draw the same file.
+    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
+    shrink(drawn, path.with_suffix(".png"))
+    plt.close(figure)
+
+
+def shrink(drawn, path):
+    """Writes a PNG of few colours, which all figures are, in a third of the space."""
+    Image.open(drawn).convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE).save(
+        path, optimize=True)

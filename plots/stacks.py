@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""figures/counts: line transfers per connection by subsystem; figures/counts-workers: over
+the number of workers."""
+import counted as tables
+from look import AGAIN, curve, heading, load_label, plt, save
+
+COLOURS = ["#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#882255",
+           "#44AA99", "#999999", "#332288", "#DDCC77"]
+REST = "#CCCCCC"
+
+
+def groups_of(found):
+    """Names of groups, the largest first, what is left over last."""
+    highest = {}
+    for groups in found.values():
+        for group, value in groups.items():
+            highest[group] = max(highest.get(group, 0), value)
+    return sorted(highest, key=lambda group: (group in ("rest", "other"), -highest[group], group))
+
+
+def colours(groups):
+    """By group; the same group has the same colour in all figures of one run."""
+    named = iter(COLOURS)
+    return {group: REST if group in ("rest", "other") else next(named, "#555555")
+            for group in groups}
+
+
+def stacks(study):
+    found = tables.by_group(study)
+    (load, _), *_ = study.loads()
+    cells = [(setup, study.cell_of(load, setup)) for setup in study.plan["factors"]["setup"]
+             if study.cell_of(load, setup) in found and setup != AGAIN]
+    if not cells:
+        return
+    groups = groups_of({cell: found[cell] for _, cell in cells})
+    chosen = colours(groups)
+    figure, axes = plt.subplots(figsize=(11, 1.8 + 0.5 * len(cells)))
+    for place, (_, cell) in enumerate(cells):
+        left = 0.0
+        for group in groups:
+            value = found[cell].get(group, 0)
+            axes.barh(place, value, 0.7, left=left, color=chosen[group], edgecolor="black",
+                      linewidth=0.5, label=group if place == 0 else None)
+            left += value
+        axes.text(left, place, f"  {left:,.0f}", va="center")
+    axes.set_yticks(range(len(cells)), [study.title(setup) for setup, _ in cells])
+    axes.set_ylim(len(cells) - 0.5, -0.5)
+    axes.set_xlim(right=1.08 * axes.get_xlim()[1])
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("cache lines moved between cores, transfers per connection")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    axes.set_title(f"{heading(study)}: {load_label(load)}\nline transfers per connection by "
+                   f"subsystem, counted by {tables.source(study, cells[0][1])}")
+    save(study, figure, "counts", "n_counts", "counting repetitions")
+
+
+def over_workers(study):
+    """Counts per connection where the number of workers varies."""
+    if study.cells["workers"].nunique() < 3 or not tables.known(study):
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(13, 4.8))
+    for axes, (metric, text) in zip(panels, (
+            (tables.LINES, "line transfers per connection"),
+            ("kernel_instructions_per_req", "kernel instructions per connection"))):
+        for setup, cells in study.cells.groupby("setup", sort=False):
+            points = [(cell["workers"], study.median(cell["cell"], metric))
+                      for cell in cells.sort_values("workers").to_dict("records")]
+            points = [(workers, found[0]) for workers, found in points if found]
+            if points:
+                axes.errorbar(*zip(*points), label=study.title(setup), **curve(setup))
+        axes.set_xlabel("workers, one core each")
+        axes.set_ylabel(text)
+        axes.set_ylim(bottom=0)
+        axes.grid(color="#dddddd")
+    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.suptitle(f"{heading(study)}: what a connection costs as cores are added")
+    figure.tight_layout()
+    save(study, figure, "counts-workers", "n_counts", "counting repetitions")
+
+
+def draw(study):
+    stacks(study)
+    over_workers(study)

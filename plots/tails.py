@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""figures/ab-latency-C: latency over requests (gnuplot); figures/tail: the longest of them.
+
+Both are of all valid timed repetitions together, as counts by latency can be added.
+"""
+import csv
+import io
+import math
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from look import AGAIN, heading, load_label, plt, save, shrink, style
+from raws import Raw
+
+# More curves than this cannot be told apart.
+FEW = 7
+
+
+def requests_by_latency(study, raw, cell):
+    """Sorted [(ms, requests)] over the repetitions of a cell; empty where there are none."""
+    counts = Counter()
+    for sample in study.own(cell, "timed").to_dict("records"):
+        content = raw.read(cell, sample["repetition"], "latencies.csv")
+        for row in csv.DictReader(io.StringIO((content or b"").decode())):
+            if row["time"] == "total":
+                counts[int(row["ms"])] += int(row["requests"])
+    return sorted(counts.items())
+
+
+def cumulated(counts):
+    """[(share of requests that were no slower, ms)], shares from 0 to 1."""
+    total, so_far, points = sum(number for _, number in counts), 0, []
+    for latency, number in counts:
+        points.append((so_far / total, latency))
+        so_far += number
+        points.append((so_far / total, latency))
+    return points
+
+
+def thinned(points, closer=0.004):
+    """Without points that nobody can tell from the one before: closer than a share of the
+    scale, in latency and in the share of slower requests, both logarithmic."""
+    kept = [points[0]]
+    for point in points[1:-1]:
+        near = all(abs(math.log(max(one, 1e-9) / max(other, 1e-9))) < 10 * closer for one, other in
+                   ((1 - point[0], 1 - kept[-1][0]), (point[1], kept[-1][1])))
+        if not near or abs(point[0] - kept[-1][0]) > closer:
+            kept.append(point)
+    return [*kept, points[-1]]
+
+
+def ab_latency(study, load, curves, name):
+    with tempfile.TemporaryDirectory() as tmp:
+        files, names, colours = [], [], []
+        for setup, points in curves:
+            path = Path(tmp) / f"{setup}.tsv"
+            path.write_text("".join(f"{100 * share:.4f}\t{latency}\n" for share, latency in points),
+                            encoding="utf-8")
+            files.append(str(path))
+            names.append(setup)
+            colours.append(style(setup)[0])
+        title = f"{heading(study)}: {load_label(load)}, all timed repetitions, {study.host()}"
+        subprocess.run(
+            ["gnuplot", "-e",
+             f"out='{study.run}/figures/{name}'; files='{' '.join(files)}'; "
+             f"names='{' '.join(names)}'; colours='{' '.join(colours)}'; heading='{title}'",
+             Path(__file__).parent / "ab-latency.gp"], check=True)
+    picture = study.run / "figures" / f"{name}.png"
+    shrink(io.BytesIO(picture.read_bytes()), picture)
+
+
+def tail(study, found):
+    """Latency over 1 - p, both logarithmic: a straight line is a heavy tail."""
+    figure, panels = plt.subplots(1, len(found), figsize=(2 + 4.5 * len(found), 4.5),
+                                  squeeze=False)
+    for axes, (load, curves) in zip(panels[0], found):
+        for setup, points in curves:
+            shares, latencies = zip(*((1 - share, latency) for share, latency in points
+                                      if share < 1))
+            axes.plot(shares, latencies, color=style(setup)[0], label=study.title(setup),
+                      linestyle="--" if setup == AGAIN else "-", linewidth=1.5)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(1, min(axes.get_xlim()[0], 1e-4))
+        ticks = [tick for tick in (1, 0.5, 0.1, 0.01, 0.001, 0.0001)
+                 if tick >= axes.get_xlim()[1]]
+        axes.set_xticks(ticks, [f"p{100 * (1 - tick):g}" for tick in ticks], rotation=45)
+        axes.minorticks_off()
+        axes.grid(color="#dddddd")
+        axes.set_title(load_label(load))
+        axes.set_ylabel("latency (ms)")
+    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.suptitle(f"{heading(study)}: the slowest requests of all timed repetitions")
+    figure.tight_layout()
+    save(study, figure, "tail")
+
+
+def draw(study):
+    if study.cells["setup"].nunique() > FEW:
+        return
+    raw, found = Raw(study.run), []
+    workers_vary = study.cells["workers"].nunique() > 1
+    for load, cells in study.loads():
+        counts = [(cell["setup"], requests_by_latency(study, raw, cell["cell"]))
+                  for cell in cells.to_dict("records")]
+        curves = [(setup, thinned(cumulated(one))) for setup, one in counts if one]
+        if curves:
+            found.append((load, curves))
+            ab_latency(study, load, curves,
+                       f"ab-latency-{load[1]}" + f"-{load[2]}" * workers_vary)
+    if found:
+        tail(study, found)

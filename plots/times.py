@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""figures/throughput and latency by setup, and over workers or connections where they vary."""
+from look import curve, heading, load_label, plt, save, style
+
+# Up to as many setups are told apart by colours and a legend; more get a line of their own.
+FEW = 6
+
+
+def values(study, load, metric):
+    """Of one load: {setup: (median, error below, error above)}, as far as it was measured."""
+    found = {}
+    for setup in study.plan["factors"]["setup"]:
+        cell = study.cell_of(load, setup)
+        one = study.median(cell, metric) if cell else None
+        if one:
+            median, low, high = one
+            found[setup] = (median, median - low if low is not None else 0,
+                            high - median if high is not None else 0)
+    return found
+
+
+def loads_of(study):
+    return [load for load, _ in study.loads()]
+
+
+def bars(axes, groups, setups, labels, study):
+    """Groups of bars, one bar for each setup; groups: [values()]."""
+    width = 0.8 / len(setups)
+    for i, setup in enumerate(setups):
+        colour, hatch = style(setup)
+        bar = [(place, group[setup]) for place, group in enumerate(groups) if setup in group]
+        if not bar:
+            continue
+        places = [place + (i - (len(setups) - 1) / 2) * width for place, _ in bar]
+        medians, below, above = zip(*(one for _, one in bar))
+        axes.bar(places, medians, width, yerr=[below, above], capsize=3, color=colour,
+                 hatch=hatch, edgecolor="black", linewidth=0.6, label=study.title(setup),
+                 error_kw={"linewidth": 1})
+    axes.set_xticks(range(len(groups)), labels)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="#dddddd")
+    axes.set_axisbelow(True)
+
+
+def rows_of_setups(study, setups, loads):
+    """A figure with a panel for each load and a line in it for each setup."""
+    figure, panels = plt.subplots(
+        1, len(loads), figsize=(3 + 4.5 * len(loads), 1.5 + 0.32 * len(setups)), squeeze=False,
+        sharey=True)
+    for axes, load in zip(panels[0], loads):
+        axes.set_yticks(range(len(setups)), [study.title(setup) for setup in setups])
+        axes.set_ylim(len(setups) - 0.5, -0.5)
+        axes.grid(axis="x", color="#dddddd")
+        axes.set_axisbelow(True)
+        axes.set_title(load_label(load))
+    return figure, panels[0]
+
+
+def throughput_of_many(study, setups, loads):
+    figure, panels = rows_of_setups(study, setups, loads)
+    for axes, load in zip(panels, loads):
+        measured = values(study, load, "throughput_rps")
+        for place, setup in enumerate(setups):
+            if setup in measured:
+                median, below, above = measured[setup]
+                colour, hatch = style(setup)
+                axes.barh(place, median, 0.7, xerr=[[below], [above]], capsize=3, color=colour,
+                          hatch=hatch, edgecolor="black", linewidth=0.6,
+                          error_kw={"linewidth": 1})
+                axes.text(median + above, place, f"  {median:,.0f}", va="center",
+                          fontsize="small")
+        axes.set_xlim(0, 1.15 * max((one[0] + one[2] for one in measured.values()), default=1))
+        axes.set_xlabel("throughput (requests/s)")
+    return figure
+
+
+def throughput(study, setups, loads):
+    if len(setups) > FEW:
+        figure = throughput_of_many(study, setups, loads)
+    else:
+        figure, axes = plt.subplots(figsize=(3 + 2.2 * len(loads), 4.5))
+        bars(axes, [values(study, load, "throughput_rps") for load in loads], setups,
+             [load_label(load).replace(", ", "\n") for load in loads], study)
+        axes.set_ylabel("throughput (requests/s)")
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.suptitle(f"{heading(study)}: throughput, median, and 95 % interval from n = 6")
+    figure.tight_layout()
+    save(study, figure, "throughput")
+
+
+def latency_of_many(study, setups, loads):
+    figure, panels = rows_of_setups(study, setups, loads)
+    for axes, load in zip(panels, loads):
+        for percent, marker, colour in ((50, "o", "#0072B2"), (90, "s", "#E69F00"),
+                                        (99, "^", "#D55E00")):
+            measured = values(study, load, f"latency_p{percent}_ms")
+            places = [place for place, setup in enumerate(setups) if setup in measured]
+            if places:
+                medians, below, above = zip(*(measured[setups[place]] for place in places))
+                axes.errorbar(medians, places, xerr=[below, above], fmt=marker, color=colour,
+                              markeredgecolor="black", capsize=3, linewidth=1,
+                              label=f"p{percent}")
+        axes.set_xlim(left=0)
+        axes.set_xlabel("latency (ms)")
+    return figure, panels
+
+
+def latency(study, setups, loads):
+    """A panel for each load, with a scale of its own."""
+    if len(setups) > FEW:
+        figure, panels = latency_of_many(study, setups, loads)
+    else:
+        # redis-benchmark has no 90th.
+        percentiles = [percent for percent in (50, 90, 99)
+                       if study.rows[f"latency_p{percent}_ms"].notna().any()]
+        figure, panels = plt.subplots(1, len(loads), figsize=(2 + 4 * len(loads), 4.5),
+                                      squeeze=False)
+        panels = panels[0]
+        for axes, load in zip(panels, loads):
+            bars(axes, [values(study, load, f"latency_p{percent}_ms") for percent in percentiles],
+                 setups, [f"p{percent}" for percent in percentiles], study)
+            axes.set_title(load_label(load))
+            axes.set_ylabel("latency (ms)")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.suptitle(f"{heading(study)}: latency, median of repetitions, and 95 % interval from "
+                    "n = 6")
+    figure.tight_layout()
+    save(study, figure, "latency")
+
+
+def curves(study, factor):
+    """Throughput and latency over a factor that is a number."""
+    figure, panels = plt.subplots(1, 2, figsize=(13, 4.8))
+    for axes, metric, label in ((panels[0], "throughput_rps", "throughput (requests/s)"),
+                                (panels[1], "latency_p99_ms", "p99 latency (ms)")):
+        for setup, cells in study.cells.groupby("setup", sort=False):
+            points = [(cell[factor], study.median(cell["cell"], metric))
+                      for cell in cells.sort_values(factor).to_dict("records")]
+            points = [(level, *found) for level, found in points if found]
+            if not points:
+                continue
+            levels, medians, lows, highs = zip(*points)
+            axes.errorbar(levels, medians, label=study.title(setup), **curve(setup), yerr=[
+                [median - (median if low is None else low) for median, low in zip(medians, lows)],
+                [(median if high is None else high) - median
+                 for median, high in zip(medians, highs)]])
+        finish(axes, study, factor, metric)
+        axes.set_ylabel(label)
+    if factor == "workers":
+        ideal(panels[0], study)
+    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    figure.suptitle(f"{heading(study)}: median of repetitions, and 95 % interval from n = 6")
+    figure.tight_layout()
+    save(study, figure, factor)
+
+
+def ideal(axes, study):
+    """The baseline's rate with the fewest workers, times their number."""
+    cells = study.cells[study.cells["setup"] == study.plan["baseline"]["setup"]]
+    cells = cells.sort_values("workers").to_dict("records")
+    first = study.median(cells[0]["cell"], "throughput_rps") if cells else None
+    if first:
+        workers = [cell["workers"] for cell in cells]
+        top = axes.get_ylim()[1]
+        axes.plot(workers, [first[0] * number / workers[0] for number in workers], ":",
+                  color="#bbbbbb", label="ideal")
+        axes.set_ylim(0, top)
+        axes.text(0.99, 0.02, "dotted: the first, times the number of workers", color="#888888",
+                  ha="right", transform=axes.transAxes, fontsize="small")
+
+
+def finish(axes, study, factor, metric):
+    levels = sorted(set(study.cells[factor]))
+    if levels[-1] > 50 * levels[0]:
+        axes.set_xscale("log")
+        axes.set_yscale("log" if metric.startswith("latency") else "linear")
+    axes.set_xticks(levels, [f"{level:,}" for level in levels])
+    axes.minorticks_off()
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel({"workers": "workers, one core each",
+                     "concurrency": "connections at a time"}[factor])
+    axes.grid(color="#dddddd")
+
+
+def draw(study):
+    setups, loads = list(study.plan["factors"]["setup"]), loads_of(study)
+    if study.rows["throughput_rps"].notna().any():
+        throughput(study, setups, loads)
+        latency(study, setups, loads)
+        for factor in ("workers", "concurrency"):
+            if study.cells[factor].nunique() > 2:
+                curves(study, factor)

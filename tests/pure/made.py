@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs made of nothing, for tests of what comes after measuring."""
+import subprocess
+import sys
+from pathlib import Path
+
+import contract
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def program(name, *args):
+    return subprocess.run([sys.executable, ROOT / name, *map(str, args)], capture_output=True,
+                          text=True, check=False)
+
+
+def planned_of(results, name, *args):
+    done = program("experiments/plan.py", name, "--results", results, *args)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1])
+
+
+def planned(results, *args):
+    return planned_of(results, "seed-demo", *args)
+
+
+def sample(run, step, order, rps, valid=1, **more):
+    """Appends a row to samples.csv."""
+    columns = contract.sample_columns(contract.read_run(run)["plan"]["factors"])
+    path = run / "samples.csv"
+    if not path.exists():
+        path.write_text(",".join(columns) + "\n")
+    row = {**step, "experiment": "seed-demo", "run": run.name, "order": order, "valid": valid,
+           "throughput_rps": rps, **more}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(contract.csv_line(row, columns))
+
+
+def fill(run, rates, boots=(1,)):
+    """Finishes every repetition; rates[setup][round]."""
+    facts = contract.read_run(run)
+    facts["boots"] = [{"boot_id": str(first), "first_order": first} for first in boots]
+    contract.write_run(run, facts)
+    for order, step in enumerate(contract.read_plan(run), 1):
+        if step["repetition"].startswith("p"):
+            sample(run, step, order, None, spin_pct=20 if step["setup"] == "shared" else 1)
+        else:
+            sample(run, step, order, rates[step["setup"]][int(step["repetition"]) - 1],
+                   time_s=1, latency_p50_ms=5, latency_p90_ms=6, latency_p99_ms=7)
+
+
+def summary_of(run):
+    """(what summarise.py printed, {cell: row of summary.csv})."""
+    done = program("experiments/summarise.py", run)
+    assert done.returncode == 0, done.stderr
+    rows = contract.read_csv(run / "summary.csv")
+    return done.stdout, {row["cell"]: row for row in rows}

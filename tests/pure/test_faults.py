@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What goes wrong in one repetition, or beside a run, does not end the run."""
+import fcntl
+import json
+import lzma
+import os
+
+import pytest
+
+import contract
+import measure
+import raws
+import run as runner
+import samples
+from made import fill, planned, program, sample, summary_of
+from test_sweep import CELL, PLAN, REDIS, TINY, WRK, counters, load
+
+ZERO = counters(0)
+
+
+def judged(loaded, after=None, cell=None):
+    return measure.sample(cell or CELL, PLAN, loaded, ZERO, after or counters(100), None, True)
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"tool": b"Completed 1000 requests\nKilled\n"}, "ab failed: Killed"),
+    ({"percentiles": b""}, "ab failed: what it printed is not complete"),
+    ({"percentiles": b"Percentage served,Time in ms\n50,1.5\n"}, "ab failed: what it printed"),
+    ({"requests": b""}, "ab failed: what it printed is not complete"),
+    ({"requests": lzma.compress(b"starttime\tseconds\tctime\tdt")}, "ab failed: what it printed"),
+    ({"requests": b"\xfd7zXZ\x00\x00\x04 torn"}, "ab failed: what it printed"),
+])
+def test_ab_that_died(change, sentence):
+    metrics, reason = judged({**load(), **change})
+    assert metrics == {} and reason.startswith(sentence)
+
+
+@pytest.mark.parametrize("tool, out", [
+    ("wrk", WRK.partition(b"Latency Distribution")[0] + b"  7523 requests in 2.00s, 1MB read\n"),
+    ("wrk", WRK.replace(b"22.50ms", b"nan")),
+    ("wrk", b""),
+    ("redis-benchmark", b"WARNING: Could not fetch server CONFIG\n" + REDIS.encode()[:40]),
+    ("redis-benchmark", REDIS.encode() % (b"0.4", b"-", b"x")),
+    ("redis-benchmark", b""),
+])
+def test_other_tools_that_died(tool, out):
+    metrics, reason = judged({**load(), "tool": out, "number": b"3000\n"},
+                             cell={**CELL, "tool": tool})
+    assert metrics == {} and reason.startswith(f"{tool} failed: ")
+
+
+class Hosts:
+    """A server that is always well, and a load generator that fails as told."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def run(self, *words, limit=60, failure=runner.RunError):
+        if words[0] in ("ab", "warm-up"):
+            raise failure(self.error)
+        return b"worker 1 0\npreloaded 0\n" if words[0] == "start" else b""
+
+
+def test_a_failing_load_is_an_invalid_repetition(tmp_path):
+    """And the sweep goes on to its end, which says in one sentence what could not be had."""
+    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
+    sweep = object.__new__(runner.Sweep)
+    sweep.run, sweep.facts = run, {"server_settings": {}}
+    sweep.plan = contract.read_run(run)["plan"]
+    sweep.columns = contract.sample_columns(sweep.plan["factors"])
+    sweep.server = sweep.loadgen = Hosts("the load generator: ab did not end within 180 s")
+    sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
+    sweep.parameters, sweep.lab = {}, True
+    sweep.order = sweep.open_samples()
+    sweep.all()
+    rows = contract.read_samples(run)
+    assert len(rows) == 6 * 3 and not contract.unfinished(run)
+    assert {row["invalid_reason"] for row in rows} == {
+        "the load generator: ab did not end within 180 s"}
+    output, _ = summary_of(run)
+    assert "6 of 6 repetitions could not be had, most often because the load generator" in output
+    assert "(-e fresh=true)" in output
+
+
+def test_a_script_that_hangs_is_ended(tmp_path):
+    (tmp_path / "script").write_text("sleep 60 & wait")
+    host = runner.Host("the load generator", ["sh", "-c"], tmp_path / "script")
+    with pytest.raises(runner.LoadError, match="ab did not end within 1 s"):
+        host.run("ab", limit=1, failure=runner.LoadError)
+
+
+@pytest.mark.parametrize("status, error", [(1, runner.LoadError), (255, runner.RunError)])
+def test_a_lost_host_ends_the_run(tmp_path, status, error):
+    (tmp_path / "script").write_text(f"exit {status}")
+    host = runner.Host("the load generator", ["sh", "-c"], tmp_path / "script")
+    with pytest.raises(runner.RunError) as caught:
+        host.run("ab", failure=runner.LoadError)
+    assert caught.type is error
+
+
+def test_torn_rows_do_not_count(tmp_path):
+    run = planned(tmp_path, *TINY)
+    steps = contract.read_plan(run)
+    sample(run, steps[0], 1, 100)
+    with open(run / "samples.csv", "a", encoding="utf-8") as file:
+        file.write("seed-demo,2026\n")
+    sample(run, steps[1], 2, 200)
+    with open(run / "samples.csv", "a", encoding="utf-8") as file:
+        file.write("seed-demo,20261127T000000Z,fastsocket,1,3,2026-11-27,shared,ab,100,8,1")
+    assert [row["order"] for row in contract.read_samples(run)] == ["1", "2"]
+    assert len(samples.read(run)) == 2
+    sweep = object.__new__(runner.Sweep)
+    sweep.run = run
+    sweep.columns = contract.sample_columns(contract.read_run(run)["plan"]["factors"])
+    assert sweep.open_samples() == 2
+    assert (run / "samples.csv").read_text().count("\n") == 3
+
+
+def test_a_broken_run_beside(tmp_path):
+    run = planned(tmp_path, *TINY)
+    for name, text in (("20990101T000000Z", '{"plan": {'), ("20990102T000000Z", None),
+                       ("20990103T000000Z", "{}")):
+        (run.parent / name).mkdir()
+        if text is not None:
+            (run.parent / name / "run.json").write_text(text)
+    assert planned(tmp_path, *TINY) == run
+
+
+def test_a_run_of_an_older_version_gets_the_new_columns(tmp_path):
+    run = planned(tmp_path, *TINY)
+    sample(run, contract.read_plan(run)[0], 1, 100)
+    lines = [line.split(",") for line in (run / "samples.csv").read_text().splitlines()]
+    at = lines[0].index("degraded")
+    (run / "samples.csv").write_text("".join(
+        ",".join(line[:at] + line[at + 1:]) + "\n" for line in lines))
+    sweep = object.__new__(runner.Sweep)
+    sweep.run = run
+    sweep.columns = contract.sample_columns(contract.read_run(run)["plan"]["factors"])
+    assert sweep.open_samples() == 1
+    row, = contract.read_samples(run)
+    assert list(row) == sweep.columns and row["throughput_rps"] == "100" and not row["degraded"]
+
+
+def test_one_sweep_at_a_time(tmp_path):
+    run = planned(tmp_path, *TINY)
+    folder = os.open(run, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    hosts = json.dumps({"inventory": "x", "lab": False, "address": "127.0.0.1", "nic": "lo",
+                        "backend": {"program": "x", "address": "127.0.0.1:1", "state": "x"},
+                        "server": ["false"], "loadgen": ["false"]})
+    done = program("experiments/run.py", run, "--hosts", hosts)
+    os.close(folder)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"run: {run.name} is being run by another sweep: ")
+
+
+@pytest.mark.parametrize("before, after, new", [
+    (b"", b"[    1.5] WARNING: x\n", ["[    1.5] WARNING: x"]),
+    (b"[    1.5] a\n", b"[    1.5] a\n", []),
+    # The ring has let go of its beginning: shorter, or as long as before.
+    (b"[    1.5] a\n[    2.0] b\n", b"[    2.0] b\n[    9.0] WARNING\n", ["[    9.0] WARNING"]),
+    (b"[    1.5] a\n[    2.0] b\n", b"[    9.0] c\n", ["[    9.0] c"]),
+    (b"[    1.5] a\n", b"[    1.5] a\n[    1.5] b\n    no stamp\n", ["[    1.5] b"]),
+])
+def test_kernel_warnings_are_told_by_their_time(before, after, new):
+    assert measure.new_warnings(before, after) == new
+
+
+def test_second_syns_degrade_and_void_nothing():
+    """One in a thousand is tolerated; ten requests cannot have as few."""
+    metrics, reason = judged(load(syns=1))
+    assert reason is None
+    assert metrics["degraded"] == ("10.00 % of the connections waited for a second SYN "
+                                   "(0.1 % are tolerated)")
+    metrics, reason = judged(load(), counters(100, syns=2))
+    assert reason is None and metrics["degraded"].startswith("20.00 %")
+    assert measure.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
+    assert measure.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+
+
+def test_a_tool_that_counts_other_requests_than_the_server():
+    assert measure.degraded_by_accepts(1000, 1130, 100) is None
+    assert measure.degraded_by_accepts(1000, 1151, 100) == (
+        "the tool counts 1000 requests, the server 1151 connections")
+    assert measure.degraded_by_accepts(1000, 800, 100)
+
+
+def test_runs_that_voided_second_syns_are_judged_again(tmp_path):
+    """The first attempt counts, and the one that was lucky does not."""
+    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
+    step = contract.read_plan(run)[0]
+    sample(run, step, 1, 100, valid=0, requests=1000,
+           invalid_reason="7 connections waited for a second SYN")
+    sample(run, step, 2, 400, requests=1000)
+    rows = samples.read(run)
+    row, = rows[rows["valid"] == 1].to_dict("records")
+    assert row["throughput_rps"] == 100
+    assert row["degraded"] == "0.70 % of the connections waited for a second SYN"
+
+
+def test_packed_raw_files_are_read_as_before(tmp_path):
+    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
+    fill(run, {"shared": [1, 1, 1], "fastsocket": [1, 1, 1]})
+    raw = run / "raw" / "shared" / "1"
+    raw.mkdir(parents=True)
+    (raw / "ab-tool.txt").write_bytes(b"x\xff\n")
+    (raw / "perf.data").write_bytes(b"big")
+    (raw / "requests.tsv.xz").write_bytes(load()["requests"])
+    raws.pack(run)
+    first = (run / "raw.tar.xz").read_bytes()
+    assert raws.Raw(run).read("shared", "1", "ab-tool.txt") == b"x\xff\n"
+    assert raws.Raw(run).read("shared", "1", "latencies.csv") == (
+        b"time,ms,requests\nconnect,1,1\nconnect,3,1\ntotal,5,1\ntotal,9,1\n")
+    assert [path.name for path in (run / "raw").rglob("*") if path.is_file()] == ["perf.data"]
+    assert raws.Raw(run).names() == ["shared/1/ab-tool.txt", "shared/1/latencies.csv",
+                                     "shared/1/perf.data"]
+    # Once more is the same; what has come since is taken in.
+    raws.pack(run)
+    assert (run / "raw.tar.xz").read_bytes() == first
+    (raw / "ab-time.txt").write_bytes(b"1 2 3\n")
+    raws.pack(run)
+    assert "shared/1/ab-time.txt" in raws.Raw(run).packed
