@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The grammar: which calls there are, and about what. Socket calls and the ioctls of the
+ * module, on any descriptor of the process.
+ */
+#include <linux/netlink.h>
+#include <linux/vm_sockets.h>
+
+#include "fuzz.h"
+
+struct slot *any_slot(struct fuzz *f)
+{
+	if (f->hot >= 0 && !one_in(&f->rng, 3))
+		return &f->slots[f->hot];
+	f->hot = below(&f->rng, SLOTS);
+	return &f->slots[f->hot];
+}
+
+/* Mostly one of that kind, if there is one. */
+static struct slot *slot_of(struct fuzz *f, enum kind kind)
+{
+	int start = below(&f->rng, SLOTS), i;
+
+	if (f->hot >= 0 && f->slots[f->hot].kind == kind && !one_in(&f->rng, 4))
+		return &f->slots[f->hot];
+	for (i = 0; i < SLOTS; i++) {
+		int at = (start + i) % SLOTS;
+
+		if (f->slots[at].kind == kind && f->slots[at].fd >= 0) {
+			f->hot = at;
+			return &f->slots[at];
+		}
+	}
+	return any_slot(f);
+}
+
+int any_fd(struct fuzz *f)
+{
+	if (one_in(&f->rng, 60))
+		return one_in(&f->rng, 2) ? -1 : 3 + (int)below(&f->rng, FDS - 3);
+	return any_slot(f)->fd;
+}
+
+static int fd_of(struct fuzz *f, enum kind kind)
+{
+	return one_in(&f->rng, 12) ? any_fd(f) : slot_of(f, kind)->fd;
+}
+
+static void fill(struct fuzz *f, struct fsocket_ioctl_arg *arg, int fd)
+{
+	memset(arg, one_in(&f->rng, 8) ? below(&f->rng, 256) : 0, sizeof(*arg));
+	arg->fd = fd;
+}
+
+static long device(struct fuzz *f, unsigned int request, struct fsocket_ioctl_arg *arg)
+{
+	return CALL(f, ioctl(device_fd(f), request, arg));
+}
+
+static void close_fd(struct fuzz *f, int fd)
+{
+	struct fsocket_ioctl_arg arg;
+
+	if (fd < 3)
+		return;
+	if (one_in(&f->rng, 3)) {
+		fill(f, &arg, fd);
+		if (device(f, FSOCKET_IOC_CLOSE, &arg) != -1 || errno == EBADF)
+			return;
+	}
+	CALL(f, close(fd));
+}
+
+int put_fd(struct fuzz *f, int fd, enum kind kind, int family)
+{
+	struct slot *slot;
+	int at, tries = 0;
+
+	if (fd < 0)
+		return fd;
+	/* A place that is free, if one is found soon. */
+	do
+		at = below(&f->rng, SLOTS);
+	while (f->slots[at].fd >= 0 && ++tries < 4);
+	slot = &f->slots[at];
+	/* Never after the new one has got the number of the old one. */
+	if (slot->fd >= 0 && slot->fd != fd)
+		close_fd(f, slot->fd);
+	*slot = (struct slot) { .fd = fd, .kind = kind, .family = family };
+	f->hot = at;
+	if (kind == STREAM || kind == CONNECTION || kind == OTHER)
+		if (!one_in(&f->rng, 16))
+			fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK);
+	return fd;
+}
+
+int device_fd(struct fuzz *f)
+{
+	int start = below(&f->rng, SLOTS), hot = f->hot, i, fd;
+
+	for (i = 0; i < SLOTS; i++) {
+		struct slot *slot = &f->slots[(start + i) % SLOTS];
+
+		if (slot->kind == DEVICE && slot->fd >= 0)
+			return slot->fd;
+	}
+	fd = CALL(f, open(FSOCKET_DEVICE, O_RDWR | O_CLOEXEC));
+	put_fd(f, fd, DEVICE, 0);
+	f->hot = hot;
+	return fd;
+}
+
+static socklen_t address4(struct fuzz *f, struct sockaddr_in *a, int port)
+{
+	static const uint32_t hosts[] = {
+		INADDR_LOOPBACK, INADDR_LOOPBACK, INADDR_LOOPBACK, INADDR_LOOPBACK,
+		INADDR_ANY, INADDR_ANY, INADDR_LOOPBACK + 1, 0x0a420001, 0xe0000001,
+		INADDR_BROADCAST,
+	};
+
+	a->sin_family = AF_INET;
+	a->sin_port = htons(port);
+	a->sin_addr.s_addr = htonl(ANY_OF(&f->rng, hosts));
+	return sizeof(*a);
+}
+
+static socklen_t address6(struct fuzz *f, struct sockaddr_in6 *a, int port)
+{
+	static const char * const hosts[] = {
+		"::1", "::1", "::1", "::", "::", "::ffff:127.0.0.1", "::ffff:127.0.0.1",
+		"::ffff:0.0.0.0", "fd66::1", "ff02::1", "fe80::1",
+	};
+
+	a->sin6_family = AF_INET6;
+	a->sin6_port = htons(port);
+	a->sin6_scope_id = one_in(&f->rng, 8);
+	inet_pton(AF_INET6, ANY_OF(&f->rng, hosts), &a->sin6_addr);
+	return sizeof(*a);
+}
+
+static int any_port(struct fuzz *f)
+{
+	int i, port;
+
+	/* A listener's, most of the time. */
+	for (i = 0; i < 8 && !one_in(&f->rng, 6); i++) {
+		struct slot *slot = &f->slots[below(&f->rng, SLOTS)];
+
+		port = slot->port;
+		if (slot->kind == LISTENER && port)
+			return port;
+	}
+	return one_in(&f->rng, 12) ? 0 : PORT_BASE + (int)below(&f->rng, PORTS);
+}
+
+socklen_t any_address(struct fuzz *f, struct sockaddr_storage *a, int family)
+{
+	static const int families[] = { AF_UNSPEC, AF_UNIX, AF_NETLINK, AF_VSOCK, AF_INET, AF_INET6 };
+	socklen_t len;
+
+	memset(a, 0, sizeof(*a));
+	if (one_in(&f->rng, 8))
+		family = ANY_OF(&f->rng, families);
+	if (family == AF_INET) {
+		len = address4(f, (struct sockaddr_in *)a, any_port(f));
+	} else if (family == AF_INET6) {
+		len = address6(f, (struct sockaddr_in6 *)a, any_port(f));
+	} else {
+		a->ss_family = family;
+		len = family == AF_UNSPEC ? 16 : family == AF_NETLINK ? sizeof(struct sockaddr_nl) :
+		      family == AF_VSOCK ? sizeof(struct sockaddr_vm) : 8;
+		if (family == AF_VSOCK)
+			((struct sockaddr_vm *)a)->svm_cid = 1;
+		if (family == AF_UNIX)
+			snprintf(((struct sockaddr_un *)a)->sun_path + 1, 6, "f%d", below(&f->rng, 4));
+	}
+	if (one_in(&f->rng, 40))
+		len = below(&f->rng, sizeof(*a) + 2);
+	return len;
+}
+
+static void step_socket(struct fuzz *f)
+{
+	static const int families[] = {
+		AF_INET, AF_INET, AF_INET, AF_INET6, AF_INET6, AF_INET6, AF_UNIX, AF_NETLINK,
+		AF_NETLINK, AF_PACKET, AF_VSOCK, AF_ALG, AF_KEY, AF_XDP, AF_RXRPC,
+	};
+	static const int types[] = {
+		SOCK_STREAM, SOCK_STREAM, SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET,
+	};
+	static const int protocols[] = { 0, 0, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_UDP,
+		IPPROTO_SCTP, 262 /* IPPROTO_MPTCP */, IPPROTO_ICMP };
+	struct fsocket_ioctl_arg arg;
+	int family, type = SOCK_STREAM, protocol = 0, fd;
+
+	family = one_in(&f->rng, 30) ? (int)below(&f->rng, 48) : ANY_OF(&f->rng, families);
+	if ((family != AF_INET && family != AF_INET6) || one_in(&f->rng, 4)) {
+		type = ANY_OF(&f->rng, types);
+		protocol = ANY_OF(&f->rng, protocols);
+	}
+	if (one_in(&f->rng, 4))
+		type |= SOCK_NONBLOCK;
+	if (one_in(&f->rng, 2)) {
+		fill(f, &arg, 0);
+		arg.op.socket_op.family = family;
+		arg.op.socket_op.type = type;
+		arg.op.socket_op.protocol = protocol;
+		fd = device(f, FSOCKET_IOC_SOCKET, &arg);
+	} else {
+		fd = CALL(f, socket(family, type, protocol));
+	}
+	put_fd(f, fd, (type & 0xf) == SOCK_STREAM && (family == AF_INET || family == AF_INET6) ?
+	       STREAM : OTHER, family);
+}
+
+static void learn_port(struct slot *slot)
+{
+	union {
+		struct sockaddr_in in;
+		struct sockaddr_storage all;
+	} a = { .in.sin_port = 0 };
+	socklen_t len = sizeof(a);
+
+	if (!getsockname(slot->fd, (struct sockaddr *)&a.all, &len))
+		slot->port = ntohs(a.in.sin_port);
+}
+
+static void step_bind(struct fuzz *f)
+{
+	struct slot *slot = slot_of(f, STREAM);
+	struct sockaddr_storage a;
+	socklen_t len = any_address(f, &a, slot->family);
+	int one = 1;
+
+	if (one_in(&f->rng, 3))
+		CALL(f, setsockopt(slot->fd, SOL_SOCKET,
+				   one_in(&f->rng, 2) ? SO_REUSEPORT : SO_REUSEADDR,
+				   &one, sizeof(one)));
+	CALL(f, bind(slot->fd, (struct sockaddr *)&a, len));
+}
+
+static void step_listen(struct fuzz *f)
+{
+	struct slot *slot = slot_of(f, one_in(&f->rng, 3) ? LISTENER : STREAM);
+	struct fsocket_ioctl_arg arg;
+	int backlog = one_in(&f->rng, 3) ? (int)below(&f->rng, 4) : 16, ret;
+
+	if (one_in(&f->rng, 2)) {
+		fill(f, &arg, slot->fd);
+		arg.backlog = backlog;
+		ret = device(f, FSOCKET_IOC_LISTEN, &arg);
+	} else {
+		ret = CALL(f, listen(slot->fd, backlog));
+	}
+	if (!ret) {
+		slot->kind = LISTENER;
+		learn_port(slot);
+	}
+}
+
+static void step_spawn(struct fuzz *f)
+{
+	struct fsocket_ioctl_arg arg;
+
+	fill(f, &arg, fd_of(f, LISTENER));
+	arg.op.spawn_op.cpu = one_in(&f->rng, 2) ? -1 : (int)below(&f->rng, shared->cpus + 3) - 2;
+	device(f, one_in(&f->rng, 5) ? FSOCKET_IOC_SPAWN_ALL_LISTEN : FSOCKET_IOC_SPAWN_LISTEN, &arg);
+}
+
+static void step_retire(struct fuzz *f)
+{
+	struct fsocket_ioctl_arg arg;
+
+	fill(f, &arg, fd_of(f, LISTENER));
+	device(f, FSOCKET_IOC_RETIRE_LISTEN, &arg);
+}
+
+static void step_connect(struct fuzz *f)
+{
+	/* On a listener, too: that takes it out of TCP_LISTEN if the address is AF_UNSPEC. */
+	struct slot *slot = slot_of(f, one_in(&f->rng, 5) ? LISTENER : STREAM);
+	struct fsocket_ioctl_arg arg;
+	struct sockaddr_storage a;
+	socklen_t len = any_address(f, &a, slot->family);
+	int ret;
+
+	if (one_in(&f->rng, 2)) {
+		fill(f, &arg, slot->fd);
+		arg.op.connect_op.sockaddr = one_in(&f->rng, 50) ? NULL : &a;
+		arg.op.connect_op.sockaddr_len = len;
+		ret = device(f, FSOCKET_IOC_CONNECT, &arg);
+	} else {
+		ret = CALL(f, connect(slot->fd, (struct sockaddr *)&a, len));
+	}
+	if (slot->kind == STREAM && (!ret || errno == EINPROGRESS))
+		slot->kind = CONNECTION;
+	else if (!ret && a.ss_family == AF_UNSPEC && !one_in(&f->rng, 3))
+		slot->kind = STREAM;
+}
+
+static void step_accept(struct fuzz *f)
+{
+	struct slot *slot = slot_of(f, LISTENER);
+	int flags = (one_in(&f->rng, 2) ? SOCK_NONBLOCK : 0) | (one_in(&f->rng, 4) ? SOCK_CLOEXEC : 0);
+	struct sockaddr_storage a;
+	socklen_t len = one_in(&f->rng, 20) ? below(&f->rng, 200) : sizeof(a);
+	struct fsocket_ioctl_arg arg;
+	int fd, family = slot->family;
+
+	if (one_in(&f->rng, 40))
+		flags |= 1 << below(&f->rng, 31);
+	if (one_in(&f->rng, 2)) {
+		fill(f, &arg, slot->fd);
+		arg.op.accept_op.sockaddr = one_in(&f->rng, 3) ? NULL : &a;
+		arg.op.accept_op.sockaddr_len = (int *)&len;
+		arg.op.accept_op.flags = flags;
+		fd = device(f, FSOCKET_IOC_ACCEPT, &arg);
+	} else {
+		fd = CALL(f, accept4(slot->fd, (struct sockaddr *)&a, &len, flags));
+	}
+	put_fd(f, fd, CONNECTION, family);
+}
+
+static void step_shutdown(struct fuzz *f)
+{
+	struct fsocket_ioctl_arg arg;
+	int how = below(&f->rng, 3);
+
+	fill(f, &arg, fd_of(f, one_in(&f->rng, 2) ? LISTENER : CONNECTION));
+	arg.op.shutdown_op.how = how;
+	if (one_in(&f->rng, 2))
+		device(f, FSOCKET_IOC_SHUTDOWN_LISTEN, &arg);
+	else
+		CALL(f, shutdown(arg.fd, how));
+}
+
+static void step_close(struct fuzz *f)
+{
+	struct slot *slot = any_slot(f);
+	int fd = slot->fd;
+
+	slot->fd = -1;
+	slot->kind = FREE;
+	close_fd(f, fd);
+}
+
+static void step_dup(struct fuzz *f)
+{
+	struct slot *from = any_slot(f), copy = *from;
+	struct slot *to = &f->slots[below(&f->rng, SLOTS)];
+
+	if (one_in(&f->rng, 2) && to->fd > 2 && copy.fd >= 0 && to->fd != copy.fd) {
+		copy.fd = CALL(f, dup2(copy.fd, to->fd));
+		if (copy.fd >= 0)
+			*to = copy;
+		return;
+	}
+	copy.fd = CALL(f, fcntl(copy.fd, F_DUPFD_CLOEXEC, 3));
+	if (put_fd(f, copy.fd, copy.kind, copy.family) >= 0)
+		f->slots[f->hot].port = copy.port;
+}
+
+static void step_epoll(struct fuzz *f)
+{
+	struct epoll_event events[4] = { { .events = random64(&f->rng) } };
+	static const int ops[] = { EPOLL_CTL_ADD, EPOLL_CTL_ADD, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
+		EPOLL_CTL_DEL };
+	int what = below(&f->rng, 6), fd;
+
+	if (!what) {
+		put_fd(f, CALL(f, epoll_create1(EPOLL_CLOEXEC)), EPOLL, 0);
+		return;
+	}
+	fd = slot_of(f, EPOLL)->fd;
+	if (what < 4) {
+		if (one_in(&f->rng, 2))
+			events[0].events = EPOLLIN | (one_in(&f->rng, 2) ? EPOLLET : 0) |
+					   (one_in(&f->rng, 4) ? EPOLLEXCLUSIVE : 0);
+		CALL(f, epoll_ctl(fd, ANY_OF(&f->rng, ops), slot_of(f, LISTENER)->fd, events));
+	} else {
+		CALL(f, epoll_wait(fd, events, 4, one_in(&f->rng, 8) ? 2 : 0));
+	}
+}
+
+static void step_poll(struct fuzz *f)
+{
+	struct pollfd p[4];
+	int i, n = 1 + below(&f->rng, 4);
+
+	for (i = 0; i < n; i++)
+		p[i] = (struct pollfd) { .fd = fd_of(f, LISTENER), .events = below(&f->rng, 0x800) };
+	CALL(f, poll(p, n, one_in(&f->rng, 10) ? 2 : 0));
+}
+
+static void step_device(struct fuzz *f)
+{
+	struct fsocket_ioctl_arg arg;
+	void *page;
+	int fd;
+
+	fill(f, &arg, any_fd(f));
+	switch (below(&f->rng, 8)) {
+	case 0:
+		put_fd(f, CALL(f, open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC)), DEVICE, 0);
+		break;
+	case 1:
+		page = CALL(f, mmap(NULL, 4096 << one_in(&f->rng, 6), one_in(&f->rng, 6) ?
+				    PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, device_fd(f),
+				    4096 * one_in(&f->rng, 6)));
+		if (page != MAP_FAILED)
+			munmap(page, 4096);
+		break;
+	case 2:
+		arg.backlog = below(&f->rng, 2) ? below(&f->rng, 100) : random64(&f->rng);
+		device(f, FSOCKET_IOC_EPOLL_SAVED, &arg);
+		break;
+	case 3:
+		/* Any request, with a pointer that may be none; CLOSE and 1 are not for 0 to 2. */
+		CALL(f, ioctl(device_fd(f), _IO(0xf5, 12 + below(&f->rng, 244)), &arg));
+		CALL(f, ioctl(device_fd(f), _IO(0xf5, below(&f->rng, 13)), (void *)-8));
+		break;
+	case 4:
+		/* The socket calls' requests on what is no device. */
+		fd = any_fd(f);
+		CALL(f, ioctl(fd, FSOCKET_IOC_SPAWN_LISTEN, &arg));
+		break;
+	default:
+		step_spawn(f);
+	}
+}
+
+/* A listener with local ones and a connection: what most of the module needs to begin with. */
+static void step_scene(struct fuzz *f)
+{
+	int fd, port, cpu = below(&f->rng, shared->cpus);
+	struct slot *slot;
+	cpu_set_t set;
+
+	step_socket(f);
+	step_bind(f);
+	step_listen(f);
+	slot = &f->slots[f->hot];
+	fd = slot->fd;
+	port = slot->port;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	CALL(f, sched_setaffinity(0, sizeof(set), &set));
+	step_spawn(f);
+	if (port && slot->fd == fd && slot->kind == LISTENER) {
+		union {
+			struct sockaddr_in in;
+			struct sockaddr_in6 in6;
+		} a = { .in = { .sin_family = slot->family, .sin_port = htons(port) } };
+		int family = slot->family, conn;
+
+		conn = CALL(f, socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0));
+		/* To the address "any" of either family: that is loopback. */
+		if (conn >= 0)
+			CALL(f, connect(conn, (struct sockaddr *)&a,
+					family == AF_INET6 ? sizeof(a.in6) : sizeof(a.in)));
+		put_fd(f, conn, CONNECTION, family);
+		if (one_in(&f->rng, 2))
+			step_accept(f);
+	}
+}
+
+/* How often each is chosen, in an episode that has its group. */
+static const struct step {
+	void (*act)(struct fuzz *f);
+	int weight, group;
+} steps[] = {
+	{ step_scene, 10, 0 },
+	{ step_socket, 10, 0 },
+	{ step_bind, 8, 0 },
+	{ step_listen, 8, 0 },
+	{ step_connect, 16, 0 },
+	{ step_accept, 16, 0 },
+	{ step_spawn, 12, 1 },
+	{ step_retire, 4, 2 },
+	{ step_shutdown, 4, 3 },
+	{ step_close, 8, 4 },
+	{ step_dup, 4, 5 },
+	{ step_epoll, 8, 6 },
+	{ step_poll, 6, 7 },
+	{ step_device, 4, 8 },
+	{ step_setsockopt, 10, 9 },
+	{ step_getsockopt, 3, 10 },
+	{ step_send, 10, 11 },
+	{ step_receive, 10, 11 },
+	{ step_ioctl_socket, 2, 12 },
+	{ step_fork, 1, 13 },
+	{ step_thread, 1, 14 },
+	{ step_affinity, 3, 15 },
+	{ step_namespace, 1, 16 },
+	{ step_proc, 1, 17 },
+	{ step_fail, 8, 18 },
+	{ step_root, 1, 19 },
+};
+
+void one_step(struct fuzz *f)
+{
+	const struct step *step;
+	int sum, i;
+
+	for (;;) {
+		sum = below(&f->rng, 220);
+		for (i = 0; i < (int)ARRAY_SIZE(steps) && sum >= steps[i].weight; i++)
+			sum -= steps[i].weight;
+		if (i == ARRAY_SIZE(steps))
+			continue;
+		step = &steps[i];
+		if (step->group && !(f->groups & 1u << step->group))
+			continue;
+		step->act(f);
+		return;
+	}
+}
+
+void begin_episode(struct fuzz *f)
+{
+	/* Each has most of the groups, and never all: what is rare becomes likely somewhere. */
+	f->groups = random64(&f->rng) | random64(&f->rng);
+	f->hot = -1;
+}
+
+void end_episode(struct fuzz *f)
+{
+	cpu_set_t all;
+	int i;
+
+	/* The device in the end: CLOSE needs it. */
+	for (i = 0; i < SLOTS; i++) {
+		if (f->slots[i].fd >= 0 && f->slots[i].kind != DEVICE) {
+			close_fd(f, f->slots[i].fd);
+			f->slots[i] = (struct slot) { .fd = -1 };
+		}
+	}
+	/* And what threads have lost in their races. */
+	for (i = 3; i < FDS; i++)
+		close(i);
+	for (i = 0; i < SLOTS; i++)
+		f->slots[i] = (struct slot) { .fd = -1 };
+	memset(&all, 0xff, sizeof(all));
+	sched_setaffinity(0, sizeof(all), &all);
+}
