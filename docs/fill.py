@@ -2,38 +2,64 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Puts committed results into documents: make docs runs it.
 
-Between a line "<!-- result: PATTERN -->" and the next "<!-- end -->" it puts the newest
-file that matches among those git knows: a table's text, or a picture. Runs sort by name.
+Between one of these lines and the next "<!-- end -->" it puts
+
+  <!-- result: PATTERN -->   the newest file that matches among those git knows: a table's
+                             text, or a picture. Runs sort by name
+  <!-- table: PATTERN -->    of a table its rows alone, without what stands under it
+  <!-- link: PATTERN -->     a link to that file, for tables that are long
+  <!-- pooled -->            one comparison over all committed runs (experiments/pooled.py)
+
 Where none matches yet, it says so.
 """
+import functools
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- result: (\S+) -->\n).*?(<!-- end -->)", re.S)
+sys.path.insert(0, str(ROOT / "experiments"))
+import pooled  # noqa: E402 (its folder has to be named first)
+
+BLOCK = re.compile(r"(<!-- (result|table|link|pooled)(?:: (\S+))? -->\n).*?(<!-- end -->)", re.S)
 
 
+@functools.lru_cache(maxsize=None)
 def committed(pattern):
     return sorted(subprocess.run(["git", "ls-files", pattern], cwd=ROOT, check=True,
                                  capture_output=True, text=True).stdout.split())
 
 
-def content(document, pattern):
+@functools.lru_cache(maxsize=None)
+def pooled_table():
+    return pooled.table([(ROOT / path).parent for path in committed("results/*/*/samples.csv")])
+
+
+def content(document, kind, pattern):
+    if kind == "pooled":
+        return pooled_table()
     found = committed(pattern)
     if not found:
         return (f"No run is committed yet: `make sweep EXPERIMENT={pattern.split('/')[1]}`, then "
-                "`git add` its folder and `make docs`.\n")
+                "`make pack`, `git add` its folder and `make docs`.\n")
     path = ROOT / found[-1]
-    run = path.parent.parent
-    if path.suffix == ".md":
-        return f"{path.read_text(encoding='utf-8')}\nRun `{run.relative_to(ROOT)}`.\n"
+    run = path.parent.parent.relative_to(ROOT)
     up = "../" * len(document.parent.relative_to(ROOT).parts)
-    return f"![{path.stem} of {run.relative_to(ROOT)}]({up}{path.relative_to(ROOT)})\n"
+    link = f"{up}{path.relative_to(ROOT)}"
+    if kind == "link":
+        return f"[{path.stem} of {run}]({link})\n"
+    if path.suffix != ".md":
+        return f"![{path.stem} of {run}]({link})\n"
+    text = path.read_text(encoding="utf-8")
+    if kind == "table":
+        rows = text.partition("\n\n")[0]
+        return f"{rows}\n\nRun `{run}`; [what n and the brackets mean]({link}).\n"
+    return text
 
 
 def filled(document):
-    return BLOCK.sub(lambda block: block[1] + content(document, block[2]) + block[3],
+    return BLOCK.sub(lambda block: block[1] + content(document, block[2], block[3]) + block[4],
                      document.read_text(encoding="utf-8"))
 
 
