@@ -5,7 +5,7 @@ A boot shifts all that is measured in it, by about as much as rounds within it d
 rounds come from several. The lab is booted anew; other hosts at least get the module
 loaded anew, which run.py does at each start.
 """
-import stopping
+import plan as plans
 
 
 def boot_of(plan, repetition):
@@ -17,5 +17,5 @@ def boot_of(plan, repetition):
     boots = plan.get("boots", 1)
     if not repetition.isdigit():
         return 1 if repetition.startswith("c") else boots
-    most = stopping.most_rounds(plan)
+    most = plans.most_rounds(plan)
     return 1 + (int(repetition) - 1) * min(boots, most) // most
