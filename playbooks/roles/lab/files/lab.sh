@@ -304,7 +304,7 @@ image() {
 answers() {
 	# The descriptor of the lock stays with us: not with ssh's master process.
 	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do
-		running && [ "$SECONDS" -le $boot_limit ] || return 1
+		running && [ "$SECONDS" -le "$boot_limit" ] || return 1
 		sleep 0.2
 	done
 }

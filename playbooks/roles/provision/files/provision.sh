@@ -42,6 +42,11 @@ if [ "$group" = server ] && ! [ -e "/lib/modules/$(uname -r)/build/Makefile" ]; 
 fi
 
 mkdir -p "$state"
+# What a boot that is over had before says nothing about this one.
+if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
+	cat /proc/sys/kernel/random/boot_id > "$state/boot"
+fi
 for setting; do
 	name=${setting%%=*} value=${setting#*=}
 	old=$(sysctl -n "$name" | tr '\t' ' ')

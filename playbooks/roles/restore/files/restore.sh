@@ -3,10 +3,23 @@
 # restore.sh STATE
 #
 # Undoes what provision.sh and tune.sh recorded in STATE, stops a server that is
-# left from a sweep, and unloads the module. Packages and files stay.
+# left from a sweep, and unloads the module. Packages and files stay. After a reboot
+# nothing is written back, since all of it was gone with the boot. What cannot be put
+# back is named, its record is kept, and the exit status is 1.
 set -eu
 
 state=$1
+failed=
+
+put_back() { # PATH VALUE
+	# What is not there any more, as a queue of a NIC with fewer, has nothing to be put back.
+	[ -e "$1" ] || return 0
+	if echo "$2" 2> /dev/null > "$1"; then
+		echo "changed: $1 is $2"
+	else
+		failed="$failed $1=$2"
+	fi
+}
 
 if systemctl -q is-active fsbench-demo 2> /dev/null; then
 	systemctl stop fsbench-demo
@@ -15,7 +28,7 @@ fi
 # Settings of a repetition that was killed.
 if [ -e /run/fsbench/undo ]; then
 	while read -r path value; do
-		echo "$value" > "$path" && echo "changed: $path is $value"
+		put_back "$path" "$value"
 	done < /run/fsbench/undo
 	rm /run/fsbench/undo
 fi
@@ -28,21 +41,37 @@ fi
 if [ -e /sys/module/fastsocket ] && rmmod fastsocket; then
 	echo "changed: module unloaded"
 fi
+if [ -e "$state/boot" ] && [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+	echo "changed: the records of an earlier boot are deleted"
+	rm -rf "$state"
+fi
 if [ -e "$state/queues" ]; then
 	read -r nic queues < "$state/queues"
-	ethtool -L "$nic" combined "$queues" && echo "changed: $nic has $queues queues"
+	if ethtool -L "$nic" combined "$queues"; then
+		echo "changed: $nic has $queues queues"
+	else
+		failed="$failed $nic:queues=$queues"
+	fi
 fi
 if [ -e "$state/sysfs" ]; then
 	while read -r path value; do
-		[ -w "$path" ] && echo "$value" > "$path" && echo "changed: $path is $value"
+		put_back "$path" "$value"
 	done < "$state/sysfs"
 fi
 if [ -e "$state/sysctl" ]; then
 	while read -r setting; do
-		sysctl -qw "$setting" && echo "changed: $setting"
+		if sysctl -qw "$setting"; then
+			echo "changed: $setting"
+		else
+			failed="$failed $setting"
+		fi
 	done < "$state/sysctl"
 fi
 if [ -e "$state/irqbalance" ]; then
 	systemctl start irqbalance && echo "changed: irqbalance started"
 fi
+[ -z "$failed" ] || {
+	echo "$(hostname): these cannot be put back:$failed; the record is kept in $state: set them by hand, or run teardown.yml again" >&2
+	exit 1
+}
 rm -rf "$state"

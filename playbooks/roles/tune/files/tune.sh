@@ -1,6 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # tune.sh STATE NIC
+# tune.sh --interrupts NIC	prints the interrupts of the NIC's receive queues, in the queues'
+#				order, and changes nothing
 #
 # One queue and one interrupt for each core, as the original's nic script did:
 #   queues      as many as cores, or as the NIC has
@@ -8,16 +10,56 @@
 #   RPS         off where every core has a queue, else all cores share the queues
 #   XPS         queue i sends for core i
 # Says "changed: ..." and "warning: ...". What was before is kept in STATE for
-# restore.sh: "path value" lines in sysfs, the queue count, irqbalance.
+# restore.sh, with the boot that it belongs to: "path value" lines in sysfs, the queue count,
+# irqbalance.
 set -eu
 
 state=$1 nic=$2
+# A folder with sys/ and proc/ of another machine, for tests.
+root=${FSB_ROOT:-}
 cores=$(nproc)
-sys=/sys/class/net/$nic
+sys=$root/sys/class/net/$nic
 die() { echo "$(hostname): $*" >&2; exit 1; }
+
+# "NUMBER NAME" of each interrupt that the NIC's device has; virtio's belong to the PCI device
+# above it. Without MSI, what /proc/interrupts calls by the NIC's whole name.
+all_interrupts() {
+	for folder in "$sys/device/msi_irqs" "$sys/device/../msi_irqs"; do
+		[ -d "$folder" ] || continue
+		for irq in "$folder"/*; do
+			irq=${irq##*/}
+			echo "$irq $(awk -v irq="$irq:" '$1 == irq { print $NF }' "$root/proc/interrupts")"
+		done
+		return
+	done
+	awk -v nic="$nic" '{ n = $NF; sub(/:$/, "", $1) } \
+		$1 ~ /^[0-9]+$/ && n ~ "(^|[^A-Za-z0-9])" nic "([^A-Za-z0-9]|$)" { print $1, n }' "$root/proc/interrupts"
+}
+
+# Drivers name receive queues input (virtio), rx, TxRx (Intel, Broadcom), comp (mlx5); others
+# number all their queues (mlx4, sfc, gve). What controls the device is none of them.
+receive_interrupts() {
+	all=$(all_interrupts |
+		awk 'NF > 1 && tolower($2) !~ /config|async|mgmnt|misc|event|admin|control|ctrl|mbox|cmd|pages|(^|[^a-z])fw([^a-z]|$)/')
+	some=$(echo "$all" | awk 'tolower($2) ~ /input|rx|comp/')
+	[ -n "$some" ] || some=$(echo "$all" | awk '$2 ~ /[-.a-z][0-9]+(@.*)?$/')
+	# The number at the end of the name, or before @, is the queue's.
+	echo "${some:-$all}" | awk 'NF { n = $2; sub(/@.*/, "", n); match(n, /[0-9]+$/); print (RSTART ? substr(n, RSTART) : 0), $1 }' |
+		sort -n -k 1,1 -k 2,2 | awk '{ print $2 }'
+}
+
+if [ "$state" = --interrupts ]; then
+	receive_interrupts
+	exit
+fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
 mkdir -p "$state"
+# What a boot that is over had before says nothing about this one.
+if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
+	cat /proc/sys/kernel/random/boot_id > "$state/boot"
+fi
 
 significant() { # MASK: without the leading zeros and commas that kernel files print
 	digits=$1
@@ -63,12 +105,11 @@ if channels=$(ethtool -l "$nic" 2> /dev/null); then
 fi
 
 queues=$(find "$sys/queues" -maxdepth 1 -name 'rx-*' | wc -l)
-device=$(basename "$(readlink -f "$sys/device" 2> /dev/null || echo none)")
 i=0
-# A NIC's interrupts carry its own name or that of its device.
-# shellcheck disable=SC2013 # words are what is wanted
-for irq in $(awk -v n="$nic" -v d="$device" '
-		(index($0, n) || index($0, d "-")) && /input|[Rr]x|TxRx/ && !/config/ { sub(":", "", $1); print $1 }' /proc/interrupts); do
+interrupts=$(receive_interrupts)
+[ -n "$interrupts" ] ||
+	echo "warning: no interrupts of $nic are known by name: see /proc/interrupts, and place them by hand"
+for irq in $interrupts; do
 	put "/proc/irq/$irq/smp_affinity" "$(mask $((i % cores)))"
 	i=$((i + 1))
 done

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the playbooks' scripts make of hosts that the lab has not."""
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROLES = Path(__file__).resolve().parents[2] / "playbooks/roles"
+TUNE = ROLES / "tune/files/tune.sh"
+RESTORE = ROLES / "restore/files/restore.sh"
+
+# As these drivers name their interrupts: (name, is it a receive queue's).
+NAMES = {
+    "virtio_net": [("virtio0-config", False), ("virtio0-input.0", True),
+                   ("virtio0-output.0", False), ("virtio0-input.1", True),
+                   ("virtio0-output.1", False)],
+    "ixgbe": [("eth1-TxRx-0", True), ("eth1-TxRx-1", True), ("eth1", False)],
+    "i40e": [("i40e-0000:81:00.0:misc", False), ("i40e-eth1-TxRx-0", True),
+             ("i40e-eth1-TxRx-1", True)],
+    "mlx5_core": [("mlx5_async0@pci:0000:3b:00.0", False), ("mlx5_comp0@pci:0000:3b:00.0", True),
+                  ("mlx5_comp1@pci:0000:3b:00.0", True), ("mlx5_comp10@pci:0000:3b:00.0", True)],
+    "mlx4_en": [("mlx4-async@pci:0000:01:00.0", False), ("mlx4-1@0000:01:00.0", True),
+                ("mlx4-2@0000:01:00.0", True)],
+    "gve": [("gve-ntfy-blk0@pci:0000:00:04.0", True), ("gve-ntfy-blk1@pci:0000:00:04.0", True),
+            ("gve-mgmnt@pci:0000:00:04.0", False)],
+    "ena": [("ena-mgmnt@pci:0000:00:05.0", False), ("eth1-Tx-Rx-0", True), ("eth1-Tx-Rx-1", True)],
+    "sfc": [("eth1-0", True), ("eth1-1", True)],
+    "tg3": [("eth1-tx-0", False), ("eth1-rx-1", True), ("eth1-rx-2", True)],
+}
+
+
+def host(root, names, msi=True):
+    """A host whose eth1 has these interrupts, from 30 on, and whose eth10 has others."""
+    device = root / "sys/devices/pci0/eth"
+    device.mkdir(parents=True)
+    (root / "sys/class/net/eth1").mkdir(parents=True)
+    (root / "sys/class/net/eth1/device").symlink_to(device)
+    lines = ["            CPU0       CPU1",
+             "   0:         22          0   IO-APIC   2-edge      timer",
+             "  20:          0          0   PCI-MSI 1-edge      eth10-TxRx-0"]
+    for irq, name in enumerate(names, 30):
+        if msi:
+            (device / "msi_irqs").mkdir(exist_ok=True)
+            (device / "msi_irqs" / str(irq)).write_text("msix\n")
+        lines.append(f"  {irq}:          5          9   PCI-MSI {irq}-edge      {name}")
+    (root / "proc").mkdir()
+    (root / "proc/interrupts").write_text("\n".join(lines) + "\n")
+
+
+def interrupts(root):
+    done = subprocess.run(["sh", TUNE, "--interrupts", "eth1"], capture_output=True, text=True,
+                          check=True, env={**os.environ, "FSB_ROOT": str(root)})
+    return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.parametrize("driver", NAMES)
+def test_interrupts_of_receive_queues_are_found(driver, tmp_path):
+    host(tmp_path, [name for name, _ in NAMES[driver]])
+    assert interrupts(tmp_path) == [irq for irq, (_, receives) in enumerate(NAMES[driver], 30)
+                                    if receives]
+
+
+def test_without_msi_the_whole_name_counts(tmp_path):
+    host(tmp_path, ["eth1-TxRx-0", "eth1-TxRx-1"], msi=False)
+    assert interrupts(tmp_path) == [30, 31]
+
+
+def test_queues_come_in_their_order(tmp_path):
+    host(tmp_path, ["eth1-TxRx-10", "eth1-TxRx-2", "eth1-TxRx-0"])
+    assert interrupts(tmp_path) == [32, 31, 30]
+
+
+def restore(state):
+    return subprocess.run(["sh", RESTORE, state], capture_output=True, text=True, check=False)
+
+
+def boot_id():
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+
+
+def test_restored_in_the_same_boot(tmp_path):
+    setting = tmp_path / "rps_cpus"
+    setting.write_text("ff\n")
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "boot").write_text(boot_id())
+    (state / "sysfs").write_text(f"{setting} 0\n")
+    assert restore(state).returncode == 0
+    assert setting.read_text() == "0\n"
+    assert not state.exists()
+
+
+def test_nothing_is_written_back_after_a_reboot(tmp_path):
+    setting = tmp_path / "rps_cpus"
+    setting.write_text("ff\n")
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "boot").write_text("another\n")
+    (state / "sysfs").write_text(f"{setting} 0\n")
+    assert restore(state).returncode == 0
+    assert setting.read_text() == "ff\n"
+    assert not state.exists()
+
+
+def test_what_cannot_be_put_back_is_named_and_kept(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "boot").write_text(boot_id())
+    # A folder cannot be written to, not even by root.
+    (state / "sysfs").write_text(f"{tmp_path} 0\n")
+    done = restore(state)
+    assert done.returncode == 1
+    assert f"cannot be put back: {tmp_path}=0" in done.stderr
+    assert (state / "sysfs").exists()
