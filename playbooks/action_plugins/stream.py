@@ -6,6 +6,8 @@ does in many minutes.
 
 argv: the command, a list.
 chdir: where to run it.
+
+In check mode the command is skipped, unless the task says check_mode: false.
 """
 import subprocess
 
@@ -22,6 +24,9 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         args = self._task.args
         argv = [str(word) for word in args["argv"]]
+        if self._task.check_mode:
+            result.update(skipped=True, msg="would run: " + " ".join(argv), stdout_lines=[])
+            return result
         lines = []
         # Ctrl-C reaches the command as it reaches us; should we die of anything
         # else, setpriv has the kernel tell it.
