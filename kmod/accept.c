@@ -98,18 +98,6 @@ const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
 	       sock->sk->sk_protocol == IPPROTO_TCP ? ops : NULL;
 }
 
-bool fsocket_listen_idle(const struct socket *sock)
-{
-	struct fsocket_listener *l;
-
-	if (fsocket_listen_is_ours(sock)) {
-		l = fsocket_listener_of(sock);
-		return fsocket_accept_idle(l, fsocket_my_local(l));
-	}
-	return fsocket_acceptq_empty(sock) &&
-	       inet_sk_state_load(sock->sk) == TCP_LISTEN;
-}
-
 static int fsocket_accept_wait(struct fsocket_listener *l,
 			       struct fsocket_local *local,
 			       struct socket *newsock, int flags, bool kern)

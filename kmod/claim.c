@@ -19,7 +19,7 @@
 static DEFINE_PER_CPU(unsigned int, fsocket_cpu_claims);
 
 /* sched_setaffinity(2), within the bounds of cpusets. */
-static long (*fsocket_sched_setaffinity)(pid_t pid, const struct cpumask *mask);
+FSOCKET_KERNEL_FUNCTION(claim, sched_setaffinity);
 
 static void fsocket_claim_enter(struct fsocket_claim *claim,
 				struct fsocket_local *local)
@@ -161,7 +161,7 @@ static int fsocket_claim_spawn(struct fsocket_claims *claims,
 	    !cpumask_test_cpu(cpu, &current->cpus_mask)) {
 		cpumask_copy(&claim->allowed, allowed);
 		claim->pinned = true;
-		ret = fsocket_sched_setaffinity(0, cpumask_of(cpu));
+		ret = fsocket_kernel(claim, sched_setaffinity)(0, cpumask_of(cpu));
 		if (ret)
 			goto err_park;
 	}
@@ -242,8 +242,7 @@ void fsocket_listen_retire_all(struct fsocket_claims *claims,
 
 int fsocket_claims_init(void)
 {
-	fsocket_sched_setaffinity = fsocket_resolve("sched_setaffinity");
-	if (!fsocket_sched_setaffinity) {
+	if (!fsocket_kernel_resolve(claim, sched_setaffinity)) {
 		pr_err("this kernel's sched_setaffinity() cannot be resolved (CONFIG_KPROBES?)\n");
 		return -EOPNOTSUPP;
 	}

@@ -34,9 +34,6 @@ bool fsocket_listen_is_ours(const struct socket *sock);
  */
 const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock);
 
-/* Whether current would have to wait if it accepted from @sock, a TCP socket. */
-bool fsocket_listen_idle(const struct socket *sock);
-
 /* Takes charge of the listening socket @sock, so that it can be spawned. */
 int fsocket_listen_adopt(struct socket *sock);
 

@@ -3,6 +3,7 @@
  * Functions of the kernel that modules cannot link against, found by way of a
  * kprobe that is never armed.
  */
+#include <asm/ibt.h>
 #include <linux/kprobes.h>
 
 #include "resolve.h"
@@ -19,9 +20,10 @@ void *fsocket_resolve(const char *symbol)
 		return NULL;
 	addr = kp.addr;
 	unregister_kprobe(&kp);
-#ifdef CONFIG_X86_KERNEL_IBT
-	/* The probe sits behind the ENDBR that an indirect call has to meet. */
-	addr -= ENDBR_INSN_SIZE;
+#if HAS_KERNEL_IBT
+	/* The probe sits behind the function's ENDBR, or what has replaced that. */
+	if (is_endbr(*(u32 *)(addr - ENDBR_INSN_SIZE)))
+		addr -= ENDBR_INSN_SIZE;
 #endif
 	return addr;
 }

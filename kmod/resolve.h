@@ -1,8 +1,45 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Functions of the kernel that it does not export.
+ *
+ * They are called by static calls, which are direct ones: a kernel with
+ * CONFIG_X86_KERNEL_IBT replaces the ENDBR of each function whose address it
+ * never takes, and a processor with IBT refuses every indirect call of such a
+ * function. A file that needs one writes:
+ *
+ *	FSOCKET_KERNEL_FUNCTION(file, __sys_listen);
+ *	...
+ *	if (!fsocket_kernel_resolve(file, __sys_listen))
+ *		return -EOPNOTSUPP;
+ *	...
+ *	fsocket_kernel(file, __sys_listen)(fd, backlog);
+ *
+ * where "file" keeps apart what two files need.
+ */
 #ifndef FSOCKET_RESOLVE_H
 #define FSOCKET_RESOLVE_H
 
-/* The address of a kernel function that is not exported; NULL if there is none. */
+#include <linux/static_call.h>
+
+/*
+ * The address of a kernel function that is not exported; NULL if there is none.
+ * For static calls and comparisons, never for an indirect call.
+ */
 void *fsocket_resolve(const char *symbol);
+
+#define FSOCKET_KERNEL_FUNCTION(file, function)				\
+	DEFINE_STATIC_CALL_NULL(fsocket_##file##_##function, function)
+
+/* Whether @function is there; before the first call of it. */
+#define fsocket_kernel_resolve(file, function)				\
+({									\
+	void *__addr = fsocket_resolve(#function);			\
+									\
+	if (__addr)							\
+		static_call_update(fsocket_##file##_##function, __addr);	\
+	__addr != NULL;							\
+})
+
+#define fsocket_kernel(file, function)	static_call(fsocket_##file##_##function)
 
 #endif

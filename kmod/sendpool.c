@@ -48,7 +48,7 @@ static DEFINE_PER_CPU(struct fsocket_send_pool, fsocket_send_pools);
 DEFINE_STATIC_SRCU(fsocket_send_users);
 
 /* The kernel's version. */
-static struct sk_buff *(*fsocket_kernel_alloc)(FSOCKET_STREAM_ALLOC_PARAMS);
+FSOCKET_KERNEL_FUNCTION(sendpool, tcp_stream_alloc_skb);
 
 static void fsocket_send_fill(struct work_struct *work)
 {
@@ -106,7 +106,7 @@ static struct sk_buff *fsocket_stream_alloc_skb(FSOCKET_STREAM_ALLOC_PARAMS)
 	if (FSOCKET_STREAM_ALLOC_SIZE == 0)
 		skb = fsocket_send_alloc(sk);
 	if (!skb)
-		skb = FSOCKET_STREAM_ALLOC_BY(fsocket_kernel_alloc);
+		skb = FSOCKET_STREAM_ALLOC_BY(fsocket_kernel(sendpool, tcp_stream_alloc_skb));
 	srcu_read_unlock(&fsocket_send_users, user);
 	return skb;
 }
@@ -121,11 +121,28 @@ static void notrace fsocket_send_redirect(unsigned long ip, unsigned long parent
 						    fsocket_stream_alloc_skb);
 }
 
-/* Permanent: while it is registered, nobody can switch ftrace off. */
-static struct ftrace_ops fsocket_send_ops = {
-	.func = fsocket_send_redirect,
-	.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT,
-};
+static struct ftrace_ops fsocket_send_ops;
+
+static int fsocket_send_redirect_start(void)
+{
+	int ret;
+
+	/*
+	 * Anew each time, as ftrace_free_filter() leaves pointers to what it frees.
+	 * Permanent: while it is registered, nobody can switch ftrace off.
+	 */
+	fsocket_send_ops = (struct ftrace_ops){
+		.func = fsocket_send_redirect,
+		.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT,
+	};
+	ret = ftrace_set_filter(&fsocket_send_ops, FSOCKET_ALLOCATOR,
+				strlen(FSOCKET_ALLOCATOR), true);
+	if (!ret)
+		ret = register_ftrace_function(&fsocket_send_ops);
+	if (ret)
+		ftrace_free_filter(&fsocket_send_ops);
+	return ret;
+}
 
 static int fsocket_sendpool_start(void)
 {
@@ -137,16 +154,12 @@ static int fsocket_sendpool_start(void)
 		skb_queue_head_init(&pool->skbs);
 		INIT_WORK(&pool->fill, fsocket_send_fill);
 	}
-	fsocket_kernel_alloc = fsocket_resolve(FSOCKET_ALLOCATOR);
-	if (!fsocket_kernel_alloc) {
+	if (!fsocket_kernel_resolve(sendpool, tcp_stream_alloc_skb)) {
 		pr_info("enable_skb_pool=2 needs the kernel's function %s(), which this one does not have\n",
 			FSOCKET_ALLOCATOR);
 		return -EOPNOTSUPP;
 	}
-	ret = ftrace_set_filter(&fsocket_send_ops, FSOCKET_ALLOCATOR,
-				strlen(FSOCKET_ALLOCATOR), true);
-	if (!ret)
-		ret = register_ftrace_function(&fsocket_send_ops);
+	ret = fsocket_send_redirect_start();
 	if (ret) {
 		pr_info("enable_skb_pool=2 needs kernel.ftrace_enabled=1, and no other live patch of %s(): error %d\n",
 			FSOCKET_ALLOCATOR, ret);
@@ -161,6 +174,7 @@ static void fsocket_sendpool_stop(void)
 
 	/* Waits for those whom ftrace has sent, but who have not arrived. */
 	unregister_ftrace_function(&fsocket_send_ops);
+	ftrace_free_filter(&fsocket_send_ops);
 	/* For those who have; */
 	synchronize_srcu(&fsocket_send_users);
 	/* and for those who said so, and are about to return. */

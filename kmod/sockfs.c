@@ -35,7 +35,6 @@
 #include <linux/security.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
-#include <linux/static_call.h>
 #include <linux/uaccess.h>
 #include <net/sock.h>
 
@@ -92,10 +91,10 @@ static unsigned int fsocket_pool_size;
 /* What sockfs keeps to itself; learnt from a socket. */
 static const struct file_operations *fsocket_file_ops;
 static struct vfsmount *fsocket_sock_mnt;
+static fmode_t fsocket_sock_nowait;
 
-/* Direct calls: the functions may not be made for indirect ones (IBT). */
-DEFINE_STATIC_CALL_RET0(fsocket_security_accept, security_socket_accept);
-DEFINE_STATIC_CALL_NULL(fsocket_alloc_file_clone, alloc_file_clone);
+FSOCKET_KERNEL_FUNCTION(sockfs, security_socket_accept);
+FSOCKET_KERNEL_FUNCTION(sockfs, alloc_file_clone);
 
 /* Identifies the memory cgroup to which allocations of current are charged. */
 static u64 fsocket_memcg(void)
@@ -232,8 +231,9 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 	base.f_path.mnt = fsocket_sock_mnt;
 	base.f_path.dentry = dentry;
 	base.f_mapping = inode->i_mapping;
-	file = static_call(fsocket_alloc_file_clone)(&base, O_RDWR | (flags & O_NONBLOCK),
-						     fsocket_file_ops);
+	file = fsocket_kernel(sockfs, alloc_file_clone)(&base,
+							O_RDWR | (flags & O_NONBLOCK),
+							fsocket_file_ops);
 	if (IS_ERR(file))
 		return file;
 
@@ -252,6 +252,7 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 	sock->wq.flags = 0;
 	sock->file = file;
 	file->private_data = sock;
+	file->f_mode |= fsocket_sock_nowait;
 	stream_open(inode, file);
 	return file;
 }
@@ -305,13 +306,6 @@ static struct file *fsocket_do_accept(struct file *listener,
 	struct file *file;
 	int ret;
 
-	/*
-	 * Sooner than do_accept(), which makes a socket first, and asks the
-	 * security module.
-	 */
-	if (listener->f_flags & O_NONBLOCK && fsocket_listen_idle(sock))
-		return ERR_PTR(-EAGAIN);
-
 	file = fsocket_sock_file(sock->sk->sk_prot_creator->name,
 				 arg->op.accept_op.flags);
 	if (IS_ERR(file))
@@ -321,7 +315,7 @@ static struct file *fsocket_do_accept(struct file *listener,
 	__module_get(ops->owner);
 	newsock->ops = ops;
 
-	ret = static_call(fsocket_security_accept)(sock, newsock);
+	ret = fsocket_kernel(sockfs, security_socket_accept)(sock, newsock);
 	if (ret)
 		goto err;
 	ret = fsocket_ops_accept(sock, newsock, listener->f_flags);
@@ -395,14 +389,11 @@ static int fsocket_sockfs_learn(void)
 {
 	struct socket *sock;
 	struct file *file;
-	void *hook, *clone;
 	int ret = 0;
 
-	hook = fsocket_resolve("security_socket_accept");
-	clone = fsocket_resolve("alloc_file_clone");
-	if (!hook || !clone) {
-		pr_info("no socket pool: this kernel's %s() cannot be resolved\n",
-			hook ? "alloc_file_clone" : "security_socket_accept");
+	if (!fsocket_kernel_resolve(sockfs, security_socket_accept) ||
+	    !fsocket_kernel_resolve(sockfs, alloc_file_clone)) {
+		pr_info("no socket pool: this kernel's security_socket_accept() or alloc_file_clone() cannot be resolved\n");
 		return -EOPNOTSUPP;
 	}
 	sock = sock_alloc();
@@ -420,8 +411,7 @@ static int fsocket_sockfs_learn(void)
 		fsocket_file_ops = file->f_op;
 		/* Mounted for as long as the kernel runs. */
 		fsocket_sock_mnt = file->f_path.mnt;
-		static_call_update(fsocket_security_accept, hook);
-		static_call_update(fsocket_alloc_file_clone, clone);
+		fsocket_sock_nowait = file->f_mode & FMODE_NOWAIT;
 	}
 	fput(file);
 	return ret;

@@ -548,7 +548,7 @@ static void local_listeners(void **state)
 		close(client);
 	}
 	assert_int_equal(counter("accept_local", 2) - local, 10);
-	assert_counts(.from_slab = 1, .from_pool = 9, .to_pool = 10, .in_pool = 1, .conns = 10);
+	assert_counts(.from_slab = 1, .from_pool = 10, .to_pool = 11, .in_pool = 1, .conns = 10);
 	close(fd);
 }
 
