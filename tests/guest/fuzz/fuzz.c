@@ -428,9 +428,11 @@ int main(int argc, char **argv)
 		shared->process[i].pid = pid;
 	}
 	watch();
-	if (options.root) {
+	if (options.root && shared->failed) {
 		/* It may sit in the very lock that is the matter. */
-		for (i = 0; i < 300 && waitpid(root, NULL, WNOHANG) != root && !shared->failed; i++)
+		kill(root, SIGKILL);
+	} else if (options.root) {
+		for (i = 0; i < 300 && waitpid(root, NULL, WNOHANG) != root; i++)
 			usleep(100000);
 		if (i == 300 || !root_restore())
 			shared->failed = 1;
