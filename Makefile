@@ -6,6 +6,8 @@
 EXPERIMENT = seed-demo
 PROFILE = quick
 OPTIONS =
+# Those of make test-debug.
+KERNELS = 6.1-kasan 6.1-lockdep 6.1-leak 6.12-kasan 6.12-lockdep 6.12-leak
 
 LAB = playbooks/roles/lab/files/lab.sh
 # Debian's, which has the modules that the packages below bring.
@@ -17,6 +19,7 @@ PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fs
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
 PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
+PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
 
@@ -31,6 +34,10 @@ sweep: packages-sweep ## the lab from nothing, EXPERIMENT=seed-demo, PROFILE=qui
 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
 	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
+
+test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERNELS="6.1-kasan ..."; built once, an hour
+	@tests/debug/build.sh $(KERNELS)
+	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -q -rs tests/guest tests/debug $(OPTIONS)
 
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
@@ -75,6 +82,7 @@ packages-%:
 
 packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
 packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
+packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 
-.PHONY: help sweep test lint plots tables pack docs lab-up lab-down lab-ssh clean
+.PHONY: help sweep test test-debug lint plots tables pack docs lab-up lab-down lab-ssh clean

@@ -79,8 +79,9 @@ if [ "${1:-}" = config ]; then
 fi
 [ $# != 0 ] || die "usage: build.sh [config] VERSION-PURPOSE..."
 for kernel; do
-	[[ $kernel =~ ^(6\.1|6\.12)-([a-z]+)$ ]] && [ -f "$here/${BASH_REMATCH[2]}.config" ] ||
+	if ! [[ $kernel =~ ^(6\.1|6\.12)-([a-z]+)$ && -f $here/${BASH_REMATCH[2]}.config ]]; then
 		die "$kernel: give 6.1 or 6.12, a dash, and the name of a fragment: kasan, lockdep, leak"
+	fi
 done
 for kernel; do
 	$action "${kernel%-*}" "${kernel#*-}"

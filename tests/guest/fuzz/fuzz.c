@@ -6,9 +6,10 @@
  * killed, and that nothing is left behind.
  *
  *	fuzz [--seed N] [--calls N] [--seconds N] [--threads N] [--processes N]
- *	     [--steps N] [--only FILE] [--root] [--module FILE]
+ *	     [--steps N] [--only FILE] [--root] [--module FILE] [--without NAME,...]
  *
- * Started as root, since the kernel's log and the module's references are root's. A run ends
+ * --without leaves kinds of steps out (the names are in fuzz_calls.c, root's in fuzz_root.c),
+ * to get past a fault that is known. Started as root, since the kernel's log and the module's references are root's. A run ends
  * after --calls system calls, --steps steps (one is a call or a few) or --seconds, whichever
  * is first. With one thread and one process (the default) a seed always makes the same
  * calls, root's among them, and --only FILE, numbers of steps, repeats only these:
@@ -78,10 +79,12 @@ void run_some(struct fuzz *f, int steps)
 		one_step(f);
 }
 
-void run_thread(struct fuzz *f, int steps)
+/* Whether --without names it. */
+bool without(const char *name)
 {
-	/* It goes by the name of its parent. */
-	run_some(f, steps);
+	const char *at = options.without ? strstr(options.without, name) : NULL;
+
+	return at && (at == options.without || at[-1] == ',') && strchr(",", at[strlen(name)]);
 }
 
 static void wait_for_root(struct fuzz *f)
@@ -357,7 +360,8 @@ static void parse(int argc, char **argv)
 		{ "seed", 1, NULL, 's' }, { "calls", 1, NULL, 'c' }, { "steps", 1, NULL, 'n' },
 		{ "seconds", 1, NULL, 't' }, { "threads", 1, NULL, 'T' },
 		{ "processes", 1, NULL, 'P' }, { "module", 1, NULL, 'm' },
-		{ "only", 1, NULL, 'o' }, { "root", 0, NULL, 'r' }, {},
+		{ "only", 1, NULL, 'o' }, { "root", 0, NULL, 'r' },
+		{ "without", 1, NULL, 'w' }, {},
 	};
 	int c;
 
@@ -372,6 +376,7 @@ static void parse(int argc, char **argv)
 		case 'm': options.module = optarg; break;
 		case 'o': read_only(optarg); break;
 		case 'r': options.root = true; break;
+		case 'w': options.without = optarg; break;
 		default: exit(2);
 		}
 	}
@@ -428,9 +433,11 @@ int main(int argc, char **argv)
 		shared->process[i].pid = pid;
 	}
 	watch();
-	if (options.root) {
+	if (options.root && shared->failed) {
 		/* It may sit in the very lock that is the matter. */
-		for (i = 0; i < 300 && waitpid(root, NULL, WNOHANG) != root && !shared->failed; i++)
+		kill(root, SIGKILL);
+	} else if (options.root) {
+		for (i = 0; i < 300 && waitpid(root, NULL, WNOHANG) != root; i++)
 			usleep(100000);
 		if (i == 300 || !root_restore())
 			shared->failed = 1;

@@ -89,8 +89,8 @@ struct shared {
 struct options {
 	uint64_t seed, calls, steps;
 	int seconds, threads, processes;
-	const char *module;
-	bool root, verbose;
+	const char *module, *without;
+	bool root;
 	/* Which steps to do, ascending; all if there are none. */
 	uint32_t *only;
 	size_t only_count;
@@ -126,7 +126,10 @@ static inline bool single(void)
 /* fuzz.c */
 void start_timer(void);
 void run_some(struct fuzz *f, int steps);
-void run_thread(struct fuzz *f, int steps);
+bool without(const char *name);
+
+/* fuzz_address.c */
+socklen_t any_address(struct fuzz *f, struct sockaddr_storage *a, int family);
 
 /* fuzz_calls.c */
 void one_step(struct fuzz *f);
@@ -136,13 +139,13 @@ struct slot *any_slot(struct fuzz *f);
 int any_fd(struct fuzz *f);
 int device_fd(struct fuzz *f);
 int put_fd(struct fuzz *f, int fd, enum kind kind, int family);
-socklen_t any_address(struct fuzz *f, struct sockaddr_storage *a, int family);
 
 /* fuzz_data.c */
 void step_setsockopt(struct fuzz *f);
 void step_getsockopt(struct fuzz *f);
 void step_send(struct fuzz *f);
 void step_receive(struct fuzz *f);
+void turn_protocol(struct fuzz *f, int fd);
 void step_ioctl_socket(struct fuzz *f);
 
 /* fuzz_tasks.c */

@@ -3,9 +3,6 @@
  * The grammar: which calls there are, and about what. Socket calls and the ioctls of the
  * module, on any descriptor of the process.
  */
-#include <linux/netlink.h>
-#include <linux/vm_sockets.h>
-
 #include "fuzz.h"
 
 struct slot *any_slot(struct fuzz *f)
@@ -108,75 +105,6 @@ int device_fd(struct fuzz *f)
 	put_fd(f, fd, DEVICE, 0);
 	f->hot = hot;
 	return fd;
-}
-
-static socklen_t address4(struct fuzz *f, struct sockaddr_in *a, int port)
-{
-	static const uint32_t hosts[] = {
-		INADDR_LOOPBACK, INADDR_LOOPBACK, INADDR_LOOPBACK, INADDR_LOOPBACK,
-		INADDR_ANY, INADDR_ANY, INADDR_LOOPBACK + 1, 0x0a420001, 0xe0000001,
-		INADDR_BROADCAST,
-	};
-
-	a->sin_family = AF_INET;
-	a->sin_port = htons(port);
-	a->sin_addr.s_addr = htonl(ANY_OF(&f->rng, hosts));
-	return sizeof(*a);
-}
-
-static socklen_t address6(struct fuzz *f, struct sockaddr_in6 *a, int port)
-{
-	static const char * const hosts[] = {
-		"::1", "::1", "::1", "::", "::", "::ffff:127.0.0.1", "::ffff:127.0.0.1",
-		"::ffff:0.0.0.0", "fd66::1", "ff02::1", "fe80::1",
-	};
-
-	a->sin6_family = AF_INET6;
-	a->sin6_port = htons(port);
-	a->sin6_scope_id = one_in(&f->rng, 8);
-	inet_pton(AF_INET6, ANY_OF(&f->rng, hosts), &a->sin6_addr);
-	return sizeof(*a);
-}
-
-static int any_port(struct fuzz *f)
-{
-	int i, port;
-
-	/* A listener's, most of the time. */
-	for (i = 0; i < 8 && !one_in(&f->rng, 6); i++) {
-		struct slot *slot = &f->slots[below(&f->rng, SLOTS)];
-
-		port = slot->port;
-		if (slot->kind == LISTENER && port)
-			return port;
-	}
-	return one_in(&f->rng, 12) ? 0 : PORT_BASE + (int)below(&f->rng, PORTS);
-}
-
-socklen_t any_address(struct fuzz *f, struct sockaddr_storage *a, int family)
-{
-	static const int families[] = { AF_UNSPEC, AF_UNIX, AF_NETLINK, AF_VSOCK, AF_INET, AF_INET6 };
-	socklen_t len;
-
-	memset(a, 0, sizeof(*a));
-	if (one_in(&f->rng, 8))
-		family = ANY_OF(&f->rng, families);
-	if (family == AF_INET) {
-		len = address4(f, (struct sockaddr_in *)a, any_port(f));
-	} else if (family == AF_INET6) {
-		len = address6(f, (struct sockaddr_in6 *)a, any_port(f));
-	} else {
-		a->ss_family = family;
-		len = family == AF_UNSPEC ? 16 : family == AF_NETLINK ? sizeof(struct sockaddr_nl) :
-		      family == AF_VSOCK ? sizeof(struct sockaddr_vm) : 8;
-		if (family == AF_VSOCK)
-			((struct sockaddr_vm *)a)->svm_cid = 1;
-		if (family == AF_UNIX)
-			snprintf(((struct sockaddr_un *)a)->sun_path + 1, 6, "f%d", below(&f->rng, 4));
-	}
-	if (one_in(&f->rng, 40))
-		len = below(&f->rng, sizeof(*a) + 2);
-	return len;
 }
 
 static void step_socket(struct fuzz *f)
@@ -464,37 +392,73 @@ static void step_scene(struct fuzz *f)
 	}
 }
 
+/* What listened is something else, and then yet something else: always the same socket. */
+static void step_turn(struct fuzz *f)
+{
+	struct slot *slot = slot_of(f, LISTENER);
+	struct sockaddr_storage a = { .ss_family = AF_UNSPEC };
+	int hot = f->hot, turns = 1 + below(&f->rng, 5);
+
+	if (one_in(&f->rng, 3))
+		CALL(f, shutdown(slot->fd, below(&f->rng, 3)));
+	else
+		CALL(f, connect(slot->fd, (struct sockaddr *)&a, sizeof(a)));
+	slot->kind = STREAM;
+	while (turns--) {
+		f->hot = hot;
+		switch (below(&f->rng, 6)) {
+		case 0:
+			step_listen(f);
+			break;
+		case 1:
+			step_setsockopt(f);
+			break;
+		case 2:
+			turn_protocol(f, slot->fd);
+			break;
+		case 3:
+			step_spawn(f);
+			break;
+		default:
+			CALL(f, connect(slot->fd, (struct sockaddr *)&a,
+					any_address(f, &a, slot->family)));
+		}
+	}
+}
+
 /* How often each is chosen, in an episode that has its group. */
 static const struct step {
+	const char *name;
 	void (*act)(struct fuzz *f);
 	int weight, group;
 } steps[] = {
-	{ step_scene, 10, 0 },
-	{ step_socket, 10, 0 },
-	{ step_bind, 8, 0 },
-	{ step_listen, 8, 0 },
-	{ step_connect, 16, 0 },
-	{ step_accept, 16, 0 },
-	{ step_spawn, 12, 1 },
-	{ step_retire, 4, 2 },
-	{ step_shutdown, 4, 3 },
-	{ step_close, 8, 4 },
-	{ step_dup, 4, 5 },
-	{ step_epoll, 8, 6 },
-	{ step_poll, 6, 7 },
-	{ step_device, 4, 8 },
-	{ step_setsockopt, 10, 9 },
-	{ step_getsockopt, 3, 10 },
-	{ step_send, 10, 11 },
-	{ step_receive, 10, 11 },
-	{ step_ioctl_socket, 2, 12 },
-	{ step_fork, 1, 13 },
-	{ step_thread, 1, 14 },
-	{ step_affinity, 3, 15 },
-	{ step_namespace, 1, 16 },
-	{ step_proc, 1, 17 },
-	{ step_fail, 8, 18 },
-	{ step_root, 1, 19 },
+	{ "scene", step_scene, 10, 0 },
+	{ "turn", step_turn, 3, 20 },
+	{ "socket", step_socket, 10, 0 },
+	{ "bind", step_bind, 8, 0 },
+	{ "listen", step_listen, 8, 0 },
+	{ "connect", step_connect, 16, 0 },
+	{ "accept", step_accept, 16, 0 },
+	{ "spawn", step_spawn, 12, 1 },
+	{ "retire", step_retire, 4, 2 },
+	{ "shutdown", step_shutdown, 4, 3 },
+	{ "close", step_close, 8, 4 },
+	{ "dup", step_dup, 4, 5 },
+	{ "epoll", step_epoll, 8, 6 },
+	{ "poll", step_poll, 6, 7 },
+	{ "device", step_device, 4, 8 },
+	{ "setsockopt", step_setsockopt, 10, 9 },
+	{ "getsockopt", step_getsockopt, 3, 10 },
+	{ "send", step_send, 10, 11 },
+	{ "receive", step_receive, 10, 11 },
+	{ "ioctl", step_ioctl_socket, 2, 12 },
+	{ "fork", step_fork, 1, 13 },
+	{ "thread", step_thread, 1, 14 },
+	{ "affinity", step_affinity, 3, 15 },
+	{ "namespace", step_namespace, 1, 16 },
+	{ "proc", step_proc, 1, 17 },
+	{ "fail", step_fail, 8, 18 },
+	{ "root", step_root, 2, 19 },
 };
 
 void one_step(struct fuzz *f)
@@ -503,13 +467,13 @@ void one_step(struct fuzz *f)
 	int sum, i;
 
 	for (;;) {
-		sum = below(&f->rng, 220);
+		sum = below(&f->rng, 210);
 		for (i = 0; i < (int)ARRAY_SIZE(steps) && sum >= steps[i].weight; i++)
 			sum -= steps[i].weight;
 		if (i == ARRAY_SIZE(steps))
 			continue;
 		step = &steps[i];
-		if (step->group && !(f->groups & 1u << step->group))
+		if ((step->group && !(f->groups & 1u << step->group)) || without(step->name))
 			continue;
 		step->act(f);
 		return;

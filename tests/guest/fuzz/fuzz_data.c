@@ -178,6 +178,17 @@ void step_setsockopt(struct fuzz *f)
 			   one_in(&f->rng, 50) ? (void *)-8 : value, len));
 }
 
+/* The options that give a socket other operations. */
+void turn_protocol(struct fuzz *f, int fd)
+{
+	int family = AF_INET;
+
+	if (one_in(&f->rng, 2))
+		CALL(f, setsockopt(fd, IPPROTO_IPV6, IPV6_ADDRFORM, &family, sizeof(family)));
+	else
+		CALL(f, setsockopt(fd, IPPROTO_TCP, TCP_ULP, one_in(&f->rng, 3) ? "mptcp" : "tls", 4));
+}
+
 void step_getsockopt(struct fuzz *f)
 {
 	char value[256];

@@ -127,27 +127,28 @@ static void reload(struct rng *rng)
 	__atomic_store_n(&shared->pause, 0, __ATOMIC_RELEASE);
 }
 
+static void restore(struct rng *rng)
+{
+	(void)rng;
+	root_restore();
+}
+
 static void root_step(uint64_t seed)
 {
+	static const struct {
+		const char *name;
+		void (*act)(struct rng *rng);
+	} steps[] = {
+		{ "parameters", write_parameter }, { "parameters", write_parameter },
+		{ "parameters", write_parameter }, { "parameters", write_parameter },
+		{ "cpus", switch_cpu }, { "files", lack_files }, { "files", restore },
+		{ "modules", reload },
+	};
 	struct rng rng = { seed };
+	int i = below(&rng, ARRAY_SIZE(steps));
 
-	switch (below(&rng, 16)) {
-	case 0:
-		switch_cpu(&rng);
-		break;
-	case 1:
-	case 2:
-		lack_files(&rng);
-		break;
-	case 3:
-		reload(&rng);
-		break;
-	case 4:
-		root_restore();
-		break;
-	default:
-		write_parameter(&rng);
-	}
+	if (!without(steps[i].name))
+		steps[i].act(&rng);
 }
 
 /* What the faults need that fail-nth asks for; elsewhere there are no such files. */

@@ -46,10 +46,8 @@ void step_fork(struct fuzz *f)
 static void *thread_main(void *arg)
 {
 	struct fuzz *f = arg;
-	uint64_t steps = 1 + below(&f->rng, 8);
-
 	start_timer();
-	run_thread(f, steps);
+	run_some(f, 1 + below(&f->rng, 8));
 	free(f);
 	return NULL;
 }
@@ -156,7 +154,6 @@ void step_proc(struct fuzz *f)
 		"/proc/net/fastsocket_listeners", "/proc/net/tcp", "/proc/net/tcp6",
 		"/proc/net/sockstat", "/sys/module/fastsocket/parameters/enable_skb_pool",
 	};
-	/* "thread-self", as fork in a process of threads leaves "self" to somebody else. */
 	const char *path = ANY_OF(&f->rng, paths);
 	char text[512];
 	int fd = CALL(f, open(path, O_RDONLY | O_CLOEXEC)), i;

@@ -7,7 +7,8 @@
 #
 #	lab.sh image		make the image, unless it is there
 #	lab.sh up [--cpus N] [--kernel 6.1|6.12]
-#				the same; then boot, until ssh answers
+#				the same; then boot, until ssh answers. A debug kernel that
+#				tests/debug/build.sh has built, such as 6.1-kasan, too
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
 #	lab.sh status		exit status 0 if the lab is up
@@ -43,6 +44,10 @@ boot_attempts=3
 # Of Debian 12, which has both kernels.
 suite=bookworm
 kernels=(6.1 6.12)
+# Of debug kernels; everything is built in.
+debug_kernel() { # KERNEL
+	echo "$lab/debug/$1/arch/x86/boot/bzImage"
+}
 packages=(
 	# The kernels under test, and what builds the module for them.
 	linux-image-amd64 linux-headers-amd64 linux-image-6.12-amd64 linux-headers-6.12-amd64
@@ -175,8 +180,15 @@ load_counting() { # CPUS
 }
 
 boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57
+	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57 append=
+	local files=(-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel")
 	shift 4
+	if [ -f "$(debug_kernel "$kernel")" ]; then
+		files=(-kernel "$(debug_kernel "$kernel")")
+		# As slow as it is, ACPI's interpreter would take a loop for an endless one,
+		# and leave PCI without interrupts.
+		append=" pci=noacpi"
+	fi
 	# Emulated, REP MOVSB takes a step for each byte; the kernel, told that this
 	# CPU has fast ones (ERMS), clears and copies with them. And each miss of its TLB
 	# walks page tables of four levels instead of five (LA57).
@@ -192,8 +204,8 @@ boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .
 	setsid ip netns exec "$ns" qemu-system-x86_64 \
 		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
 		-nographic -nodefaults -no-reboot -serial "file:$log" \
-		-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel" \
-		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet norandmaps" \
+		"${files[@]}" \
+		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet norandmaps$append" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
 		< /dev/null > "$lab/qemu.log" 2>&1 9>&- &
@@ -384,7 +396,8 @@ while [ "$command" = up ] && [ $# != 0 ]; do
 	shift 2 || break
 done
 [[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
-[[ " ${kernels[*]} " = *" $kernel "* ]] || die "--kernel $kernel: there is none: give one of ${kernels[*]}"
+[[ " ${kernels[*]} " = *" $kernel "* ]] || [ -f "$(debug_kernel "$kernel")" ] ||
+	die "--kernel $kernel: there is none: give one of ${kernels[*]}, or build one with tests/debug/build.sh"
 case $command in
 image | up | down | ssh | status | count | clean)
 	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
