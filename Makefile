@@ -18,7 +18,7 @@ PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fs
 	openssh-client iproute2 apache2-utils wrk redis-tools xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
-PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
+PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
 PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
@@ -47,6 +47,12 @@ plots: ## draw the figures of all runs in results/ again
 
 tables: ## make the tables of all runs in results/ again, and print them
 	@experiments/summarise.py $(RUNS)
+
+report: ## write report.html of all runs in results/, or of RUN=
+	@experiments/report.py $(or $(RUN),$(RUNS))
+
+compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1: status 1 if worse
+	@experiments/compare.py $(if $(CHECK),--check) $(A) $(B)
 
 pack: ## pack the raw files of finished runs, before they are committed
 	@experiments/raws.py $(RUNS)
@@ -85,4 +91,5 @@ packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 
-.PHONY: help sweep test test-debug lint plots tables pack docs lab-up lab-down lab-ssh clean
+.PHONY: help sweep test test-debug lint plots tables report compare pack docs lab-up lab-down \
+	lab-ssh clean

@@ -75,12 +75,41 @@ def ratio(ratios, boots):
     if error < 1e-12:       # all the same, as of a cell to itself
         return Ratio(len(logs), number, value, value, value, float(abs(mean) < 1e-12),
                      float(abs(mean) >= math.log(MARGIN)))
-    freedom = len(units) - 1
+    return _judged(len(logs), number, mean, error, len(units) - 1)
+
+
+def _judged(n, boots, mean, error, freedom):
+    """A Ratio from a mean of logarithms, its standard error, and the degrees of freedom."""
     half = special.stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
     p_different = 2 * special.stdtr(freedom, -abs(mean) / error)
     p_same = special.stdtr(freedom, (abs(mean) - math.log(MARGIN)) / error)
-    return Ratio(len(logs), number, value, math.exp(mean - half), math.exp(mean + half),
+    return Ratio(n, boots, math.exp(mean), math.exp(mean - half), math.exp(mean + half),
                  float(p_different), float(p_same))
+
+
+def between(logs, boots, other_logs, other_boots):
+    """Ratio of two samples that share no rounds, as of two runs: exp(mean - other mean).
+
+    n and boots are those of the smaller sample. Welch's t interval, over boots where both
+    have enough of them.
+    """
+    enough = all(len(set(one)) >= BOOTS for one in (boots, other_boots))
+    units = [_units(np.asarray(values, dtype=float), np.asarray(labels)) if enough
+             else np.asarray(values, dtype=float)
+             for values, labels in ((logs, boots), (other_logs, other_boots))]
+    mean = units[0].mean() - units[1].mean()
+    n, number = (min(map(len, pair)) for pair in ((logs, other_logs),
+                                                  (set(boots), set(other_boots))))
+    if n < SMALLEST:
+        return Ratio(n, number, math.exp(mean), None, None, None, None)
+    parts = [one.var(ddof=1) / len(one) for one in units]
+    error = math.sqrt(sum(parts))
+    if error < 1e-12:
+        return Ratio(n, number, math.exp(mean), math.exp(mean), math.exp(mean),
+                     float(abs(mean) < 1e-12), float(abs(mean) >= math.log(MARGIN)))
+    freedom = sum(parts) ** 2 / sum(part ** 2 / (len(one) - 1)
+                                    for part, one in zip(parts, units))
+    return _judged(n, number, mean, error, freedom)
 
 
 def holm(probabilities):

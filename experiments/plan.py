@@ -266,7 +266,7 @@ def new_run(folder):
         time.sleep(0.1)
 
 
-def create(folder, plan, seed):
+def create(folder, plan, seed, settings):
     run = new_run(folder)
     # Hidden until it is complete: a run is never half planned.
     new = folder / f".{run.name}.new"
@@ -276,7 +276,7 @@ def create(folder, plan, seed):
     lines += [contract.csv_line(step, columns) for step in steps(plan, seed)]
     try:
         contract.write_file(new / "plan.csv", "".join(lines))
-        contract.write_run(new, {"plan": plan, "seed": seed})
+        contract.write_run(new, {"plan": plan, "seed": seed, "settings": settings})
         new.rename(run)
     except OSError:
         shutil.rmtree(new)
@@ -313,7 +313,7 @@ def main():
               f"{len(contract.read_plan(run))} repetitions are left")
     else:
         seed = args.seed if args.seed is not None else random.randrange(1 << 32)
-        run = create(folder, plan, seed)
+        run = create(folder, plan, seed, args.set)
         print(f"planned {run.name}: {len(cells(plan))} cells, "
               f"{len(contract.read_plan(run))} repetitions")
     print(run)

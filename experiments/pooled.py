@@ -105,11 +105,15 @@ def table(runs):
                                                   for _, wanted in columns)])
         rows.append([f"{title}: requests/s, ratio to without", number(1, 0),
                      *(timed(studies, wanted, base) for _, wanted in columns[1:])])
+        rows.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH,
+                     *(timed(studies, columns[1][1], wanted) for _, wanted in columns[2:])])
     rows = [row for row in rows if any(text not in (DASH, "1") for text in row[1:])]
     text = markdown(["", *(heading for heading, _ in COLUMNS)], rows)
     return (f"{text}\n`ab -c {LOAD[1]}`, {LOAD[2]} workers on as many emulated cores, all "
             f"{len(studies)} committed runs that measured it. [ ]: 95 % interval; of ratios over "
-            f"boots, which are the unit from {intervals.BOOTS} on.\n")
+            f"boots, which are the unit from {intervals.BOOTS} on. Columns come from different "
+            "runs: what is in one row may be compared with what it is a ratio to, not with its "
+            "neighbour.\n")
 
 
 def main():

@@ -4,6 +4,7 @@ a dash, and a table of nothing is None."""
 import re
 from collections import defaultdict
 
+import bound
 import counted
 import intervals
 import places
@@ -19,7 +20,7 @@ DETAIL = re.compile(r": .*|, and ends with.*", re.S)
 
 def load_name(load):
     tool, concurrency, workers = load
-    return f"{tool} -c {concurrency}, {workers} worker{'s' * (workers > 1)}"
+    return f"{tool} -c {concurrency}, {workers} worker{'s' if workers > 1 else ''}"
 
 
 def cell_median(study, cell, metric, digits):
@@ -250,6 +251,7 @@ def every(study):
     """(name, table) of each that there is, in the order in which they are printed."""
     found = [("with-without", with_without(study)), ("counts", counted.setups(study)),
              ("functions", counted.functions(study)), ("lines", counted.lines(study)),
+             ("bound", bound.table(study)),
              ("setups", setups(study)), ("against", against(study)), ("ideas", ideas(study)),
              ("workers", speed_up(study)), ("spinning", places.spinning(study)),
              ("spinning-places", places.spinning_places(study)), ("locks", places.locks(study)),

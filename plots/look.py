@@ -62,7 +62,7 @@ def curve(setup):
 
 def load_label(load):
     tool, concurrency, workers = load
-    return f"{tool} -c {concurrency}, {workers} worker{'s' * (workers > 1)}"
+    return f"{tool} -c {concurrency}, {workers} worker{'s' if workers > 1 else ''}"
 
 
 def counted(study, kind="n_valid"):

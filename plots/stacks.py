@@ -7,6 +7,11 @@ from look import AGAIN, curve, heading, load_label, plt, save
 COLOURS = ["#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#882255",
            "#44AA99", "#999999", "#332288", "#DDCC77"]
 REST = "#CCCCCC"
+# The original's figure: thousand connections/s of nginx by cores, 24 real ones, 10 GbE.
+ORIGINAL_CORES = (1, 4, 8, 12, 16, 20, 24)
+ORIGINAL = {"Fastsocket": ((22, 90, 180, 270, 345, 420, 475), "#D55E00"),
+            "Linux 3.13": ((20, 82, 150, 215, 265, 277, 283), "#999999"),
+            "CentOS 6.5": ((24, 85, 160, 221, 220, 186, 178), "#555555")}
 
 
 def groups_of(found):
@@ -59,7 +64,7 @@ def over_workers(study):
     """Counts per connection where the number of workers varies."""
     if study.cells["workers"].nunique() < 3 or not tables.known(study):
         return
-    figure, panels = plt.subplots(1, 2, figsize=(13, 4.8))
+    figure, panels = plt.subplots(1, 3, figsize=(18, 4.8))
     for axes, (metric, text) in zip(panels, (
             (tables.LINES, "line transfers per connection"),
             ("kernel_instructions_per_req", "kernel instructions per connection"))):
@@ -67,16 +72,29 @@ def over_workers(study):
             points = [(cell["workers"], study.median(cell["cell"], metric))
                       for cell in cells.sort_values("workers").to_dict("records")]
             points = [(workers, found[0]) for workers, found in points if found]
-            if points:
+            if points and setup != AGAIN:
                 axes.errorbar(*zip(*points), label=study.title(setup), **curve(setup))
         axes.set_xlabel("workers, one core each")
         axes.set_ylabel(text)
         axes.set_ylim(bottom=0)
         axes.grid(color="#dddddd")
-    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    figure.suptitle(f"{heading(study)}: what a connection costs as cores are added")
+    panels[0].legend(frameon=False, fontsize="small")
+    original(panels[2])
+    figure.suptitle(f"{heading(study)}: what a connection costs as cores are added; right, for "
+                    "comparison, what the original measured in 2014")
     figure.tight_layout()
     save(study, figure, "counts-workers", "n_counts", "counting repetitions")
+
+
+def original(axes):
+    for name, (rates, colour) in ORIGINAL.items():
+        axes.plot(ORIGINAL_CORES, rates, color=colour, marker="o", label=name)
+    axes.plot((1, 24), (22, 22 * 24), ":", color="#bbbbbb", label="ideal")
+    axes.set_xlabel("cores")
+    axes.set_ylabel("nginx, thousand connections/s (2014, published)")
+    axes.set_ylim(bottom=0)
+    axes.grid(color="#dddddd")
+    axes.legend(frameon=False, fontsize="small")
 
 
 def draw(study):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/throughput and latency by setup, and over workers or connections where they vary."""
-from look import curve, heading, load_label, plt, save, style
+from look import AGAIN, curve, heading, load_label, plt, save, style
 
 # Up to as many setups are told apart by colours and a legend; more get a line of their own.
 FEW = 6
@@ -137,7 +137,7 @@ def curves(study, factor):
             points = [(cell[factor], study.median(cell["cell"], metric))
                       for cell in cells.sort_values(factor).to_dict("records")]
             points = [(level, *found) for level, found in points if found]
-            if not points:
+            if not points or setup == AGAIN:
                 continue
             levels, medians, lows, highs = zip(*points)
             axes.errorbar(levels, medians, label=study.title(setup), **curve(setup), yerr=[

@@ -100,7 +100,7 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
     for row in samples:
         if row["valid"] != "1":
             continue
-        assert row["failed"] == "0" and row["syn_retransmits"] == "0"
+        assert row["failed"] == "0"
         if row["repetition"] == "p1":
             assert float(row["spin_pct"]) >= 0 and row["throughput_rps"] == ""
         else:
@@ -112,7 +112,7 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
         raw = run / "raw" / row["cell"] / row["repetition"]
         names = {path.name for path in raw.iterdir()}
         assert {"server-state.txt", "server-before.txt", "server-after.txt", "ab-tool.txt",
-                "requests.tsv.xz", "percentiles.csv"} <= names
+                "latencies.csv", "percentiles.csv"} <= names
         assert ("perf.data" in names) == (row["repetition"] == "p1")
 
     facts = contract.read_run(run)
@@ -124,7 +124,8 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
         subprocess.run([sys.executable, ROOT / program, run], check=True)
     # Other guests of this machine's hypervisor may make every repetition invalid.
     profiled = any(row["spin_pct"] for row in samples if row["valid"] == "1")
-    assert {"with-without.md", "alternatives.md", "setups.md",
+    left_out = any(row["valid"] != "1" or row["degraded"] for row in samples)
+    assert {"with-without.md", "against.md", "setups.md", *["left-out.md"] * left_out,
             *["spinning.md", "spinning-places.md"] * profiled} == {
         path.name for path in (run / "tables").iterdir()}
     assert (run / "figures/throughput.png").stat().st_size > 5000

@@ -1,0 +1,170 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Compares two runs: before and after, two commits, two kernels, two hosts.
+
+What differs between the hosts comes first. Then, for each cell that both runs have,
+
+  counts   B's to A's: they do not depend on how busy a machine was
+  times    the ratio to the baseline in B to that in A, both within rounds: what the whole
+           machine did to a run is gone from it. Where the baseline itself changed, its
+           requests/s say so, and may as well say that the machine was slower
+
+--check makes it a test: exit status 1 when a count of B is more than LIMIT above A's, or a
+ratio is worse by a verdict.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import contract
+import intervals
+import samples
+import tables
+from markdown import DASH, markdown, number
+from study import AGAIN, Study
+
+COUNTS = [("line transfers", "line_transfers_per_req", 1),
+          ("kernel instructions", "kernel_instructions_per_req", 0)]
+LIMIT = 1.05
+# Of run.json; what two runs of one host cannot share is left out.
+FACTS = ("server", "loadgen", "server_settings")
+
+
+def flat(facts):
+    """Names and values of what run.json says of hosts, the commit and the plan's size."""
+    found = {f"{part} {name}": str(value) for part in FACTS
+             for name, value in facts.get(part, {}).items()}
+    for name in ("git_commit", "git_dirty", "inventory"):
+        found[name] = str(facts.get(name, DASH))
+    for name in ("rounds", "requests", "seconds", "warmup_requests"):
+        found[name] = str(facts["plan"].get(name, DASH))
+    return found
+
+
+def differences(a, b):
+    """Table of what is not the same, or None."""
+    left, right = flat(a.facts), flat(b.facts)
+    rows = [[name, left.get(name, DASH), right.get(name, DASH)]
+            for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
+    return markdown(["what differs", "A", "B"], rows) if rows else None
+
+
+def common(a, b):
+    """[(cell, cell of B)] of the same name, the null cell left out."""
+    names = set(b.cells["cell"])
+    return [cell for cell in a.cells.to_dict("records")
+            if cell["cell"] in names and cell["setup"] != AGAIN]
+
+
+def counts(a, b):
+    """[(cell, heading, A's, B's, ratio of B to A)] of medians."""
+    found = []
+    for cell in common(a, b):
+        for heading, metric, digits in COUNTS:
+            if metric not in a.rows:
+                continue
+            pair = [study.median(cell["cell"], metric) for study in (a, b)]
+            if all(pair):
+                left, right = (one[0] for one in pair)
+                found.append((cell["cell"], heading, number(left, digits), number(right, digits),
+                              right / left))
+    return found
+
+
+def logs_of(study, cell, base):
+    """(logarithms of ratios to the baseline, their boots); of the baseline its own rates."""
+    if base == cell:
+        own = study.own(cell, "timed")
+        own = own[own["throughput_rps"] > 0]
+        return np.log(own["throughput_rps"].to_numpy()), list(own["boot"])
+    pairs = samples.pairs(study.valid, cell, base, "throughput_rps")
+    return np.log(pairs["ratio"].to_numpy()), list(pairs["boot"])
+
+
+def times(a, b):
+    """[(cell, what is compared, Ratio of B to A)]."""
+    found = []
+    for cell in common(a, b):
+        bases = [study.baseline(cell) for study in (a, b)]
+        if bases[0] != bases[1] or bases[0] is None:
+            continue
+        left, right = (logs_of(study, cell["cell"], bases[0]) for study in (a, b))
+        if len(left[0]) and len(right[0]):
+            what = ("requests/s" if bases[0] == cell["cell"]
+                    else f"requests/s, ratio to {bases[0]}")
+            found.append((cell["cell"], what, intervals.between(*right, *left)))
+    return found
+
+
+def judged(found):
+    """Adds a word to each of times(); baselines are no verdicts on the software."""
+    words = intervals.verdicts([None if what == "requests/s" else one
+                                for _, what, one in found])
+    return [(cell, what, one, None if what == "requests/s" else word)
+            for (cell, what, one), word in zip(found, words)]
+
+
+def report(a, b):
+    """(the comparison as Markdown, sentences on what became worse)."""
+    parts = [f"A: `{a.plan['experiment']}/{a.run.name}`, {a.host()}\n\n"
+             f"B: `{b.plan['experiment']}/{b.run.name}`, {b.host()}\n",
+             differences(a, b) or "The hosts, the commit and the sizes are the same.\n"]
+    counted, timed, worse = counts(a, b), judged(times(a, b)), []
+    if counted:
+        parts.append(markdown(["cell", "per connection", "A", "B", "B / A"], [
+            [cell, heading, left, right, number(value, 2)]
+            for cell, heading, left, right, value in counted]))
+        worse += [f"{cell}: {heading} per connection {number(value, 2)} times A's"
+                  for cell, heading, _, _, value in counted if value > LIMIT]
+    if timed:
+        parts.append(markdown(["cell", "", "B / A", "verdict", "n, of each at least"], [
+            [cell, what, tables.ratio_text(one), tables.wording(word), str(one.n)]
+            for cell, what, one, word in timed]))
+        worse += [f"{cell}: {what} {tables.ratio_text(one)} times A's"
+                  for cell, what, one, word in timed if word == "below"]
+    if not (counted or timed):
+        parts.append("The runs have no cell in common.\n")
+    parts.append(f"[ ]: 95 % interval, none below n = {intervals.SMALLEST}; verdicts after Holm's "
+                 "correction. Two runs are two boots at least: with fewer than "
+                 f"{intervals.BOOTS} in each, times may differ for that alone.\n")
+    return "\n".join(parts), worse
+
+
+def reference(run):
+    """The newest other run of the same experiment, or None."""
+    found = [path for path in sorted(run.parent.glob("*T*Z"))
+             if path != run and contract.read_samples(path)]
+    return found[-1] if found else None
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Compare two runs.")
+    parser.add_argument("run", type=Path, nargs="+",
+                        help="A and B; B alone is compared with the newest other run")
+    parser.add_argument("--check", action="store_true",
+                        help="exit status 1 when B is worse than A")
+    args = parser.parse_args()
+    runs = [path.resolve() for path in args.run]
+    if len(runs) == 1:
+        runs.insert(0, reference(runs[0]))
+    if len(runs) != 2 or runs[0] is None:
+        sys.exit("compare: give two runs' folders, A and B, or B alone where its experiment has "
+                 "another run")
+    for run in runs:
+        if not contract.read_samples(run):
+            sys.exit(f"compare: {run} has no samples: give the folder of a run that was measured")
+    text, worse = report(*map(Study, runs))
+    print(text, end="")
+    if worse:
+        print("\nworse in B: " + "; ".join(worse))
+    if worse and args.check:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"compare: {error}")

@@ -1,0 +1,187 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writes a run's report.html: one file that opens without a network or a server.
+
+It has the question, the answer in a sentence, every table and figure, the profiles with and
+without side by side, both hosts, and the commands that repeat the run. Tables and figures are
+those in the run's folder: summarise.py and plots/plot.py make them first.
+"""
+import argparse
+import base64
+import sys
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup, escape
+
+import contract
+import counted
+import measure
+import summarise
+import tables
+from markdown import DASH, number, with_interval
+from raws import Raw
+from study import Study
+
+# Heading, one sentence, figures, tables. What a run does not have is left out.
+SECTIONS = [
+    ("Without and with", "", ["counts", "forest"], ["with-without"]),
+    ("Counts", "What the cores do to each other for one connection.", ["counts-workers"],
+     ["counts", "functions", "lines", "bound"]),
+    ("Times", "", ["throughput", "workers", "concurrency"], ["setups", "against", "ideas",
+                                                             "workers"]),
+    ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
+     "rate would have waited is not measured.", ["latency", "tail"], []),
+    ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
+    ("What was left out", "Invalid repetitions are not averaged in; degraded ones are.", [],
+     ["left-out"]),
+]
+LONG = 16
+PROFILE_ROWS = 25
+
+
+def parse(text):
+    """A Markdown table as {header, rows}: lists of texts, with code marked up."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+
+    def cells(line):
+        return [code(cell.strip()) for cell in line.strip().strip("|").split(" | ")]
+
+    rows = [cells(line) for line in lines[2:]]
+    return {"header": cells(lines[0]), "rows": rows, "folded": len(rows) > LONG}
+
+
+def code(text):
+    """Between backticks is a name."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part
+                           for i, part in enumerate(parts))
+
+
+def picture(path):
+    return {"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()}
+
+
+def answer(study):
+    """One sentence on the first pair that the experiment declares."""
+    if not study.declared:
+        return ("This experiment declares no pair without and with: its ratios are in the forest "
+                "plot and the tables.")
+    without, with_ = study.declared[0]
+    cell = study.cells.set_index("cell").loc[with_]
+    parts = []
+    lines = [study.median(name, counted.LINES) if counted.LINES in study.rows else None
+             for name in (without, with_)]
+    if all(lines):
+        parts.append(f"moves {number(lines[1][0], 0)} cache lines between cores per connection "
+                     f"instead of {number(lines[0][0], 0)} "
+                     f"({counted.times(study.ratio(with_, without, counted.LINES))})")
+    one = study.ratio(with_, without, "throughput_rps")
+    if one:
+        word = tables.wording(study.verdicts.get(with_, "few"))
+        parts.append(f"answers {with_interval(one.value, one.low, one.high, 2)} times the "
+                     f"requests per second in {one.n} rounds ({word})")
+    load = tables.load_name((cell["tool"], cell["concurrency"], cell["workers"]))
+    text = (f"{study.title(cell['setup'])}, {load}: the server "
+            f"{', and '.join(parts) or 'was not measured'}.")
+    return text[0].upper() + text[1:]
+
+
+def profile(study, raw, cell):
+    """({symbol: % of busy samples}, repetitions) of a cell's perf repetitions."""
+    shares, repetitions = {}, 0
+    for sample in study.own(cell, "profiles").to_dict("records"):
+        report = raw.read(cell, sample["repetition"], "perf-report.txt")
+        if report:
+            symbols = measure.by_symbol(report)
+            busy = sum(share for _, share in symbols) or 1
+            repetitions += 1
+            for symbol, share in symbols:
+                shares[symbol] = shares.get(symbol, 0) + 100 * share / busy
+    return {symbol: share / repetitions for symbol, share in shares.items()}, repetitions
+
+
+def profiles(study):
+    """A section for each pair that was profiled: symbols, without, with, difference."""
+    raw, found = Raw(study.run), []
+    for without, with_ in study.declared:
+        (before, n_before), (after, n_after) = (profile(study, raw, cell)
+                                                for cell in (without, with_))
+        if not (before and after):
+            continue
+        symbols = sorted({*before, *after}, key=lambda symbol: (
+            -abs(after.get(symbol, 0) - before.get(symbol, 0)), symbol))[:PROFILE_ROWS]
+        rows = [[code(f"`{symbol}`"), *(number(one.get(symbol, 0), 2) for one in (before, after)),
+                 f"{after.get(symbol, 0) - before.get(symbol, 0):+.2f}"] for symbol in symbols]
+        found.append({"header": ["function", f"{without}, % of busy samples (n = {n_before})",
+                                 f"{with_}, % (n = {n_after})", "difference"],
+                      "rows": rows, "folded": False})
+    return found
+
+
+def sections(study):
+    chosen = []
+    for heading, text, pictures, names in SECTIONS:
+        paths = [study.run / "figures" / f"{name}.svg" for name in pictures]
+        texts = [study.run / "tables" / f"{name}.md" for name in names]
+        one = {"id": heading.lower().replace(" ", "-"), "heading": heading, "text": text,
+               "pictures": [picture(path) for path in paths if path.exists()],
+               "tables": [parse(path.read_text(encoding="utf-8")) for path in texts
+                          if path.exists()]}
+        if heading == "Locks":
+            one["tables"] = [*one["tables"][:1], *profiles(study), *one["tables"][1:]]
+        if one["pictures"] or one["tables"]:
+            chosen.append(one)
+    return chosen
+
+
+def hosts(study):
+    """Rows: what, of the server, of the load generator."""
+    server, loadgen = study.facts.get("server", {}), study.facts.get("loadgen", {})
+    rows = [[name.replace("_", " "), server.get(name, DASH), loadgen.get(name, DASH)]
+            for name in [*server, *(name for name in loadgen if name not in server)]]
+    boots = ", ".join(boot["boot_id"] for boot in study.facts.get("boots", []))
+    return [*rows, ["boots of the server", boots, DASH]]
+
+
+def commands(study):
+    """What makes such a run again; its seed makes the same order."""
+    plan, facts = study.plan, study.facts
+    settings = "".join(f" --set {setting}" for setting in facts.get("settings", []))
+    dirty = "     # and changes that were not committed" if facts.get("git_dirty") else ""
+    return (f"git checkout {facts.get('git_commit', '(unknown)')}{dirty}\n"
+            f"make sweep EXPERIMENT={plan['experiment']} PROFILE={plan['profile']}\n\n"
+            "# the same order, on hosts that are up:\n"
+            f"experiments/plan.py {plan['experiment']} --profile {plan['profile']} "
+            f"--seed {facts.get('seed')}{settings} --fresh")
+
+
+def render(study):
+    """The whole file as text."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True,
+                                     undefined=jinja2.StrictUndefined,
+                                     loader=jinja2.FileSystemLoader(Path(__file__).parent))
+    plan = study.plan
+    return environment.get_template("report.html.j2").render(
+        title=f"{plan['experiment']}, {study.run.name}", question=plan["question"].strip(),
+        answer=answer(study), missing=summarise.lacking(study),
+        notes=code(tables.notes(study)), sections=sections(study), hosts=hosts(study),
+        commands=commands(study))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Write report.html of runs.")
+    parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
+    for run in parser.parse_args().run:
+        if not (run / "tables").is_dir():
+            sys.exit(f"report: {run.name} has no tables: run experiments/summarise.py and "
+                     "plots/plot.py first")
+        contract.write_file(run / "report.html", render(Study(run)))
+        print(f"report: {run}/report.html")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"report: {error}")

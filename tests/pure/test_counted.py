@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tables and figures of counting repetitions, and the bound that follows from them."""
+import sys
+
+import pytest
+
+import bound
+import contract
+import pooled
+import tables
+from made import ROOT, planned, sample
+from study import Study
+from test_sweep import TINY
+
+sys.path.insert(0, str(ROOT / "plots"))
+import stacks  # noqa: E402 (its folder has to be named first)
+
+FUNCTIONS = """group,function,transfers_per_req
+listener,inet_csk_accept,{}
+epoll,ep_poll,3.5
+rest,tcp_ack,1.5
+"""
+LINES = """line,what,transfers_per_req
+0xff01,tcp_hashinfo,{}
+0xff02,,0.5
+"""
+
+
+@pytest.fixture(name="run")
+def counted_run(tmp_path, monkeypatch):
+    """Two counting repetitions of two cells, and one timed round."""
+    for name in ("kernel_instructions_per_req", "user_instructions_per_req",
+                 "line_transfers_per_req", "lines_moved_per_req", "counts_source"):
+        monkeypatch.setitem(contract.METRICS, name, "")
+    run = planned(tmp_path, *TINY, "--set", "rounds=1", "--set", "perf_repetitions=0")
+    facts = contract.read_run(run)
+    facts["boots"] = [{"boot_id": "1", "first_order": 1}]
+    facts["server"] = {"accelerator": "tcg", "cores": "8", "kernel": "6.1.0-1-amd64"}
+    contract.write_run(run, facts)
+    steps = contract.read_plan(run)
+    order = 0
+    for step in steps:
+        order += 1
+        sample(run, step, order, 100, time_s=1)
+        for number, lines in ((1, 290), (2, 310)):
+            order += 1
+            lines = lines if step["setup"] == "shared" else lines / 4
+            sample(run, {**step, "repetition": f"c{number}"}, order, None, requests=1000,
+                   line_transfers_per_req=lines, lines_moved_per_req=40,
+                   kernel_instructions_per_req=100000, user_instructions_per_req=5000,
+                   counts_source="emulator, quantum 2000")
+            raw = run / "raw" / step["cell"] / f"c{number}"
+            raw.mkdir(parents=True)
+            (raw / "functions.csv").write_text(FUNCTIONS.format(lines - 5))
+            (raw / "lines.csv").write_text(LINES.format(lines / 10))
+    return run
+
+
+def test_tables_of_counts(run):
+    found = dict(tables.every(Study(run)))
+    lines = found["with-without"].splitlines()
+    # Counts come first.
+    assert lines[2] == ("| line transfers between cores per connection, ab -c 100, 8 workers | "
+                        "300.0 | 75.0 | 4.00 times fewer | – | 2 |")
+    assert [line.split(" ")[1] for line in lines[2:]] == ["line", "kernel", "user", "time", "for"]
+    assert ("| ab -c 100, 8 workers | fastsocket | with Fastsocket | 75.0 | 0.25 | 40.0 | 100,000 "
+            "| 1.00 | 5,000 | emulator, quantum 2000 | 2 |") in found["counts"]
+    assert found["functions"].splitlines()[2:] == [
+        "| listener | `inet_csk_accept` | 295.0 | 70.0 |", "| epoll | `ep_poll` | 3.5 | 3.5 |",
+        "| rest | `tcp_ack` | 1.5 | 1.5 |", "|  | 0 more functions | 0.0 | 0.0 |",
+        "|  | n | 2 | 2 |"]
+    assert "| shared | 0xff01 tcp_hashinfo | 30.00 | 2 |" in found["lines"]
+    # Counting repetitions are no timed ones.
+    assert Study(run).numbers("shared") == {
+        "n_valid": 1, "n_invalid": 0, "n_degraded": 0, "n_profiles": 0, "n_locks": 0,
+        "n_counts": 2}
+
+
+def test_figure_of_counts(run):
+    (run / "figures").mkdir()
+    stacks.draw(Study(run))
+    assert {path.name for path in (run / "figures").iterdir()} == {"counts.png", "counts.svg"}
+
+
+def test_bound(run):
+    # 105,000 instructions at 3 GHz are 35 us, 300 transfers 30 us.
+    core, line = bound.limits(105000, 300, 30)
+    assert core == pytest.approx(1 / 65e-6) and line == pytest.approx(1 / 3e-6)
+    assert bound.bound(8, core, line) == (8 * core, "cores")
+    assert bound.bound(24, core, line) == (line, "line")
+    assert bound.limits(1, 1, 0)[1] is None
+    row = bound.table(Study(run)).splitlines()[2]
+    assert row == ("| without: shared listener | 8 | 105,000 | 300 | 0xff01 tcp_hashinfo: 30.0 | "
+                   "15 K | 333 K | 123 K | 333 K (line) | 333 K (line) | 333 K (line) |")
+
+
+def test_pooled_runs(run):
+    text = pooled.table([run])
+    assert ("| demo server: line transfers between cores per connection | 300 (n = 2) | 75 (n = 2) "
+            "| – | – |") in text
+    assert "| 1 | 1.00 (n = 1, 1 boots, 1 runs) | – | – |" in text
+
+
+@pytest.mark.parametrize("setup, told", [
+    ({}, {}), ({"mode": "shared", "text": "x"}, {}), ({"server": "demo"}, {}),
+    ({"preload": True, "parameters": {"enable_listen_spawn": 2}}, {"preload": True}),
+    ({"preload": True, "parameters": {"enable_listen_spawn": 1}},
+     {"preload": True, "parameters": {"enable_listen_spawn": 1}}),
+    ({"mode": "cbpf", "baseline": "x"}, {"mode": "cbpf"}),
+    ({"rfs": True, "server": "nginx"}, {"rfs": True, "server": "nginx"}),
+])
+def test_setups_are_known_by_their_settings(setup, told):
+    assert pooled.settings(setup) == told

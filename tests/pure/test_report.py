@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report of a run, and the comparison of two."""
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import compare
+import contract
+import intervals
+import report
+from fill import ROOT
+from made import fill, planned, program, summary_of
+from study import Study
+from test_sweep import TINY
+
+
+@pytest.fixture(name="run")
+def drawn_run(tmp_path):
+    run = planned(tmp_path, *TINY, "--set", "rounds=6")
+    fill(run, {"shared": [100, 102, 98, 101, 99, 100],
+               "fastsocket": [150, 152, 148, 151, 149, 150]})
+    facts = contract.read_run(run)
+    facts.update(server={"cores": "8", "kernel": "6.1.0-1-amd64", "cpu_model": "<b>"},
+                 loadgen={"cores": "2"}, git_commit="abc", git_dirty=True)
+    contract.write_run(run, facts)
+    summary_of(run)
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_report_is_one_file_that_fetches_nothing(run):
+    done = program("experiments/report.py", run)
+    assert done.returncode == 0, done.stderr
+    text = (run / "report.html").read_text()
+    assert re.search(r'class="answer">With Fastsocket, ab -c 100, 8 workers: the server answers '
+                     r"1.50 \[1.4\d–1.5\d\] times the requests per second in 6 rounds "
+                     r"\(faster\)\.<", text)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+    # What hosts say is text.
+    assert "&lt;b&gt;" in text and "<b>" not in text
+    assert "git checkout abc     # and changes that were not committed" in text
+    assert "--seed " in text and "--set rounds=6 --fresh" in text
+    for name in ("forest", "throughput", "latency"):
+        assert f'<img alt="{name}"' in text
+    first = (run / "report.html").read_bytes()
+    program("experiments/report.py", run)
+    assert (run / "report.html").read_bytes() == first
+
+
+def test_a_report_of_a_run_without_tables(tmp_path):
+    done = program("experiments/report.py", planned(tmp_path, *TINY))
+    assert done.returncode == 1 and "run experiments/summarise.py" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_browser_shows_it(run, tmp_path):
+    """On a screen and on a phone: as wide as the window, and not blank."""
+    from PIL import Image
+    program("experiments/report.py", run)
+    for width in (1200, 400):
+        shot = tmp_path / f"{width}.png"
+        subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                        "--hide-scrollbars", f"--window-size={width},1600",
+                        f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}",
+                        f"file://{run / 'report.html'}"], check=True, capture_output=True,
+                       timeout=90)
+        picture = Image.open(shot).convert("RGB")
+        assert picture.width == width and len(picture.getcolors(1 << 24)) > 50
+
+
+def test_profiles_side_by_side():
+    """Of a committed run: what is gone with Fastsocket comes first."""
+    study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
+    table = report.profiles(study)[0]
+    assert len(table["rows"]) == report.PROFILE_ROWS
+    changes = [abs(float(row[3])) for row in table["rows"]]
+    assert changes == sorted(changes, reverse=True)
+
+
+def copy_of(run, factor, baseline=1.0):
+    """The same run, with Fastsocket's rates times factor, all rates times baseline."""
+    other = run.with_name("20990101T000000Z")
+    shutil.copytree(run, other)
+    lines = [line.split(",") for line in (other / "samples.csv").read_text().splitlines()]
+    rate, setup = lines[0].index("throughput_rps"), lines[0].index("setup")
+    for line in lines[1:]:
+        if line[rate]:
+            line[rate] = str(float(line[rate]) * baseline
+                             * (factor if line[setup] == "fastsocket" else 1))
+    (other / "samples.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+    return other
+
+
+@pytest.mark.parametrize("factor, baseline, status, word", [
+    (0.8, 1.0, 1, "slower"), (1.2, 1.0, 0, "faster"), (1.0, 0.5, 0, "the same within 5 %")])
+def test_comparison(run, factor, baseline, status, word):
+    """A slower machine is no slower software."""
+    other = copy_of(run, factor, baseline)
+    done = program("experiments/compare.py", "--check", run, other)
+    assert done.returncode == status, done.stderr
+    assert re.search(rf"\| fastsocket \| requests/s, ratio to shared \| {factor:.2f}.* \| {word} "
+                     r"\| 6 \|", done.stdout), done.stdout
+    assert ("worse in B: fastsocket: requests/s, ratio to shared" in done.stdout) == bool(status)
+    # B alone is compared with the newest other.
+    assert program("experiments/compare.py", other).stdout.startswith(
+        f"A: `seed-demo/{run.name}`")
+
+
+def test_what_differs_comes_first(run):
+    other = copy_of(run, 1)
+    facts = contract.read_run(other)
+    facts["server"]["kernel"] = "6.12.1-amd64"
+    contract.write_run(other, facts)
+    text, _ = compare.report(Study(run), Study(other))
+    assert text.index("| server kernel | 6.1.0-1-amd64 | 6.12.1-amd64 |") < text.index("| cell |")
+
+
+def test_nothing_to_compare(run, tmp_path):
+    done = program("experiments/compare.py", run)
+    assert done.returncode == 1 and done.stderr.startswith("compare: give two runs' folders")
+    done = program("experiments/compare.py", run, tmp_path)
+    assert done.returncode == 1 and "has no samples" in done.stderr
+
+
+@pytest.mark.parametrize("rounds, other", [(6, 6), (6, 20), (12, 12)])
+def test_ratios_of_two_runs_contain_the_truth(rounds, other):
+    draw = np.random.default_rng(rounds * other)
+    inside = 0
+    for _ in range(1000):
+        one = intervals.between(draw.normal(0.1, 0.15, rounds), [1] * rounds,
+                                draw.normal(0, 0.1, other), [1] * other)
+        inside += one.low <= np.exp(0.1) <= one.high
+    assert inside / 1000 >= 0.936
