@@ -135,21 +135,42 @@ static inline void fsocket_vm_flags_clear(struct vm_area_struct *vma,
 }
 
 /*
- * Whether @sk alone has @tb's port; under the lock of its bucket. Since 6.8 the
- * sockets hang below the second level's buckets.
+ * The range of ports that @sk has of its own (IP_LOCAL_PORT_RANGE), high << 16 |
+ * low, 0 for none; under its lock.
  */
-static inline bool fsocket_bucket_has_only(const struct inet_bind_bucket *tb,
-					   const struct sock *sk)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-	const struct inet_bind2_bucket *tb2 = inet_csk(sk)->icsk_bind2_hash;
+#ifdef FSOCKET_LOCAL_PORT_RANGE
+#define FSOCKET_HAS_PORT_RANGE	true
 
-	if (tb->bhash2.first != &tb2->bhash_node || tb2->bhash_node.next)
-		return false;
-	return tb2->owners.first == &sk->sk_bind_node && !sk->sk_bind_node.next;
+static inline u32 fsocket_local_port_range(const struct sock *sk)
+{
+#ifdef FSOCKET_LOCAL_PORT_RANGE_IS_U32
+	return inet_sk(sk)->local_port_range;
 #else
-	return tb->owners.first == &sk->sk_bind_node && !sk->sk_bind_node.next;
+	return inet_sk(sk)->local_port_range.hi << 16 |
+	       inet_sk(sk)->local_port_range.lo;
 #endif
 }
+
+static inline void fsocket_set_local_port_range(struct sock *sk, u32 range)
+{
+#ifdef FSOCKET_LOCAL_PORT_RANGE_IS_U32
+	WRITE_ONCE(inet_sk(sk)->local_port_range, range);
+#else
+	inet_sk(sk)->local_port_range.lo = range & 0xffff;
+	inet_sk(sk)->local_port_range.hi = range >> 16;
+#endif
+}
+#else
+#define FSOCKET_HAS_PORT_RANGE	false
+
+static inline u32 fsocket_local_port_range(const struct sock *sk)
+{
+	return 0;
+}
+
+static inline void fsocket_set_local_port_range(struct sock *sk, u32 range)
+{
+}
+#endif
 
 #endif

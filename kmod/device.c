@@ -4,10 +4,12 @@
  *
  * SOCKET, LISTEN, ACCEPT, SHUTDOWN_LISTEN and CONNECT are the system calls of
  * these names with the same arguments, and have to be exactly these: with their
- * security hooks, which modules cannot call. So they are resolved at load.
+ * security hooks, which modules cannot call. So they are resolved at load. What
+ * they are to a filter of system calls, see fsocket_is_watched().
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/audit.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
 #include <linux/fs.h>
@@ -15,8 +17,10 @@
 #include <linux/module.h>
 #include <linux/net.h>
 #include <linux/nsproxy.h>
+#include <linux/security.h>
 #include <linux/slab.h>
 #include <linux/syscalls.h>
+#include <linux/thread_info.h>
 #include <linux/uaccess.h>
 
 #include "compat.h"
@@ -30,34 +34,26 @@
 #include "sockfs.h"
 #include "stats.h"
 
-static int (*fsocket_sys_socket)(int family, int type, int protocol);
-static int (*fsocket_sys_listen)(int fd, int backlog);
-static int (*fsocket_sys_accept4)(int fd, struct sockaddr __user *addr,
-				  int __user *addrlen, int flags);
-static int (*fsocket_sys_shutdown)(int fd, int how);
+FSOCKET_KERNEL_FUNCTION(device, __sys_socket);
+FSOCKET_KERNEL_FUNCTION(device, __sys_listen);
+FSOCKET_KERNEL_FUNCTION(device, __sys_accept4);
+FSOCKET_KERNEL_FUNCTION(device, __sys_shutdown);
+FSOCKET_KERNEL_FUNCTION(device, __sys_connect);
+FSOCKET_KERNEL_FUNCTION(device, security_socket_connect);
 
-static int (*fsocket_sys_connect)(int fd, struct sockaddr __user *addr,
-				  int addrlen);
-
-/*
- * How often connect() may find the four-tuple of a chosen port taken, before the
- * kernel chooses.
- */
-#define FSOCKET_CONNECT_TRIES	8
-
-static int fsocket_socket(const struct fsocket_ioctl_arg *arg)
+static int fsocket_call_socket(const struct fsocket_ioctl_arg *arg)
 {
-	return fsocket_sys_socket(arg->op.socket_op.family,
-				  arg->op.socket_op.type,
-				  arg->op.socket_op.protocol);
+	return fsocket_kernel(device, __sys_socket)(arg->op.socket_op.family,
+						    arg->op.socket_op.type,
+						    arg->op.socket_op.protocol);
 }
 
-static int fsocket_listen(const struct fsocket_ioctl_arg *arg)
+static int fsocket_call_listen(const struct fsocket_ioctl_arg *arg)
 {
 	struct socket *sock;
 	int ret;
 
-	ret = fsocket_sys_listen(arg->fd, arg->backlog);
+	ret = fsocket_kernel(device, __sys_listen)(arg->fd, arg->backlog);
 	if (ret || fsocket_spawn_mode() == FSOCKET_SPAWN_OFF)
 		return ret;
 	sock = sockfd_lookup(arg->fd, &ret);
@@ -69,7 +65,7 @@ static int fsocket_listen(const struct fsocket_ioctl_arg *arg)
 	return ret == -ENOMEM ? ret : 0;
 }
 
-static int fsocket_accept(const struct fsocket_ioctl_arg *arg)
+static int fsocket_call_accept(const struct fsocket_ioctl_arg *arg)
 {
 	struct fd listener = fdget(arg->fd);
 	struct file *file = fsocket_fd_file(listener);
@@ -81,45 +77,46 @@ static int fsocket_accept(const struct fsocket_ioctl_arg *arg)
 		return ret;
 	}
 	fdput(listener);
-	return fsocket_sys_accept4(arg->fd,
-				   (void __user *)arg->op.accept_op.sockaddr,
-				   (void __user *)arg->op.accept_op.sockaddr_len,
-				   arg->op.accept_op.flags);
+	return fsocket_kernel(device, __sys_accept4)(arg->fd,
+			(void __user *)arg->op.accept_op.sockaddr,
+			(void __user *)arg->op.accept_op.sockaddr_len,
+			arg->op.accept_op.flags);
 }
 
-static int fsocket_connect_from(struct sock *sk, int fd,
-				struct sockaddr __user *addr, int len)
+/* As __sys_connect_file(), but for how the source port is chosen. */
+static int fsocket_connect_by_rfd(struct socket *sock, const void __user *addr,
+				  int len)
 {
-	int ret, try;
-
-	for (try = 0; try < FSOCKET_CONNECT_TRIES; try++) {
-		if (!fsocket_rfd_choose_port(sk))
-			return fsocket_sys_connect(fd, addr, len);
-		ret = fsocket_sys_connect(fd, addr, len);
-		fsocket_rfd_return_port(sk);
-		if (ret != -EADDRNOTAVAIL)
-			return ret;
-	}
-	fsocket_rfd_exhausted(sk);
-	return fsocket_sys_connect(fd, addr, len);
-}
-
-static int fsocket_connect(const struct fsocket_ioctl_arg *arg)
-{
-	struct socket *sock;
+	struct sockaddr_storage address;
 	int ret;
+
+	if (len < 0 || len > sizeof(address))
+		return -EINVAL;
+	if (len && copy_from_user(&address, addr, len))
+		return -EFAULT;
+	ret = fsocket_kernel(device, security_socket_connect)(sock,
+			(struct sockaddr *)&address, len);
+	return ret ?: fsocket_rfd_connect(sock, &address, len);
+}
+
+static int fsocket_call_connect(const struct fsocket_ioctl_arg *arg)
+{
+	void __user *addr = (void __user *)arg->op.connect_op.sockaddr;
+	int len = arg->op.connect_op.sockaddr_len, ret;
+	struct socket *sock;
 
 	sock = sockfd_lookup(arg->fd, &ret);
 	if (!sock)
 		return ret;
-	ret = fsocket_connect_from(sock->sk, arg->fd,
-				   (void __user *)arg->op.connect_op.sockaddr,
-				   arg->op.connect_op.sockaddr_len);
+	if (fsocket_rfd_serves(sock))
+		ret = fsocket_connect_by_rfd(sock, addr, len);
+	else
+		ret = fsocket_kernel(device, __sys_connect)(arg->fd, addr, len);
 	sockfd_put(sock);
 	return ret;
 }
 
-static int fsocket_close(struct fsocket_claims *claims,
+static int fsocket_call_close(struct fsocket_claims *claims,
 			 const struct fsocket_ioctl_arg *arg)
 {
 	struct socket *sock;
@@ -130,10 +127,19 @@ static int fsocket_close(struct fsocket_claims *claims,
 		fsocket_listen_retire_all(claims, sock, current->files);
 		sockfd_put(sock);
 	}
-	return close_fd(arg->fd);
+	ret = close_fd(arg->fd);
+	/* As close(2): the descriptor is gone, so nothing can be restarted. */
+	switch (ret) {
+	case -ERESTARTSYS:
+	case -ERESTARTNOINTR:
+	case -ERESTARTNOHAND:
+	case -ERESTART_RESTARTBLOCK:
+		return -EINTR;
+	}
+	return ret;
 }
 
-static int fsocket_spawn(struct fsocket_claims *claims, int fd, int cpu)
+static int fsocket_call_spawn(struct fsocket_claims *claims, int fd, int cpu)
 {
 	struct socket *sock;
 	int ret;
@@ -146,7 +152,7 @@ static int fsocket_spawn(struct fsocket_claims *claims, int fd, int cpu)
 	return ret;
 }
 
-static int fsocket_retire(struct fsocket_claims *claims, int fd)
+static int fsocket_call_retire(struct fsocket_claims *claims, int fd)
 {
 	struct socket *sock;
 	int ret;
@@ -182,12 +188,47 @@ static int fsocket_spawn_all(struct fsocket_claims *claims)
 
 	while ((next = iterate_fd(current->files, next, fsocket_fd_is_ours,
 				  NULL)) > 0) {
-		err = fsocket_spawn(claims, next - 1, FSOCKET_CPU_AS_PARENT);
+		err = fsocket_call_spawn(claims, next - 1, FSOCKET_CPU_AS_PARENT);
 		/* Another thread may have closed it in between. */
 		if (err && err != -EBADF && err != -ENOTSOCK && !ret)
 			ret = err;
 	}
 	return ret;
+}
+
+/*
+ * Whether somebody judges the system calls of current by their numbers: a
+ * seccomp filter, a tracer, or the audit system's rules. These see an ioctl.
+ */
+static bool fsocket_is_watched(void)
+{
+	return test_syscall_work(SECCOMP) || test_syscall_work(SYSCALL_TRACE) ||
+	       test_syscall_work(SYSCALL_EMU) || !audit_dummy_context();
+}
+
+/* The ioctls that are system calls, made below the entry where those are judged. */
+static long fsocket_ioctl_syscall(struct fsocket_claims *claims, unsigned int cmd,
+				  const struct fsocket_ioctl_arg *arg)
+{
+	if (fsocket_is_watched()) {
+		fsocket_log(FSOCKET_ERR,
+			    "ioctl %#x refused: a seccomp filter, a tracer or an audit rule watches the system calls of this task; make the system call itself\n",
+			    cmd);
+		return -EPERM;
+	}
+	switch (cmd) {
+	case FSOCKET_IOC_SOCKET:
+		return fsocket_call_socket(arg);
+	case FSOCKET_IOC_LISTEN:
+		return fsocket_call_listen(arg);
+	case FSOCKET_IOC_ACCEPT:
+		return fsocket_call_accept(arg);
+	case FSOCKET_IOC_CLOSE:
+		return fsocket_call_close(claims, arg);
+	case FSOCKET_IOC_CONNECT:
+		return fsocket_call_connect(arg);
+	}
+	return fsocket_kernel(device, __sys_shutdown)(arg->fd, arg->op.shutdown_op.how);
 }
 
 static long fsocket_ioctl(struct file *file, unsigned int cmd,
@@ -203,23 +244,18 @@ static long fsocket_ioctl(struct file *file, unsigned int cmd,
 
 	switch (cmd) {
 	case FSOCKET_IOC_SOCKET:
-		return fsocket_socket(&arg);
 	case FSOCKET_IOC_LISTEN:
-		return fsocket_listen(&arg);
 	case FSOCKET_IOC_ACCEPT:
-		return fsocket_accept(&arg);
 	case FSOCKET_IOC_CLOSE:
-		return fsocket_close(claims, &arg);
+	case FSOCKET_IOC_CONNECT:
+	case FSOCKET_IOC_SHUTDOWN_LISTEN:
+		return fsocket_ioctl_syscall(claims, cmd, &arg);
 	case FSOCKET_IOC_SPAWN_LISTEN:
 		if (arg.op.spawn_op.cpu < FSOCKET_CPU_ANY)
 			return -EINVAL;
-		return fsocket_spawn(claims, arg.fd, arg.op.spawn_op.cpu);
-	case FSOCKET_IOC_SHUTDOWN_LISTEN:
-		return fsocket_sys_shutdown(arg.fd, arg.op.shutdown_op.how);
+		return fsocket_call_spawn(claims, arg.fd, arg.op.spawn_op.cpu);
 	case FSOCKET_IOC_RETIRE_LISTEN:
-		return fsocket_retire(claims, arg.fd);
-	case FSOCKET_IOC_CONNECT:
-		return fsocket_connect(&arg);
+		return fsocket_call_retire(claims, arg.fd);
 	case FSOCKET_IOC_EPOLL_SAVED:
 		return fsocket_epoll_saved(&arg);
 	}
@@ -280,14 +316,12 @@ static struct miscdevice fsocket_device = {
 
 int fsocket_device_init(void)
 {
-	fsocket_sys_socket = fsocket_resolve("__sys_socket");
-	fsocket_sys_listen = fsocket_resolve("__sys_listen");
-	fsocket_sys_accept4 = fsocket_resolve("__sys_accept4");
-	fsocket_sys_shutdown = fsocket_resolve("__sys_shutdown");
-	fsocket_sys_connect = fsocket_resolve("__sys_connect");
-	if (!fsocket_sys_socket || !fsocket_sys_listen ||
-	    !fsocket_sys_accept4 || !fsocket_sys_shutdown ||
-	    !fsocket_sys_connect) {
+	if (!fsocket_kernel_resolve(device, __sys_socket) ||
+	    !fsocket_kernel_resolve(device, __sys_listen) ||
+	    !fsocket_kernel_resolve(device, __sys_accept4) ||
+	    !fsocket_kernel_resolve(device, __sys_shutdown) ||
+	    !fsocket_kernel_resolve(device, __sys_connect) ||
+	    !fsocket_kernel_resolve(device, security_socket_connect)) {
 		pr_err("this kernel's socket system calls cannot be resolved (CONFIG_KPROBES?)\n");
 		return -EOPNOTSUPP;
 	}

@@ -137,7 +137,7 @@ static void fsocket_state_changes(void *unused, const struct sock *sk,
 	/*
 	 * Kernel sockets do not hold their namespace, nor the counters there.
 	 */
-	if (sk->sk_protocol != IPPROTO_TCP || !sk->sk_net_refcnt)
+	if (!sk_is_tcp(sk) || !sk->sk_net_refcnt)
 		return;
 	if (new == TCP_ESTABLISHED && READ_ONCE(fsocket_local))
 		fsocket_table_add((struct sock *)sk);

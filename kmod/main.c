@@ -11,7 +11,7 @@
 #include "features.h"
 #include "listen.h"
 #include "params.h"
-#include "rfd.h"
+#include "portbits.h"
 #include "stats.h"
 #include "steer.h"
 
@@ -31,7 +31,7 @@ static int __init fsocket_init(void)
 	ret = fsocket_steer_init();
 	if (ret)
 		goto err_steer;
-	fsocket_rfd_init();
+	fsocket_portbits_init();
 	ret = fsocket_params_init();
 	if (ret)
 		goto err_params;

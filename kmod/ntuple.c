@@ -24,7 +24,7 @@
 #include <linux/slab.h>
 
 #include "ntuple.h"
-#include "rfd.h"
+#include "portbits.h"
 
 /* The lower end of net.ipv4.ip_local_port_range; a power of two. */
 #define FSOCKET_NTUPLE_PORTS	32768
@@ -145,7 +145,7 @@ static int fsocket_ntuple_fill(struct fsocket_ntuple *filters)
 	if (ret)
 		return ret;
 	for_each_possible_cpu(cpu) {
-		port = fsocket_rfd_port_bits(cpu, &mask) | FSOCKET_NTUPLE_PORTS;
+		port = fsocket_portbits(cpu, &mask) | FSOCKET_NTUPLE_PORTS;
 		ret = fsocket_ntuple_insert(dev, &filters->locations[filters->count],
 					    cpu, port, mask | FSOCKET_NTUPLE_PORTS);
 		if (ret) {

@@ -17,31 +17,20 @@
 #include <net/sock.h>
 
 #include "fastsocket_policy.h"
+#include "flowmap.h"
 #include "rcs.h"
 
-/* A power of two; and 256 KiB. */
-#define FSOCKET_OWNERS	65536
-
-/* By hash: the hash's upper bits, and the CPU + 1 in its lower 16. 0: none. */
+/* By the connection's hash, where its program sent last. */
 static u32 *fsocket_owners;
-
-static u32 fsocket_owner_key(u32 hash)
-{
-	return hash & ~(FSOCKET_OWNERS - 1);
-}
 
 static unsigned int fsocket_sent(void *priv, struct sk_buff *skb,
 				 const struct nf_hook_state *state)
 {
 	const struct sock *sk = state->sk;
-	u32 *owner, value;
 
-	if (!in_task() || !sk || !sk_fullsock(sk) || sk->sk_protocol != IPPROTO_TCP)
+	if (!in_task() || !sk || !sk_fullsock(sk) || !sk_is_tcp(sk))
 		return NF_ACCEPT;
-	owner = &fsocket_owners[sk->sk_hash & (FSOCKET_OWNERS - 1)];
-	value = fsocket_owner_key(sk->sk_hash) | (raw_smp_processor_id() + 1);
-	if (READ_ONCE(*owner) != value)
-		WRITE_ONCE(*owner, value);
+	fsocket_flowmap_set(fsocket_owners, sk->sk_hash, raw_smp_processor_id());
 	return NF_ACCEPT;
 }
 
@@ -81,11 +70,7 @@ static struct pernet_operations fsocket_sent_pernet = {
 
 static int fsocket_rcs_cpu(const struct fastsocket_flow *flow)
 {
-	u32 owner = READ_ONCE(fsocket_owners[flow->hash & (FSOCKET_OWNERS - 1)]);
-
-	if (fsocket_owner_key(owner) != fsocket_owner_key(flow->hash))
-		return -1;
-	return (int)(owner & (FSOCKET_OWNERS - 1)) - 1;
+	return fsocket_flowmap_get(fsocket_owners, flow->hash);
 }
 
 static struct fastsocket_policy fsocket_rcs_policy = {
@@ -99,8 +84,7 @@ int fsocket_rcs_enable(bool on)
 	int ret;
 
 	if (on) {
-		fsocket_owners = kvcalloc(FSOCKET_OWNERS, sizeof(*fsocket_owners),
-					  GFP_KERNEL);
+		fsocket_owners = fsocket_flowmap_alloc();
 		if (!fsocket_owners)
 			return -ENOMEM;
 		ret = register_pernet_subsys(&fsocket_sent_pernet);

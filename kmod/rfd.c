@@ -1,257 +1,165 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Receive Flow Deliver (section 3.3 of the paper): an active connection gets a
- * source port that names the CPU which connects, so that whoever sees a reply
- * knows where it belongs: our policy of packet redispatch, or a filter of the
- * NIC (ntuple.c).
+ * source port that names the CPU which connects (portbits.c), so that a NIC's
+ * filters can deliver its packets there (ntuple.c). Where they do not, packet
+ * redispatch does.
  *
- * Which bits of a port name the CPU, and how they are turned, is chosen at
- * random when the module is loaded: else anybody could aim packets at one CPU.
- * The port itself is random (RFC 6056, algorithm 1), within the socket's
- * ip_local_port_range and beside reserved ports.
+ * The kernel chooses and binds the port, in connect(): for the time of that, and
+ * under the socket's lock, its range of ports (IP_LOCAL_PORT_RANGE) is a row of
+ * ports that name the CPU. So TIME_WAIT, reserved ports, programs of cgroups and
+ * everything else about connect() are as without us. The rows are tried in a
+ * random order at first, and one after the other then, since going on from a
+ * random one at once would make some ports far likelier than others.
  *
- * A chosen port is bound as connect() itself does it: in a bucket that only
- * connecting sockets share (fastreuse and fastreuseport are negative), so that
- * one port serves many destinations, and without SOCK_BINDPORT_LOCK, so that
- * closing returns it. That the four-tuple is free, connect() checks after us.
+ * Redispatch knows the connections, not the ports: many programs' ports would
+ * name some CPU. An entry stays when its connection is closed; a connection of
+ * the same four-tuple, whoever made it, finds it until another has its place.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
-#include <linux/bitmap.h>
-#include <linux/log2.h>
+#include <linux/bpf-cgroup.h>
 #include <linux/random.h>
-#include <net/inet6_hashtables.h>
-#include <net/inet_hashtables.h>
+#include <linux/rcupdate.h>
+#include <net/inet_common.h>
+#include <net/inet_sock.h>
 #include <net/ip.h>
-#include <net/tcp.h>
+#include <net/sock.h>
 
 #include "compat.h"
 #include "fastsocket_policy.h"
+#include "flowmap.h"
 #include "ntuple.h"
+#include "portbits.h"
 #include "rfd.h"
 #include "stats.h"
 
-/*
- * Ports that are tried at random, before all are one after the other. Going on
- * from a random one at once would make some ports far likelier than others.
- */
-#define FSOCKET_PORT_TRIES	64
-
-/* Bits of a port among which to choose: those that differ in any usual range. */
-#define FSOCKET_PORT_BITS	14
+/* How many rows of ports are tried at random, and then in turn, before the kernel chooses. */
+#define FSOCKET_RANDOM_ROWS	8
+#define FSOCKET_ROWS		64
 
 static bool fsocket_rfd_on;
 
-/* The bits that name the CPU, from its lowest to its highest; and the turn. */
-static unsigned int fsocket_bits[FSOCKET_PORT_BITS], fsocket_nbits;
-static unsigned int fsocket_turn;
+/* The connections that got a port; read and written under RCU. */
+static u32 *fsocket_rfd_flows;
 
-/* Ports that have ever been chosen; others are none of ours. */
-static DECLARE_BITMAP(fsocket_ports, 65536);
-
-void fsocket_rfd_init(void)
+/*
+ * The first step of connect(): a SYN is sent. From a port of @low to @high that is
+ * within the range of the socket, too.
+ */
+static int fsocket_connect_within(struct socket *sock,
+				  const struct sockaddr_storage *address,
+				  int len, unsigned int low, unsigned int high)
 {
-	unsigned int mask = 0, bit;
+	u32 range = fsocket_local_port_range(sock->sk);
+	/* A program of the cgroup may write to it. */
+	struct sockaddr_storage copy = *address;
+	int ret;
 
-	fsocket_nbits = min_t(unsigned int, FSOCKET_PORT_BITS,
-			      ilog2(roundup_pow_of_two(nr_cpu_ids)));
-	while (hweight16(mask) < fsocket_nbits) {
-		bit = reciprocal_scale(get_random_u32(), FSOCKET_PORT_BITS);
-		if (mask & BIT(bit))
-			continue;
-		fsocket_bits[hweight16(mask)] = bit;
-		mask |= BIT(bit);
-	}
-	fsocket_turn = get_random_u32() & (BIT(fsocket_nbits) - 1);
+	fsocket_set_local_port_range(sock->sk, high << 16 | low);
+	ret = __inet_stream_connect(sock, (struct sockaddr *)&copy, len,
+				    O_NONBLOCK, 0);
+	fsocket_set_local_port_range(sock->sk, range);
+	return ret;
 }
 
-/* Maybe one that does not exist. */
-static unsigned int fsocket_port_cpu(u16 port)
+/* From a port of @low to @high that names @cpu; EADDRNOTAVAIL if none is found. */
+static int fsocket_connect_from(struct socket *sock,
+				const struct sockaddr_storage *address, int len,
+				unsigned int cpu, unsigned int low, unsigned int high)
 {
-	unsigned int i, cpu = fsocket_turn;
+	unsigned int block = fsocket_portbits_block(), range = high - low + 1;
+	unsigned int row = 0, tried = 0, steps = 0, first, last;
+	int ret = -EADDRNOTAVAIL;
 
-	for (i = 0; i < fsocket_nbits; i++)
-		cpu ^= (port >> fsocket_bits[i] & 1) << i;
-	return cpu;
-}
-
-/* @port with other bits, so that it names @cpu. */
-static u16 fsocket_port_towards(u16 port, unsigned int cpu)
-{
-	unsigned int i, bit;
-
-	for (i = 0; i < fsocket_nbits; i++) {
-		bit = BIT(fsocket_bits[i]);
-		if ((cpu ^ fsocket_turn) >> i & 1)
-			port |= bit;
+	while (tried < FSOCKET_ROWS && steps++ < 65536 / block + FSOCKET_RANDOM_ROWS) {
+		if (steps <= FSOCKET_RANDOM_ROWS)
+			row = fsocket_portbits_towards(low + reciprocal_scale(get_random_u32(), range),
+						       cpu);
 		else
-			port &= ~bit;
+			row = (row + block) & 0xffff;
+		first = max(row, low);
+		last = min(row + block - 1, high);
+		if (first > last || fsocket_portbits_cpu(row) != cpu)
+			continue;
+		ret = fsocket_connect_within(sock, address, len, first, last);
+		/* A program of the cgroup runs each time. */
+		if (ret != -EADDRNOTAVAIL || BPF_CGROUP_PRE_CONNECT_ENABLED(sock->sk))
+			break;
+		tried++;
 	}
-	return port;
+	return ret;
 }
 
-u16 fsocket_rfd_port_bits(unsigned int cpu, u16 *mask)
+/* The connection of @sk belongs to @cpu. */
+static void fsocket_rfd_add(const struct sock *sk, unsigned int cpu)
 {
-	unsigned int i;
+	u32 *flows;
 
-	for (*mask = 0, i = 0; i < fsocket_nbits; i++)
-		*mask |= BIT(fsocket_bits[i]);
-	return fsocket_port_towards(0, cpu);
+	rcu_read_lock();
+	flows = READ_ONCE(fsocket_rfd_flows);
+	if (flows)
+		fsocket_flowmap_set(flows, sk->sk_hash, cpu);
+	rcu_read_unlock();
+	fsocket_count(sock_net(sk), rfd_port);
 }
 
-static bool fsocket_bucket_is_connecting(const struct inet_bind_bucket *tb)
+/* As fsocket_rfd_connect(), of an unbound socket, and without waiting; locked. */
+static int fsocket_connect_unbound(struct socket *sock,
+				   const struct sockaddr_storage *address, int len)
 {
-	return tb->fastreuse < 0 && tb->fastreuseport < 0;
-}
+	unsigned int cpu = raw_smp_processor_id();
+	struct sockaddr_storage copy = *address;
+	struct sock *sk = sock->sk;
+	int low, high, ret;
 
-static struct inet_bind_hashbucket *fsocket_bind_head(struct net *net, u16 port)
-{
-	struct inet_hashinfo *hashinfo = net->ipv4.tcp_death_row.hashinfo;
-
-	return &hashinfo->bhash[inet_bhashfn(net, port, hashinfo->bhash_size)];
-}
-
-/* Whether nobody has bound @port explicitly. */
-static bool fsocket_port_is_free(struct sock *sk, u16 port)
-{
-	struct net *net = sock_net(sk);
-	struct inet_bind_hashbucket *head = fsocket_bind_head(net, port);
-	int l3mdev = inet_sk_bound_l3mdev(sk);
-	struct inet_bind_bucket *tb;
-	bool is_free = true;
-
-	spin_lock_bh(&head->lock);
-	inet_bind_bucket_for_each(tb, &head->chain) {
-		if (net_eq(ib_net(tb), net) && tb->port == port &&
-		    tb->l3mdev == l3mdev)
-			is_free = fsocket_bucket_is_connecting(tb);
+	inet_sk_get_local_port_range(sk, &low, &high);
+	ret = fsocket_connect_from(sock, address, len, cpu, low, high);
+	if (ret == -EADDRNOTAVAIL) {
+		fsocket_count(sock_net(sk), rfd_exhausted);
+		return __inet_stream_connect(sock, (struct sockaddr *)&copy, len,
+					     O_NONBLOCK, 0);
 	}
-	spin_unlock_bh(&head->lock);
-	return is_free;
+	/* A program of the cgroup may have bound the socket to another port. */
+	if (inet_sk(sk)->inet_num && !sk_unhashed(sk) &&
+	    fsocket_portbits_cpu(inet_sk(sk)->inet_num) == cpu)
+		fsocket_rfd_add(sk, cpu);
+	return ret;
 }
 
-/* Binds @sk to @port, if nobody has bound that explicitly meanwhile. */
-static bool fsocket_port_take(struct sock *sk, u16 port)
+int fsocket_rfd_connect(struct socket *sock,
+			const struct sockaddr_storage *address, int len)
 {
-	struct inet_bind_hashbucket *head = fsocket_bind_head(sock_net(sk), port);
-	unsigned char reuse = sk->sk_reuse;
-	struct inet_bind_bucket *tb;
-	bool taken;
-
-	/* We judge conflicts, and connect() does: not get_port(). */
-	sk->sk_reuse = SK_FORCE_REUSE;
-	taken = !sk->sk_prot->get_port(sk, port);
-	sk->sk_reuse = reuse;
-	if (!taken)
-		return false;
-
-	spin_lock_bh(&head->lock);
-	tb = inet_csk(sk)->icsk_bind_hash;
-	taken = tb->fastreuse < 0 || fsocket_bucket_has_only(tb, sk);
-	if (taken) {
-		tb->fastreuse = -1;
-		tb->fastreuseport = -1;
-	}
-	spin_unlock_bh(&head->lock);
-	if (!taken)
-		inet_put_port(sk);
-	return taken;
-}
-
-static bool fsocket_port_try(struct sock *sk, u16 port)
-{
-	return !inet_is_local_reserved_port(sock_net(sk), port) &&
-	       fsocket_port_is_free(sk, port) && fsocket_port_take(sk, port);
-}
-
-/* Binds @sk to a port from @low to @high that names @cpu; 0 if none is free. */
-static u16 fsocket_port_find(struct sock *sk, unsigned int cpu, int low, int high)
-{
-	unsigned int i, range = high - low + 1, start, port;
-
-	for (i = 0; i < FSOCKET_PORT_TRIES; i++) {
-		port = low + reciprocal_scale(get_random_u32(), range);
-		port = fsocket_port_towards(port, cpu);
-		if (port >= low && port <= high && fsocket_port_try(sk, port))
-			return port;
-	}
-	start = reciprocal_scale(get_random_u32(), range);
-	for (i = 0; i < range; i++) {
-		port = low + (start + i) % range;
-		if (fsocket_port_cpu(port) == cpu && fsocket_port_try(sk, port))
-			return port;
-	}
-	return 0;
-}
-
-bool fsocket_rfd_choose_port(struct sock *sk)
-{
-	int low, high;
-	u16 port = 0;
-
-	if (!READ_ONCE(fsocket_rfd_on) || sk->sk_protocol != IPPROTO_TCP)
-		return false;
+	struct sockaddr_storage copy = *address;
+	int flags = sock->file->f_flags, ret;
+	struct sock *sk = sock->sk;
+	bool first = false;
 
 	lock_sock(sk);
-	if (sk->sk_state != TCP_CLOSE || inet_sk(sk)->inet_num)
-		goto out;
-	inet_sk_get_local_port_range(sk, &low, &high);
-	port = fsocket_port_find(sk, raw_smp_processor_id(), low, high);
-	if (port) {
-		inet_sk(sk)->inet_sport = htons(port);
-		if (!test_bit(port, fsocket_ports))
-			set_bit(port, fsocket_ports);
-		fsocket_count(sock_net(sk), rfd_port);
-	} else {
-		fsocket_count(sock_net(sk), rfd_exhausted);
+	if (sock->state == SS_UNCONNECTED && sk->sk_state == TCP_CLOSE &&
+	    !inet_sk(sk)->inet_num && len >= sizeof(address->ss_family) &&
+	    address->ss_family != AF_UNSPEC) {
+		ret = fsocket_connect_unbound(sock, address, len);
+		if (ret != -EINPROGRESS || flags & O_NONBLOCK)
+			goto out;
+		first = true;
 	}
+	ret = __inet_stream_connect(sock, (struct sockaddr *)&copy, len, flags, 0);
+	/* This was its second call, of which the caller does not know. */
+	if (first && ret == -EALREADY)
+		ret = -EINPROGRESS;
 out:
 	release_sock(sk);
-	return port;
+	return ret;
 }
 
-void fsocket_rfd_return_port(struct sock *sk)
+bool fsocket_rfd_serves(const struct socket *sock)
 {
-	lock_sock(sk);
-	if (sk->sk_state == TCP_CLOSE && inet_csk(sk)->icsk_bind_hash &&
-	    !(sk->sk_userlocks & SOCK_BINDPORT_LOCK)) {
-		inet_put_port(sk);
-		inet_sk(sk)->inet_sport = 0;
-	}
-	release_sock(sk);
+	return READ_ONCE(fsocket_rfd_on) && sock->sk && sk_is_tcp(sock->sk) &&
+	       READ_ONCE(sock->ops)->connect == inet_stream_connect;
 }
 
-void fsocket_rfd_exhausted(struct sock *sk)
-{
-	fsocket_count(sock_net(sk), rfd_exhausted);
-}
-
-static bool fsocket_has_listener(const struct fastsocket_flow *flow)
-{
-	struct net *net = dev_net(flow->dev);
-	struct inet_hashinfo *hashinfo = net->ipv4.tcp_death_row.hashinfo;
-	int dif = flow->dev->ifindex;
-
-#if IS_ENABLED(CONFIG_IPV6)
-	if (flow->v6)
-		return inet6_lookup_listener(net, hashinfo, NULL, 0,
-					     &flow->saddr6, htons(flow->sport),
-					     &flow->daddr6, flow->dport, dif, 0);
-#endif
-	return __inet_lookup_listener(net, hashinfo, NULL, 0, flow->saddr4,
-				      htons(flow->sport), flow->daddr4,
-				      flow->dport, dif, 0);
-}
-
-/* The paper's three rules: is the packet of an active connection of ours? */
 static int fsocket_rfd_cpu(const struct fastsocket_flow *flow)
 {
-	if (!test_bit(flow->dport, fsocket_ports))
-		return -1;
-	if (flow->sport >= 1024 &&
-	    (flow->dport < 1024 || fsocket_has_listener(flow)))
-		return -1;
-	return fsocket_port_cpu(flow->dport);
+	return fsocket_flowmap_get(fsocket_rfd_flows, flow->hash);
 }
 
 static struct fastsocket_policy fsocket_rfd_policy = {
@@ -260,20 +168,36 @@ static struct fastsocket_policy fsocket_rfd_policy = {
 	.cpu = fsocket_rfd_cpu,
 };
 
+static void fsocket_rfd_stop(void)
+{
+	u32 *flows = fsocket_rfd_flows;
+
+	WRITE_ONCE(fsocket_rfd_on, false);
+	WRITE_ONCE(fsocket_rfd_flows, NULL);
+	synchronize_net();
+	kvfree(flows);
+}
+
 int fsocket_rfd_enable(bool on)
 {
-	int ret = 0;
+	int ret;
 
-	if (on) {
-		ret = fsocket_ntuple_enable(true);
-		if (ret)
-			return ret;
-		fastsocket_policy_register(&fsocket_rfd_policy);
-	}
-	WRITE_ONCE(fsocket_rfd_on, on);
 	if (!on) {
 		fastsocket_policy_unregister(&fsocket_rfd_policy);
-		ret = fsocket_ntuple_enable(false);
+		fsocket_rfd_stop();
+		return fsocket_ntuple_enable(false);
 	}
-	return ret;
+	if (!FSOCKET_HAS_PORT_RANGE)
+		return -EOPNOTSUPP;
+	fsocket_rfd_flows = fsocket_flowmap_alloc();
+	if (!fsocket_rfd_flows)
+		return -ENOMEM;
+	ret = fsocket_ntuple_enable(true);
+	if (ret) {
+		fsocket_rfd_stop();
+		return ret;
+	}
+	fastsocket_policy_register(&fsocket_rfd_policy);
+	WRITE_ONCE(fsocket_rfd_on, true);
+	return 0;
 }

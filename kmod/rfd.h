@@ -4,31 +4,27 @@
 
 #include <linux/types.h>
 
-struct sock;
-
-/* Chooses how ports name CPUs. */
-void fsocket_rfd_init(void);
+struct sockaddr_storage;
+struct socket;
 
 /*
  * Applies enable_receive_flow_deliver; process context, one caller at a time.
- * Off always succeeds; on may fail for want of memory.
+ * Off always succeeds.
+ *
+ * -ENOMEM
+ * -EOPNOTSUPP  sockets of this kernel have no range of ports of their own
  */
 int fsocket_rfd_enable(bool on);
 
-/* The bits of a port that name a CPU: which (@mask), and what they are for @cpu. */
-u16 fsocket_rfd_port_bits(unsigned int cpu, u16 *mask);
+/* Whether connect(2) on @sock is fsocket_rfd_connect()'s. */
+bool fsocket_rfd_serves(const struct socket *sock);
 
 /*
- * Gives @sk, an unbound TCP socket about to connect, a source port that names
- * the CPU we are on. False if there is nothing to give or no such port is free:
- * the kernel then chooses.
+ * connect(2) on @sock, which has to be served and have a file, after the security
+ * hook: from a port that names the CPU we are on, if the socket has no port yet
+ * and one is free, else from the kernel's choice.
  */
-bool fsocket_rfd_choose_port(struct sock *sk);
-
-/* Takes it back, if the connection attempt has left @sk closed. */
-void fsocket_rfd_return_port(struct sock *sk);
-
-/* Counts that the kernel has to choose, as no port for this CPU is free. */
-void fsocket_rfd_exhausted(struct sock *sk);
+int fsocket_rfd_connect(struct socket *sock,
+			const struct sockaddr_storage *address, int len);
 
 #endif

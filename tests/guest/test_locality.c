@@ -290,7 +290,6 @@ static void rfd_respects_the_program(void **state)
 	assert_errno(ioctl(dev, FSOCKET_IOC_CONNECT, &arg), EFAULT);
 	arg.op.connect_op.sockaddr = &unspec;
 	assert_ok(ioctl(dev, FSOCKET_IOC_CONNECT, &arg));
-	assert_int_equal(local_port(client), 0);
 	memset(&b, 0, sizeof(b));
 	b.in.sin_family = AF_INET;
 	assert_ok(bind(client, &b.sa, sizeof(b.in)));

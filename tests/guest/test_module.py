@@ -32,6 +32,11 @@ def test_module(lab, name):
             "test_module", name)
 
 
+@pytest.mark.parametrize("name", names("test_same"))
+def test_same(lab, name):
+    run_one(lab, "", "test_same", name)
+
+
 @pytest.mark.parametrize("name", names("test_locality"))
 def test_locality(lab, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
