@@ -198,7 +198,8 @@ static void preload(void)
 	/* Both would end the path: ld.so(8). */
 	if (strpbrk(library, " :"))
 		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
-	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", library, others) : library, 1))
+	/* Behind the others: a sanitizer's wants to be the first, and ends the program if it is not. */
+	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", others, library) : library, 1))
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }
 

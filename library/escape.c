@@ -26,6 +26,7 @@
 #include "epoll.h"
 #include "fds.h"
 #include "real.h"
+#include "shadow.h"
 
 /* In the place of one that the C library of this machine does not have. */
 __attribute__((visibility("hidden"))) long fsocket_absent(void)
@@ -123,6 +124,11 @@ static void by_dlopen(ARGUMENTS)
 		fsocket_epoll_give_up();
 	else
 		fsocket_epoll_escape_all();
+}
+
+static void by_longjmp(ARGUMENTS)
+{
+	fsocket_shadow_jump();
 }
 
 static void confine(void)
@@ -335,6 +341,10 @@ ESCAPE(clone, give_up);
 ESCAPE(__clone, give_up);
 ESCAPE(syscall, by_syscall);
 ESCAPE(prctl, by_prctl);
+ESCAPE(longjmp, by_longjmp);
+ESCAPE(_longjmp, by_longjmp);
+ESCAPE(siglongjmp, by_longjmp);
+ESCAPE(__longjmp_chk, by_longjmp);
 ESCAPE(dlopen, by_dlopen);
 /* Another namespace has a C library of its own. */
 ESCAPE(dlmopen, give_up);

@@ -22,6 +22,15 @@ int fsocket_saved_calls;
 volatile uintptr_t fsocket_shadow_busy;
 volatile sig_atomic_t fsocket_shadow_interrupted;
 
+/*
+ * The kernel leaves the red zone, and saves at least this much for a handler: struct
+ * rt_sigframe and the registers that XSAVE saves.
+ */
+#define SIGNAL_FRAME 1000
+
+/* Somebody has called longjmp() while the notes were being changed. */
+static volatile bool jumped;
+
 int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event)
 {
 	REAL(epoll_ctl);
@@ -45,10 +54,13 @@ void fsocket_shadow_strike(struct shadow *s)
 
 	if (s->slot < 0)
 		return;
-	last = fsocket_owed[--fsocket_owed_count];
+	last = fsocket_owed[fsocket_owed_count - 1];
 	fsocket_owed[s->slot] = last;
 	fsocket_shadows[last].slot = s->slot;
 	s->slot = -1;
+	/* Last, so that it is not 0 where a handler leaves us while something is owed. */
+	atomic_signal_fence(memory_order_seq_cst);
+	fsocket_owed_count--;
 }
 
 static bool same(const struct wish *a, const struct wish *b)
@@ -196,26 +208,19 @@ static void recover(void)
 	fsocket_owed_count = 0;
 	fsocket_instance_count = 0;
 	fsocket_shadow_interrupted = 0;
+	jumped = false;
 	errno = saved;
-}
-
-extern void *__libc_stack_end;
-
-static bool on_main_stack(uintptr_t at)
-{
-	return (uintptr_t)__libc_stack_end - at < 128 << 20;
 }
 
 /*
  * fsocket_shadow_begin() where somebody has begun already: a signal handler has
  * interrupted that, and we are in it; or it has left by siglongjmp(), and we are in
- * what came afterwards. A handler's frames lie below those it has interrupted, or
- * on a stack of their own.
+ * what came afterwards. A handler's frames lie below those it has interrupted, by as
+ * much as the kernel saves there, or on a stack of their own.
  */
 bool fsocket_shadow_begin_again(uintptr_t here)
 {
-	bool left = here > fsocket_shadow_busy ||
-		    (!on_main_stack(here) && on_main_stack(fsocket_shadow_busy));
+	bool left = jumped || here > fsocket_shadow_busy - SIGNAL_FRAME;
 	stack_t other;
 
 	if (!left || (!RAW2(SYS_sigaltstack, 0, &other) && other.ss_flags & SS_ONSTACK)) {
@@ -227,9 +232,19 @@ bool fsocket_shadow_begin_again(uintptr_t here)
 	return true;
 }
 
+void fsocket_shadow_jump(void)
+{
+	if (!fsocket_shadow_busy)
+		return;
+	jumped = true;
+	/* If it was not out of the handler, the end sees that. */
+	fsocket_shadow_interrupted = 1;
+}
+
 /* A signal handler has done something meanwhile, of which we know only what it closed. */
 void fsocket_shadow_end_interrupted(void)
 {
+	jumped = false;
 	while (fsocket_shadow_interrupted) {
 		fsocket_shadow_interrupted = 0;
 		for (int fd = 0; fd <= fsocket_shadow_highest; fd++)

@@ -91,6 +91,8 @@ extern volatile uintptr_t fsocket_shadow_busy;
 extern volatile sig_atomic_t fsocket_shadow_interrupted;
 bool fsocket_shadow_begin_again(uintptr_t here);
 void fsocket_shadow_end_interrupted(void);
+/* A signal handler, perhaps, is about to leave by longjmp(). */
+void fsocket_shadow_jump(void);
 
 /*
  * Our notes change only between begin() and end(). begin() is false in a signal
