@@ -98,6 +98,8 @@ struct fsocket_features {
 	__u32 fast_epoll;
 	/* 1 if ACCEPT takes from a pool of sockets (enable_socket_pool_size), else 0. */
 	__u32 socket_pool;
+	/* enable_receive_flow_deliver: 0 or 1. */
+	__u32 receive_flow_deliver;
 };
 
 struct fsocket_ioctl_arg {

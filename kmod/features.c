@@ -35,6 +35,12 @@ int fsocket_features_set_socket_pool(bool on)
 	return 0;
 }
 
+int fsocket_features_set_receive_flow_deliver(bool on)
+{
+	WRITE_ONCE(fsocket_features->receive_flow_deliver, on);
+	return 0;
+}
+
 int fsocket_features_init(void)
 {
 	fsocket_features = (void *)get_zeroed_page(GFP_KERNEL);

@@ -16,5 +16,6 @@ int fsocket_features_mmap(struct vm_area_struct *vma);
 /* Say what the words of the page mean to every process from now on; 0. */
 int fsocket_features_set_fast_epoll(bool on);
 int fsocket_features_set_socket_pool(bool on);
+int fsocket_features_set_receive_flow_deliver(bool on);
 
 #endif

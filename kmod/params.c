@@ -112,6 +112,7 @@ static const struct kernel_param_ops fsocket_switch_ops = {
 };
 
 static int fsocket_apply_framework(bool on);
+static int fsocket_apply_rfd(bool on);
 static int fsocket_apply_rcs(bool on);
 static int fsocket_apply_skb_receive(bool on);
 
@@ -136,7 +137,7 @@ static struct fsocket_switch fsocket_framework = {
 static struct fsocket_switch fsocket_rfd = {
 	.name = "enable_receive_flow_deliver",
 	.what = "source ports that name the CPU",
-	.apply = fsocket_rfd_enable,
+	.apply = fsocket_apply_rfd,
 };
 
 /* The two halves of one parameter, 1 and 2. */
@@ -198,6 +199,12 @@ static int fsocket_need_framework(const struct fsocket_switch *feature, bool on)
 		return 0;
 	pr_info("%s needs enable_rps_framework=1\n", feature->name);
 	return -EOPNOTSUPP;
+}
+
+static int fsocket_apply_rfd(bool on)
+{
+	return fsocket_rfd_enable(on) ?:
+	       fsocket_features_set_receive_flow_deliver(on);
 }
 
 static int fsocket_apply_rcs(bool on)

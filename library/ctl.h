@@ -21,6 +21,9 @@ extern FILE *ctl_json_out;
 void ctl_fail(int status, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 
+/* Ends the program where there is one. */
+void ctl_no_arguments(char **argv, const char *subcommand);
+
 void *ctl_alloc(void *old, size_t size);
 char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -12,6 +12,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -117,6 +119,24 @@ static bool library_mapped(int pid)
 	return mapped;
 }
 
+static bool is_pipe(int fd)
+{
+	struct stat stat;
+
+	return !fstat(fd, &stat) && S_ISFIFO(stat.st_mode);
+}
+
+/*
+ * Whether a process that loses its parent would become our child: as process 1, of a
+ * container for instance, and as a subreaper. The program would see it.
+ */
+static bool inherits_orphans(void)
+{
+	int subreaper = 0;
+
+	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
+}
+
 /* Watches the program @pid, of which @pidfd tells the end. */
 static void watch_program(int pid, int pidfd, unsigned long long since)
 {
@@ -136,6 +156,9 @@ static void watch_program(int pid, int pidfd, unsigned long long since)
 			break;
 		if (end.fd >= 0 && poll(&end, 1, 0) > 0) {
 			end.fd = -1;
+			/* Who reads the program's standard error waits for us, too. */
+			if (is_pipe(STDERR_FILENO))
+				break;
 			if (left > BACKGROUND_MS)
 				left = BACKGROUND_MS;
 		}
@@ -198,7 +221,8 @@ static void preload(void)
 	/* Both would end the path: ld.so(8). */
 	if (strpbrk(library, " :"))
 		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
-	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", library, others) : library, 1))
+	/* Behind the others: a sanitizer's wants to be the first, and ends the program if it is not. */
+	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", others, library) : library, 1))
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }
 
@@ -215,6 +239,8 @@ int ctl_run(char **argv)
 		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket");
 	else if (!strcmp(mode, "0"))
 		say(false, 0, 0, "no effect: local listeners are switched off: fsocketctl set enable_listen_spawn=2");
+	else if (inherits_orphans())
+		say(false, 0, 0, "the program is not watched, as it would get the watching process as a child: fsocketctl listeners tells whether there is an effect");
 	else
 		watcher = start_watching();
 	free(mode);

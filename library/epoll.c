@@ -58,94 +58,40 @@
  *
  * Signal handlers: what they close, duplicate or fork is followed. If one strikes
  * while we change our notes (never while we wait), all is settled and forgotten
- * as soon as it returns.
+ * as soon as it returns; if it leaves by siglongjmp(), as soon as the program makes
+ * the next call that we follow (shadow.c).
+ *
+ * It ends for good where the proof does: with io_uring, whose requests hold sockets;
+ * with a library loaded with RTLD_DEEPBIND, whose calls we do not see; when the
+ * program confines itself with seccomp, as its filter may not know poll(); and when
+ * poll() fails, as it does with RLIMIT_NOFILE lowered.
  */
 #include <errno.h>
 #include <limits.h>
 #include <link.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stddef.h>
+#include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "device.h"
 #include "epoll.h"
 #include "real.h"
+#include "shadow.h"
 
-/* Sockets with higher numbers are not followed. */
-#define MAX_FD		65536
-#define MAX_INSTANCES	8
-/* The kernel's poll() has room for 30 on its stack, one of which is the instance. */
-#define MAX_OWED	29
 /* A wait costs a floating socket about a twentieth of ADD and close. */
 #define FLOAT_WAITS	8
 /* The kernel's limit to maxevents. */
 #define MAX_EVENTS	(INT_MAX / (int)sizeof(struct epoll_event))
-/* Spared calls are reported by so many. */
-#define REPORT		128
 
 #define PLAIN_EVENTS	(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | \
 			 EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP)
 
-enum state { UNKNOWN, FREE, FLOATING, REGISTERED, LEAVING };
-
-struct wish {
-	uint64_t data;
-	uint32_t events;
-};
-
-struct shadow {
-	struct wish wish, kernels;
-	/* Of the instance, if neither UNKNOWN nor FREE. */
-	uint32_t instance;
-	/* Changes with everything that the number fd stands for. */
-	uint32_t serial;
-	/* Position in owed[], or -1. */
-	int8_t slot;
-	uint8_t waits;
-	uint8_t state;
-	/* By a signal handler that interrupted us. */
-	volatile uint8_t closed;
-};
-
-static struct shadow shadows[MAX_FD];
-static int highest = -1;
-
-/* The epoll instances that only this process knows. ids are never used again. */
-static struct {
-	int fd;
-	uint32_t id;
-} instances[MAX_INSTANCES];
-static int instance_count;
 static uint32_t last_id;
-
-/*
- * What floats, leaves, or was modified. An entry may be of no consequence any
- * more, as a later wish took it back.
- */
-static int owed[MAX_OWED];
-static int owed_count;
-
-static const struct fsocket_features nothing;
-const volatile struct fsocket_features *fsocket_features = &nothing;
-
 static atomic_int threads;
 static bool given_up;
-
-/* Calls spared, less those made in their stead; not yet reported. */
-static int saved_calls;
-
-static volatile sig_atomic_t busy;
-static volatile sig_atomic_t interrupted;
-
-static int real_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-	REAL(epoll_ctl);
-	return real(epfd, op, fd, event);
-}
 
 static int real_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
@@ -163,11 +109,6 @@ static bool following(void)
 {
 	return fsocket_features->fast_epoll && !given_up &&
 	       !atomic_load_explicit(&threads, memory_order_relaxed);
-}
-
-static struct shadow *shadow_of(int fd)
-{
-	return fd >= 0 && fd <= highest && shadows[fd].state != UNKNOWN ? &shadows[fd] : NULL;
 }
 
 static bool plain(const struct epoll_event *event)
@@ -220,225 +161,47 @@ static bool readable(const struct epoll_event *event)
 	return left < 128 << 20 && (uintptr_t)event - here < left - sizeof(*event);
 }
 
-static uint32_t find_instance(int epfd)
-{
-	for (int i = 0; i < instance_count; i++)
-		if (instances[i].fd == epfd)
-			return instances[i].id;
-	return 0;
-}
-
-static int instance_fd(uint32_t id)
-{
-	for (int i = 0; i < instance_count; i++)
-		if (instances[i].id == id)
-			return instances[i].fd;
-	return -1;
-}
-
-static bool owe(int fd)
-{
-	if (shadows[fd].slot >= 0)
-		return true;
-	if (owed_count == MAX_OWED)
-		return false;
-	shadows[fd].slot = owed_count;
-	owed[owed_count++] = fd;
-	return true;
-}
-
-static void strike(struct shadow *s)
-{
-	int last;
-
-	if (s->slot < 0)
-		return;
-	last = owed[--owed_count];
-	owed[s->slot] = last;
-	shadows[last].slot = s->slot;
-	s->slot = -1;
-}
-
-static bool same(const struct wish *a, const struct wish *b)
-{
-	return a->events == b->events && a->data == b->data;
-}
-
-static void make_call(int op, int fd)
-{
-	struct shadow *s = &shadows[fd];
-	struct epoll_event event = { .events = s->wish.events, .data.u64 = s->wish.data };
-	int saved = errno;
-
-	saved_calls--;
-	if (!real_ctl(instance_fd(s->instance), op, fd, &event)) {
-		s->state = op == EPOLL_CTL_DEL ? FREE : REGISTERED;
-		s->kernels = s->wish;
-	} else if (errno == EBADF || op != EPOLL_CTL_ADD) {
-		/* Closed by a call that we have not seen. */
-		s->state = UNKNOWN;
-	}
-	/* Else memory, or what the user may watch, is exhausted: it floats on. */
-	errno = saved;
-}
-
-/* Makes the kernel know what the program has asked for. */
-static void settle(int fd)
-{
-	struct shadow *s = &shadows[fd];
-
-	if (s->state == FLOATING)
-		make_call(EPOLL_CTL_ADD, fd);
-	else if (s->state == LEAVING)
-		make_call(EPOLL_CTL_DEL, fd);
-	else if (s->state == REGISTERED && !same(&s->wish, &s->kernels))
-		make_call(EPOLL_CTL_MOD, fd);
-	if (s->state != FLOATING)
-		strike(s);
-}
-
-static void settle_instance(uint32_t id)
-{
-	/* Backwards, as what is settled is replaced by the last. */
-	for (int i = owed_count - 1; i >= 0; i--)
-		if (shadows[owed[i]].instance == id)
-			settle(owed[i]);
-}
-
-static void forget(int fd)
-{
-	settle(fd);
-	if (shadows[fd].state != FLOATING)
-		shadows[fd].state = UNKNOWN;
-}
-
-/* What the kernel does with a socket whose last reference is closed. */
-static void drop(int fd)
-{
-	struct shadow *s = &shadows[fd];
-
-	strike(s);
-	s->state = UNKNOWN;
-	s->closed = 0;
-	s->serial++;
-}
-
-static void remove_instance(uint32_t id)
-{
-	for (int i = 0; i < instance_count; i++)
-		if (instances[i].id == id)
-			instances[i] = instances[--instance_count];
-}
-
-static void forget_instance(uint32_t id)
-{
-	for (int fd = 0; fd <= highest; fd++)
-		if (shadows[fd].state > FREE && shadows[fd].instance == id)
-			forget(fd);
-	remove_instance(id);
-}
-
-/* All sockets in it are nowhere then. */
-static void close_instance(uint32_t id)
-{
-	for (int fd = 0; fd <= highest; fd++) {
-		struct shadow *s = &shadows[fd];
-
-		if (s->state > FREE && s->instance == id) {
-			strike(s);
-			s->state = FREE;
-		}
-	}
-	remove_instance(id);
-}
-
-static void report(void)
-{
-	int saved = errno;
-
-	if (saved_calls > 0) {
-		fsocket_report_saved(saved_calls);
-		saved_calls = 0;
-	}
-	errno = saved;
-}
-
-__attribute__((destructor)) static void report_at_exit(void)
-{
-	report();
-}
-
-static void forget_all(void)
-{
-	for (int fd = 0; fd <= highest; fd++)
-		if (shadows[fd].state != UNKNOWN)
-			forget(fd);
-	instance_count = 0;
-}
-
-/*
- * Our notes change only between begin() and end(). begin() is false in a signal
- * handler that has interrupted that.
- */
-static bool begin(void)
-{
-	if (busy) {
-		interrupted = 1;
-		return false;
-	}
-	busy = 1;
-	atomic_signal_fence(memory_order_seq_cst);
-	return true;
-}
-
-static void end(void)
-{
-	while (interrupted) {
-		interrupted = 0;
-		for (int fd = 0; fd <= highest; fd++)
-			if (shadows[fd].closed)
-				drop(fd);
-		forget_all();
-	}
-	if (saved_calls >= REPORT)
-		report();
-	atomic_signal_fence(memory_order_seq_cst);
-	busy = 0;
-}
-
 static void before_fork(void)
 {
 	fsocket_epoll_escape_all();
-	report();
+	fsocket_shadow_report();
 }
 
 /* It has what its parent had, but no threads. */
 static void in_child(void)
 {
-	owed_count = 0;
-	for (int fd = 0; fd <= highest; fd++) {
-		shadows[fd].state = UNKNOWN;
-		shadows[fd].slot = -1;
+	fsocket_owed_count = 0;
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++) {
+		fsocket_shadows[fd].state = UNKNOWN;
+		fsocket_shadows[fd].slot = -1;
 	}
-	instance_count = 0;
-	saved_calls = 0;
+	fsocket_instance_count = 0;
+	fsocket_saved_calls = 0;
 	atomic_store(&threads, 0);
+}
+
+/* Its requests hold sockets, and are made by system calls that we do not see. */
+static int is_liburing(struct dl_phdr_info *info, __attribute__((unused)) size_t size,
+		       __attribute__((unused)) void *data)
+{
+	return info->dlpi_name && strstr(info->dlpi_name, "/liburing");
 }
 
 static void new_instance(int epfd)
 {
 	static bool prepared;
 
-	if (epfd < 0 || given_up || atomic_load(&threads) || !begin())
+	if (epfd < 0 || given_up || atomic_load(&threads) ||
+	    dl_iterate_phdr(is_liburing, NULL) || !fsocket_shadow_begin())
 		return;
 	if (!prepared)
 		prepared = !pthread_atfork(before_fork, NULL, in_child) &&
 			   dl_iterate_phdr(note_areas, NULL);
-	if (prepared && instance_count < MAX_INSTANCES) {
-		instances[instance_count].fd = epfd;
-		instances[instance_count++].id = ++last_id;
+	if (prepared && fsocket_instance_count < MAX_INSTANCES) {
+		fsocket_instances[fsocket_instance_count].fd = epfd;
+		fsocket_instances[fsocket_instance_count++].id = ++last_id;
 	}
-	end();
+	fsocket_shadow_end();
 }
 
 int epoll_create(int size)
@@ -465,27 +228,27 @@ void fsocket_epoll_new_socket(int fd)
 {
 	struct shadow *s;
 
-	if (fd < 0 || fd >= MAX_FD || !following() || !instance_count || !begin())
+	if (fd < 0 || fd >= FSOCKET_MAX_FD || !following() || !fsocket_instance_count || !fsocket_shadow_begin())
 		return;
-	s = &shadows[fd];
-	if (fd <= highest)
-		drop(fd);
-	for (; highest < fd; highest++)
-		shadows[highest + 1].slot = -1;
+	s = &fsocket_shadows[fd];
+	if (fd <= fsocket_shadow_highest)
+		fsocket_shadow_drop(fd);
+	for (; fsocket_shadow_highest < fd; fsocket_shadow_highest++)
+		fsocket_shadows[fsocket_shadow_highest + 1].slot = -1;
 	s->state = FREE;
-	end();
+	fsocket_shadow_end();
 }
 
 /* A call that does what it should: REGISTERED or LEAVING from now on, or floating. */
 static bool defer(int fd, uint32_t id, int op)
 {
-	struct shadow *s = &shadows[fd];
+	struct shadow *s = &fsocket_shadows[fd];
 
-	if (!owe(fd))
+	if (!fsocket_shadow_owe(fd))
 		return false;
-	saved_calls++;
+	fsocket_saved_calls++;
 	if (op == EPOLL_CTL_DEL && s->state == FLOATING) {
-		strike(s);
+		fsocket_shadow_strike(s);
 		s->state = FREE;
 	} else if (op == EPOLL_CTL_DEL) {
 		s->state = LEAVING;
@@ -501,24 +264,24 @@ static bool defer(int fd, uint32_t id, int op)
 
 static int follow_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-	struct shadow *s = &shadows[fd];
+	struct shadow *s = &fsocket_shadows[fd];
 	bool there = s->state == FLOATING || s->state == REGISTERED;
-	uint32_t id = find_instance(epfd);
+	uint32_t id = fsocket_shadow_find_instance(epfd);
 	int ret;
 
 	if (!following() || !id || (s->state > FREE && s->instance != id) ||
 	    (op == EPOLL_CTL_ADD ? there : !there) ||
 	    (op != EPOLL_CTL_DEL && op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD) ||
 	    (op != EPOLL_CTL_DEL && (!readable(event) || !plain(event)))) {
-		forget(fd);
-		return real_ctl(epfd, op, fd, event);
+		fsocket_shadow_forget(fd);
+		return fsocket_shadow_call(epfd, op, fd, event);
 	}
 	if (defer(fd, id, op)) {
 		if (op != EPOLL_CTL_DEL)
 			s->wish = (struct wish){ event->data.u64, event->events };
 		return 0;
 	}
-	ret = real_ctl(epfd, op, fd, event);
+	ret = fsocket_shadow_call(epfd, op, fd, event);
 	if (ret) {
 		s->state = UNKNOWN;
 	} else if (op == EPOLL_CTL_DEL) {
@@ -538,18 +301,18 @@ int fsocket_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 	/* One instance in another. */
 	fsocket_epoll_watched(fd);
-	if (!shadow_of(fd) || !begin())
-		return real_ctl(epfd, op, fd, event);
+	if (!fsocket_shadow_of(fd) || !fsocket_shadow_begin())
+		return fsocket_shadow_call(epfd, op, fd, event);
 	ret = follow_ctl(epfd, op, fd, event);
-	end();
+	fsocket_shadow_end();
 	return ret;
 }
 
 void fsocket_epoll_settle(int epfd)
 {
-	if (owed_count && begin()) {
-		settle_instance(find_instance(epfd));
-		end();
+	if (fsocket_owed_count && fsocket_shadow_begin()) {
+		fsocket_shadow_settle_instance(fsocket_shadow_find_instance(epfd));
+		fsocket_shadow_end();
 	}
 }
 
@@ -564,14 +327,14 @@ struct floats {
 static void gather(uint32_t id, struct floats *f)
 {
 	f->count = 0;
-	for (int i = owed_count - 1; i >= 0; i--) {
-		int fd = owed[i];
-		struct shadow *s = &shadows[fd];
+	for (int i = fsocket_owed_count - 1; i >= 0; i--) {
+		int fd = fsocket_owed[i];
+		struct shadow *s = &fsocket_shadows[fd];
 
 		if (s->instance != id)
 			continue;
 		if (s->state != FLOATING || s->waits++ >= FLOAT_WAITS)
-			settle(fd);
+			fsocket_shadow_settle(fd);
 		if (s->state != FLOATING)
 			continue;
 		f->serials[f->count++] = s->serial;
@@ -585,19 +348,19 @@ static int merge(const struct floats *f, struct epoll_event *events, int count, 
 {
 	for (int i = 0; i < f->count; i++) {
 		const struct pollfd *p = &f->polled[1 + i];
-		struct shadow *s = &shadows[p->fd];
+		struct shadow *s = &fsocket_shadows[p->fd];
 
 		/* A signal handler has done something with it, and not the last word. */
 		if (!p->revents || s->serial != f->serials[i] || s->state != FLOATING)
 			continue;
 		if (p->revents & POLLNVAL) {
-			drop(p->fd);
+			fsocket_shadow_drop(p->fd);
 		} else if (count < maxevents) {
 			events[count].events = p->revents & (s->wish.events | POLLERR | POLLHUP);
 			events[count].data.u64 = s->wish.data;
 			count += !!events[count].events;
 		} else {
-			settle(p->fd);
+			fsocket_shadow_settle(p->fd);
 		}
 	}
 	return count;
@@ -611,7 +374,11 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* 0 also if there turned out to be nothing after all; *over then says if time is. */
+/*
+ * 0 also if there turned out to be nothing after all; *over then says if time is.
+ * -1 and ENOSYS if poll() cannot be had: RLIMIT_NOFILE has been lowered, and poll()
+ * heeds that, or a seccomp filter knows epoll_wait() only.
+ */
 static int wait_once(int epfd, struct epoll_event *events, int maxevents, int timeout,
 		     struct floats *f, bool *over)
 {
@@ -619,13 +386,15 @@ static int wait_once(int epfd, struct epoll_event *events, int maxevents, int ti
 
 	f->polled[0].fd = epfd;
 	f->polled[0].events = POLLIN;
-	saved_calls--;
+	fsocket_saved_calls--;
 	ready = real_poll(f->polled, 1 + f->count, timeout);
 	*over = !ready;
+	if (ready < 0 && errno != EINTR)
+		errno = ENOSYS;
 	if (ready <= 0)
 		return ready;
 	if (f->polled[0].revents) {
-		saved_calls--;
+		fsocket_saved_calls--;
 		count = real_wait(epfd, events, maxevents, 0);
 		if (count < 0 && ready == 1)
 			return count;
@@ -633,36 +402,41 @@ static int wait_once(int epfd, struct epoll_event *events, int maxevents, int ti
 			count = 0;
 	}
 	errno = saved;
-	if (!begin())
+	if (!fsocket_shadow_begin())
 		return count;
 	count = merge(f, events, count, maxevents);
-	end();
+	fsocket_shadow_end();
 	return count;
 }
 
 int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	bool over = false, possible = maxevents > 0 && maxevents <= MAX_EVENTS;
+	int count = 0, saved = errno;
 	int64_t until = 0;
 	struct floats f;
-	int count = 0;
 
-	if (!owed_count)
+	if (!fsocket_owed_count)
 		return real_wait(epfd, events, maxevents, timeout);
 	if (timeout > 0)
 		until = now_ms() + timeout;
-	saved_calls++;
+	fsocket_saved_calls++;
 	while (!count && !over) {
-		if (!begin())
+		if (!fsocket_shadow_begin())
 			return real_wait(epfd, events, maxevents, timeout);
 		if (!following() || !possible)
-			settle_instance(find_instance(epfd));
-		gather(find_instance(epfd), &f);
-		saved_calls -= !f.count;
-		end();
+			fsocket_shadow_settle_instance(fsocket_shadow_find_instance(epfd));
+		gather(fsocket_shadow_find_instance(epfd), &f);
+		fsocket_saved_calls -= !f.count;
+		fsocket_shadow_end();
 		if (!f.count || !possible)
 			return real_wait(epfd, events, maxevents, timeout);
 		count = wait_once(epfd, events, maxevents, timeout, &f, &over);
+		if (count < 0 && errno == ENOSYS) {
+			errno = saved;
+			fsocket_epoll_give_up();
+			return real_wait(epfd, events, maxevents, timeout);
+		}
 		if (!count && !over && timeout > 0)
 			timeout = until > now_ms() ? until - now_ms() : 0;
 	}
@@ -671,54 +445,54 @@ int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int 
 
 void fsocket_epoll_close(int fd)
 {
-	struct shadow *s = shadow_of(fd);
-	uint32_t id = find_instance(fd);
+	struct shadow *s = fsocket_shadow_of(fd);
+	uint32_t id = fsocket_shadow_find_instance(fd);
 
 	if (!s && !id)
 		return;
-	if (!begin()) {
+	if (!fsocket_shadow_begin()) {
 		if (s)
 			s->closed = 1;
 		return;
 	}
 	if (s)
-		drop(fd);
+		fsocket_shadow_drop(fd);
 	if (id)
-		close_instance(id);
-	end();
+		fsocket_shadow_close_instance(id);
+	fsocket_shadow_end();
 }
 
 void fsocket_epoll_escape(int fd)
 {
-	struct shadow *s = shadow_of(fd);
-	uint32_t id = find_instance(fd);
+	struct shadow *s = fsocket_shadow_of(fd);
+	uint32_t id = fsocket_shadow_find_instance(fd);
 
-	if ((!s && !id) || !begin())
+	if ((!s && !id) || !fsocket_shadow_begin())
 		return;
 	if (s)
-		forget(fd);
+		fsocket_shadow_forget(fd);
 	if (id)
-		forget_instance(id);
-	end();
+		fsocket_shadow_forget_instance(id);
+	fsocket_shadow_end();
 }
 
 void fsocket_epoll_watched(int fd)
 {
-	if (find_instance(fd))
+	if (fsocket_shadow_find_instance(fd))
 		fsocket_epoll_escape(fd);
 }
 
 bool fsocket_epoll_follows(void)
 {
-	return instance_count;
+	return fsocket_instance_count;
 }
 
 void fsocket_epoll_escape_all(void)
 {
-	if (!instance_count || !begin())
+	if (!fsocket_instance_count || !fsocket_shadow_begin())
 		return;
-	forget_all();
-	end();
+	fsocket_shadow_forget_all();
+	fsocket_shadow_end();
 }
 
 void fsocket_epoll_give_up(void)

@@ -7,13 +7,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-#include "../kmod/fastsocket_abi.h"
-
-/* What the module says is on; all zero until the device is open. */
-extern const volatile struct fsocket_features *fsocket_features;
-
-/* How the counter of spared calls reaches the module; 0, or -1 and errno. */
-int fsocket_report_saved(uint32_t count);
+#pragma GCC visibility push(hidden)
 
 /*
  * fd is a new socket that nobody else has. Callers need not ask whether the
@@ -52,5 +46,7 @@ void fsocket_epoll_give_up(void);
 /* A thread is about to be created; one has been joined. */
 void fsocket_epoll_thread_starts(void);
 void fsocket_epoll_thread_joined(void);
+
+#pragma GCC visibility pop
 
 #endif

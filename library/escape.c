@@ -18,14 +18,22 @@
 #include <string.h>
 #include <sys/select.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
+#include <sys/prctl.h>
+#include <linux/close_range.h>
+#include <linux/seccomp.h>
 
+#include "device.h"
 #include "epoll.h"
+#include "fds.h"
 #include "real.h"
+#include "shadow.h"
 
-#ifndef __x86_64__
-#error "written for x86-64, as the module's interface is"
-#endif
+/* In the place of one that the C library of this machine does not have. */
+__attribute__((visibility("hidden"))) long fsocket_absent(void)
+{
+	errno = ENOSYS;
+	return -1;
+}
 
 /*
  * Defines the function name. It runs before with its own first six arguments;
@@ -44,7 +52,7 @@ void *fsocket_before_##name(long a, long b, long c, long d, long e, long f) \
 		real = dlsym(RTLD_NEXT, #name);				\
 	before(a, b, c, d, e, f);					\
 	errno = saved;							\
-	return real;							\
+	return real ? real : (void *)fsocket_absent;			\
 }									\
 asm(".pushsection .text\n"						\
     ".globl " #name "\n"						\
@@ -73,6 +81,66 @@ static void both_escape(ARGUMENTS)
 	fsocket_epoll_escape(a);
 	/* It is closed, unless the call fails. */
 	fsocket_epoll_escape(b);
+	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0)
+		fsocket_fd_forget(b);
+}
+
+/* What becomes of the numbers from first to last, if they are closed. */
+static void range_closed(unsigned int first, unsigned int last)
+{
+	for (unsigned int fd = first; fd <= last && fd < FSOCKET_MAX_FD; fd++)
+		if (fsocket_fd(fd) == FD_PLAIN)
+			fsocket_fd_forget(fd);
+}
+
+static void by_close_range(ARGUMENTS)
+{
+	fsocket_epoll_escape_all();
+	if (!((int)c & CLOSE_RANGE_CLOEXEC))
+		range_closed(a, b);
+}
+
+static void by_closefrom(ARGUMENTS)
+{
+	fsocket_epoll_escape_all();
+	range_closed((int)a > 0 ? a : 0, ~0U);
+}
+
+/* fclose() closes it by a call that we do not see. */
+static void by_fdopen(ARGUMENTS)
+{
+	fsocket_epoll_escape(a);
+	if (fsocket_fd(a) == FD_PLAIN)
+		fsocket_fd_forget(a);
+}
+
+/*
+ * The library that is loaded may be one that we have to know of (liburing), or one
+ * that finds the C library's functions before ours.
+ */
+static void by_dlopen(ARGUMENTS)
+{
+	if (b & RTLD_DEEPBIND)
+		fsocket_epoll_give_up();
+	else
+		fsocket_epoll_escape_all();
+}
+
+static void by_longjmp(ARGUMENTS)
+{
+	fsocket_shadow_jump();
+}
+
+static void confine(void)
+{
+	fsocket_epoll_give_up();
+	fsocket_device_confine();
+}
+
+static void by_prctl(ARGUMENTS)
+{
+	if ((int)a == PR_SET_SECCOMP)
+		confine();
 }
 
 static void all_escape(ARGUMENTS)
@@ -173,14 +241,25 @@ static void by_syscall(ARGUMENTS)
 	switch (a) {
 	case SYS_clone:
 	case SYS_clone3:
+	case SYS_io_setup:
+	case SYS_io_submit:
 	case SYS_io_uring_setup:
 		fsocket_epoll_give_up();
 		break;
+	case SYS_seccomp:
+		if ((int)b == SECCOMP_SET_MODE_STRICT || (int)b == SECCOMP_SET_MODE_FILTER)
+			confine();
+		break;
+	case SYS_prctl:
+		by_prctl(b, c, d, e, f, 0);
+		break;
 	case SYS_close:
-		/* Also we close our device so, when hardly anything has happened. */
 		fsocket_epoll_escape(b);
+		if (fsocket_fd(b) == FD_PLAIN)
+			fsocket_fd_forget(b);
 		break;
 	case SYS_close_range:
+	case SYS_kcmp:
 	case SYS_dup:
 	case SYS_dup2:
 	case SYS_dup3:
@@ -208,34 +287,35 @@ static void by_syscall(ARGUMENTS)
 
 ESCAPE(dup, first_escapes);
 ESCAPE(dup2, both_escape);
+ESCAPE(__dup2, both_escape);
 ESCAPE(dup3, both_escape);
 ESCAPE(fcntl, by_fcntl);
+ESCAPE(__fcntl, by_fcntl);
 ESCAPE(fcntl64, by_fcntl);
-/* fclose() closes it by a call that we do not see. */
-ESCAPE(fdopen, first_escapes);
+ESCAPE(fdopen, by_fdopen);
 ESCAPE(mmap, by_mmap);
 ESCAPE(mmap64, by_mmap);
 ESCAPE(sendmsg, by_sendmsg);
 ESCAPE(sendmmsg, by_sendmmsg);
-ESCAPE(close_range, all_escape);
-ESCAPE(closefrom, all_escape);
 
 ESCAPE(poll, by_poll);
+ESCAPE(__poll, by_poll);
 ESCAPE(__poll_chk, by_poll);
 ESCAPE(ppoll, by_poll);
 ESCAPE(__ppoll_chk, by_poll);
 ESCAPE(select, by_select);
+ESCAPE(__select, by_select);
 ESCAPE(pselect, by_select);
 
 /* fork() and what calls it, as daemon() and forkpty() do, tell epoll.c itself. */
-ESCAPE(_Fork, all_escape);
 ESCAPE(vfork, all_escape);
+ESCAPE(__vfork, all_escape);
 ESCAPE(posix_spawn, all_escape);
 ESCAPE(posix_spawnp, all_escape);
 ESCAPE(system, all_escape);
 ESCAPE(popen, all_escape);
+ESCAPE(wordexp, all_escape);
 ESCAPE(execve, all_escape);
-ESCAPE(execveat, all_escape);
 ESCAPE(fexecve, all_escape);
 ESCAPE(execv, all_escape);
 ESCAPE(execvp, all_escape);
@@ -258,12 +338,30 @@ ESCAPE(lio_listio, give_up);
 ESCAPE(lio_listio64, give_up);
 
 ESCAPE(clone, give_up);
+ESCAPE(__clone, give_up);
 ESCAPE(syscall, by_syscall);
-/* liburing makes its system calls itself. */
-ESCAPE(io_uring_setup, give_up);
-ESCAPE(io_uring_queue_init, give_up);
-ESCAPE(io_uring_queue_init_params, give_up);
-ESCAPE(io_uring_queue_init_mem, give_up);
+ESCAPE(prctl, by_prctl);
+ESCAPE(longjmp, by_longjmp);
+ESCAPE(_longjmp, by_longjmp);
+ESCAPE(siglongjmp, by_longjmp);
+ESCAPE(__longjmp_chk, by_longjmp);
+ESCAPE(dlopen, by_dlopen);
+/* Another namespace has a C library of its own. */
+ESCAPE(dlmopen, give_up);
+
+/*
+ * A program that asks for a function by dlsym() must not find one that the C library
+ * does not have. So these are defined only where it has them.
+ */
+#if __GLIBC_PREREQ(2, 34)
+ESCAPE(_Fork, all_escape);
+ESCAPE(execveat, all_escape);
+ESCAPE(close_range, by_close_range);
+ESCAPE(closefrom, by_closefrom);
+#endif
+#if __GLIBC_PREREQ(2, 36)
+ESCAPE(pidfd_getfd, all_escape);
+#endif
 
 int pthread_join(pthread_t thread, void **result)
 {

@@ -2,7 +2,9 @@
 /*
  * fsocketctl: shows and sets what the fastsocket module does; fsocketctl(1).
  *
- *	fsocketctl.c	arguments; status, set, watch, listeners
+ *	fsocketctl.c	arguments; status, set, listeners
+ *	ctl_watch.c	watch
+ *	ctl_util.c	what all of them need
  *	ctl_module.c	reads what the module shows
  *	ctl_doctor.c	doctor: the host
  *	ctl_servers.c	doctor: the running servers
@@ -12,20 +14,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ctl.h"
 
-#define MAX_SECONDS 86400
 #define MAX_VALUE 255
-
-bool ctl_json;
-FILE *ctl_json_out;
 
 static const char usage[] =
 	"usage: fsocketctl SUBCOMMAND [--json] [ARGUMENT...]\n"
@@ -39,194 +34,6 @@ static const char usage[] =
 	"\n"
 	"--json prints JSON. See fsocketctl(1).\n";
 
-void ctl_fail(int status, const char *format, ...)
-{
-	struct json j = { .out = ctl_json_out };
-	char *text;
-	va_list args;
-
-	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		text = NULL;
-	va_end(args);
-	if (ctl_json) {
-		json_open(&j, NULL, '{');
-		json_string(&j, "error", text);
-		json_close(&j, '}', true);
-	}
-	if (!ctl_json || ctl_json_out != stderr)
-		fprintf(stderr, "fsocketctl: %s\n", text ? text : "out of memory");
-	exit(status);
-}
-
-void *ctl_alloc(void *old, size_t size)
-{
-	void *new = realloc(old, size);
-
-	if (!new)
-		ctl_fail(CTL_FAILED, "out of memory");
-	return new;
-}
-
-DIR *ctl_opendir(const char *path)
-{
-	DIR *dir = opendir(path);
-
-	if (!dir && errno == ENOMEM)
-		ctl_fail(CTL_FAILED, "out of memory");
-	return dir;
-}
-
-static char *format_list(const char *format, va_list args)
-{
-	char *text;
-
-	if (vasprintf(&text, format, args) < 0)
-		ctl_fail(CTL_FAILED, "out of memory");
-	return text;
-}
-
-char *ctl_format(const char *format, ...)
-{
-	va_list args;
-	char *text;
-
-	va_start(args, format);
-	text = format_list(format, args);
-	va_end(args);
-	return text;
-}
-
-static char *read_all(int fd)
-{
-	size_t length = 0, room = 4096;
-	char *text = ctl_alloc(NULL, room);
-	ssize_t got;
-
-	while ((got = read(fd, text + length, room - length - 1)) > 0) {
-		length += got;
-		if (room - length < 2)
-			text = ctl_alloc(text, room *= 2);
-	}
-	if (got < 0) {
-		free(text);
-		return NULL;
-	}
-	for (size_t i = 0; i < length; i++)
-		if (!text[i])
-			text[i] = ' ';
-	while (length && (text[length - 1] == '\n' || text[length - 1] == ' '))
-		length--;
-	text[length] = '\0';
-	return text;
-}
-
-char *ctl_read(const char *path)
-{
-	/* Other users' processes name some of the files: no pipe, no device. */
-	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), saved;
-	char *text = NULL;
-	struct stat stat;
-
-	if (fd < 0)
-		return NULL;
-	if (fstat(fd, &stat) || !S_ISREG(stat.st_mode))
-		errno = EINVAL;
-	else
-		text = read_all(fd);
-	saved = errno;
-	close(fd);
-	errno = saved;
-	return text;
-}
-
-char *ctl_readf(const char *format, ...)
-{
-	char *path, *text;
-	va_list args;
-
-	va_start(args, format);
-	path = format_list(format, args);
-	va_end(args);
-	text = ctl_read(path);
-	free(path);
-	return text;
-}
-
-char *ctl_output(const char *command)
-{
-	char *line = ctl_format("PATH=$PATH:/usr/sbin:/sbin; exec 2> /dev/null; %s", command);
-	FILE *pipe = popen(line, "re");
-	char *text;
-
-	if (!pipe)
-		ctl_fail(CTL_FAILED, "sh: %s", strerror(errno));
-	free(line);
-	text = read_all(fileno(pipe));
-	if (pclose(pipe)) {
-		free(text);
-		return NULL;
-	}
-	return text;
-}
-
-void ctl_cpu_list(cpu_set_t *set, const char *list)
-{
-	CPU_ZERO(set);
-	while (*list) {
-		char *end;
-		unsigned long first = strtoul(list, &end, 10), last = first;
-
-		if (end == list)
-			return;
-		if (*end == '-')
-			last = strtoul(end + 1, &end, 10);
-		for (; first <= last && first < CPU_SETSIZE; first++)
-			CPU_SET(first, set);
-		list = *end ? end + 1 : end;
-	}
-}
-
-void ctl_cpus_online(cpu_set_t *set)
-{
-	char *list = ctl_read("/sys/devices/system/cpu/online");
-
-	if (!list)
-		ctl_fail(CTL_FAILED, "/sys/devices/system/cpu/online: %s", strerror(errno));
-	ctl_cpu_list(set, list);
-	free(list);
-}
-
-void ctl_process(int tid, int *pid, char comm[64])
-{
-	char *status = ctl_readf("/proc/%d/status", tid), *name, *at;
-
-	*pid = tid;
-	strcpy(comm, "?");
-	if (!status)
-		return;
-	at = strstr(status, "\nTgid:");
-	if (at)
-		*pid = atoi(at + strlen("\nTgid:"));
-	free(status);
-	name = ctl_readf("/proc/%d/comm", *pid);
-	if (name)
-		snprintf(comm, 64, "%s", name);
-	free(name);
-}
-
-static void no_arguments(char **argv, const char *subcommand)
-{
-	if (argv[0])
-		ctl_fail(CTL_USAGE, "%s: %s takes no argument", argv[0], subcommand);
-}
-
-void ctl_put_plain(const char *text)
-{
-	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
-}
-
 int ctl_status(char **argv)
 {
 	struct json j = { .out = ctl_json_out };
@@ -235,7 +42,7 @@ int ctl_status(char **argv)
 	char *version;
 	int count;
 
-	no_arguments(argv, "status");
+	ctl_no_arguments(argv, "status");
 	module_required();
 	version = ctl_read("/sys/module/fastsocket/version");
 	parameters = module_parameters(&count);
@@ -382,122 +189,6 @@ int ctl_set(char **argv)
 	return 0;
 }
 
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec + now.tv_nsec / 1e9;
-}
-
-static unsigned long long value_of(const struct counters *c, int row, int column)
-{
-	return c->values[(size_t)row * c->columns + column];
-}
-
-/* A counter may also go down (what is in a pool), so the difference has a sign. */
-static double rate(const struct counters *old, const struct counters *new, int row, int column,
-		   double seconds)
-{
-	return (double)(long long)(value_of(new, row, column) - value_of(old, row, column)) / seconds;
-}
-
-static void watch_json(const struct counters *old, const struct counters *new,
-		       const cpu_set_t *online, double seconds)
-{
-	struct json j = { .out = ctl_json_out };
-	char cpu[16];
-
-	json_open(&j, NULL, '{');
-	json_integer(&j, "time", time(NULL));
-	json_decimal(&j, "seconds", seconds);
-	json_open(&j, "cpus", '{');
-	for (int row = 0; row < new->cpus; row++) {
-		if (new->cpu[row] < CPU_SETSIZE && !CPU_ISSET(new->cpu[row], online))
-			continue;
-		snprintf(cpu, sizeof(cpu), "%d", new->cpu[row]);
-		json_open(&j, cpu, '{');
-		for (int i = 0; i < new->columns; i++)
-			json_decimal(&j, new->names[i], rate(old, new, row, i, seconds));
-		json_close(&j, '}', false);
-	}
-	json_close(&j, '}', false);
-	json_close(&j, '}', true);
-}
-
-/* Only columns that have counted anything since the module was loaded. */
-static void watch_table(const struct counters *old, const struct counters *new,
-			const cpu_set_t *online, double seconds)
-{
-	bool *shown = ctl_alloc(NULL, new->columns * sizeof(*shown));
-	double *sum = ctl_alloc(NULL, new->columns * sizeof(*sum));
-
-	printf("  cpu");
-	for (int i = 0; i < new->columns; i++) {
-		sum[i] = 0;
-		shown[i] = module_counter_sum(new, i);
-		if (shown[i])
-			printf("  %6s", new->names[i]);
-	}
-	for (int row = 0; row < new->cpus; row++) {
-		bool line = new->cpu[row] >= CPU_SETSIZE || CPU_ISSET(new->cpu[row], online);
-
-		if (line)
-			printf("\n%5d", new->cpu[row]);
-		for (int i = 0; i < new->columns; i++) {
-			double value = rate(old, new, row, i, seconds);
-
-			sum[i] += value;
-			if (line && shown[i])
-				printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
-				       (int)strlen(new->names[i]), value);
-		}
-	}
-	printf("\n  all");
-	for (int i = 0; i < new->columns; i++)
-		if (shown[i])
-			printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
-			       (int)strlen(new->names[i]), sum[i]);
-	printf("\n\n");
-	free(shown);
-	free(sum);
-}
-
-int ctl_watch(char **argv)
-{
-	struct counters *old, *new;
-	double then, now;
-	long interval = 1;
-	cpu_set_t online;
-
-	if (argv[0]) {
-		char *end;
-
-		interval = strtol(argv[0], &end, 10);
-		if (argv[0][0] < '0' || argv[0][0] > '9' || *end || interval < 1 ||
-		    interval > MAX_SECONDS)
-			ctl_fail(CTL_USAGE, "%s: not a number of seconds: give a whole one from 1 to %d",
-				 argv[0], MAX_SECONDS);
-		no_arguments(argv + 1, "watch, but for SECONDS,");
-	}
-	old = module_counters();
-	then = seconds_now();
-	for (;;) {
-		sleep(interval);
-		new = module_counters();
-		now = seconds_now();
-		ctl_cpus_online(&online);
-		/* The module may have been replaced by another one. */
-		if (new->columns == old->columns && new->cpus == old->cpus)
-			(ctl_json ? watch_json : watch_table)(old, new, &online, now - then);
-		if (fflush(stdout))
-			ctl_fail(CTL_FAILED, "standard output: %s", strerror(errno));
-		module_counters_free(old);
-		old = new;
-		then = now;
-	}
-}
-
 static void listener_json(struct json *j, const struct listener_row *row)
 {
 	char comm[64];
@@ -554,7 +245,7 @@ int ctl_listeners(char **argv)
 	char comm[64];
 	int count, pid;
 
-	no_arguments(argv, "listeners");
+	ctl_no_arguments(argv, "listeners");
 	rows = module_listeners(&count);
 	if (ctl_json) {
 		listeners_json(rows, count);

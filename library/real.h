@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The functions that ours stand in front of. */
+/* The functions that ours stand in front of, and system calls without any function. */
 #ifndef FSOCKET_REAL_H
 #define FSOCKET_REAL_H
 
 #include <dlfcn.h>
+#include <sys/syscall.h>
+
+#ifndef __x86_64__
+#error "written for x86-64, as the module's interface is"
+#endif
 
 /* Declares the variable real: the next function of that name, the C library's. */
 #define REAL(name)							\
@@ -11,5 +16,28 @@
 									\
 	if (!real)							\
 		real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+/*
+ * A system call of our own, where the program has asked for another one: no thread
+ * is cancelled in it, no library stands before it, and errno stays as it is. It
+ * returns what the kernel does: -ERRNO is an error.
+ */
+static inline long fsocket_raw(long number, long a, long b, long c, long d, long e)
+{
+	register long r10 asm("r10") = d, r8 asm("r8") = e;
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+#define RAW2(number, a, b) fsocket_raw(number, (long)(a), (long)(b), 0, 0, 0)
+#define RAW3(number, a, b, c) fsocket_raw(number, (long)(a), (long)(b), (long)(c), 0, 0)
+#define RAW4(number, a, b, c, d) \
+	fsocket_raw(number, (long)(a), (long)(b), (long)(c), (long)(d), 0)
+#define RAW5(number, a, b, c, d, e) \
+	fsocket_raw(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
 
 #endif

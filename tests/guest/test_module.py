@@ -61,6 +61,11 @@ def test_library(lab, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_library", name)
 
 
+@pytest.mark.parametrize("name", names("test_ways"))
+def test_ways(lab, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_ways", name)
+
+
 EPOLL = names("test_epoll")
 WALKS = [name for name in EPOLL if name.startswith("random_walk")]
 

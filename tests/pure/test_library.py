@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "library/libfsocket.so"
+SOURCES = ("libfsocket.c", "device.c", "listener.c", "shadow.c", "epoll.c", "escape.c")
 MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running without Fastsocket "
            "(load it with: modprobe fastsocket)\n")
 FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
@@ -146,10 +147,20 @@ def test_sanitizers(tmp_path):
     program = tmp_path / "main"
     subprocess.run(["gcc", "-D_GNU_SOURCE", "-fsanitize=address,undefined",
                     "-fno-sanitize-recover=all", "-o", program, main,
-                    *(ROOT / "library" / name for name in ("libfsocket.c", "epoll.c", "escape.c"))],
+                    *(ROOT / "library" / name for name in SOURCES)],
                    check=True)
     done = subprocess.run([program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, MISSING)
+
+
+def test_functions_that_the_c_library_lacks_stay_absent():
+    """A program that asks by dlsym() finds ours only where the C library has one."""
+    def defined(library):
+        lines = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True,
+                               text=True, check=True).stdout.splitlines()
+        return {line.split()[-1].split("@")[0] for line in lines if line.split()[-2] in "TWi"}
+
+    assert defined(LIBRARY) - defined("/lib/x86_64-linux-gnu/libc.so.6") == set()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* fsocketctl watch: what each core does per second. */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+
+#define MAX_SECONDS 86400
+
+static double seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static unsigned long long value_of(const struct counters *c, int row, int column)
+{
+	return c->values[(size_t)row * c->columns + column];
+}
+
+/* A counter may also go down (what is in a pool), so the difference has a sign. */
+static double rate(const struct counters *old, const struct counters *new, int row, int column,
+		   double seconds)
+{
+	return (double)(long long)(value_of(new, row, column) - value_of(old, row, column)) / seconds;
+}
+
+static void watch_json(const struct counters *old, const struct counters *new,
+		       const cpu_set_t *online, double seconds)
+{
+	struct json j = { .out = ctl_json_out };
+	char cpu[16];
+
+	json_open(&j, NULL, '{');
+	json_integer(&j, "time", time(NULL));
+	json_decimal(&j, "seconds", seconds);
+	json_open(&j, "cpus", '{');
+	for (int row = 0; row < new->cpus; row++) {
+		if (new->cpu[row] < CPU_SETSIZE && !CPU_ISSET(new->cpu[row], online))
+			continue;
+		snprintf(cpu, sizeof(cpu), "%d", new->cpu[row]);
+		json_open(&j, cpu, '{');
+		for (int i = 0; i < new->columns; i++)
+			json_decimal(&j, new->names[i], rate(old, new, row, i, seconds));
+		json_close(&j, '}', false);
+	}
+	json_close(&j, '}', false);
+	json_close(&j, '}', true);
+}
+
+/* Only columns that have counted anything since the module was loaded. */
+static void watch_table(const struct counters *old, const struct counters *new,
+			const cpu_set_t *online, double seconds)
+{
+	bool *shown = ctl_alloc(NULL, new->columns * sizeof(*shown));
+	double *sum = ctl_alloc(NULL, new->columns * sizeof(*sum));
+
+	printf("  cpu");
+	for (int i = 0; i < new->columns; i++) {
+		sum[i] = 0;
+		shown[i] = module_counter_sum(new, i);
+		if (shown[i])
+			printf("  %6s", new->names[i]);
+	}
+	for (int row = 0; row < new->cpus; row++) {
+		bool line = new->cpu[row] >= CPU_SETSIZE || CPU_ISSET(new->cpu[row], online);
+
+		if (line)
+			printf("\n%5d", new->cpu[row]);
+		for (int i = 0; i < new->columns; i++) {
+			double value = rate(old, new, row, i, seconds);
+
+			sum[i] += value;
+			if (line && shown[i])
+				printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
+				       (int)strlen(new->names[i]), value);
+		}
+	}
+	printf("\n  all");
+	for (int i = 0; i < new->columns; i++)
+		if (shown[i])
+			printf("  %*.0f", (int)strlen(new->names[i]) < 6 ? 6 :
+			       (int)strlen(new->names[i]), sum[i]);
+	printf("\n\n");
+	free(shown);
+	free(sum);
+}
+
+int ctl_watch(char **argv)
+{
+	struct counters *old, *new;
+	double then, now;
+	long interval = 1;
+	cpu_set_t online;
+
+	if (argv[0]) {
+		char *end;
+
+		interval = strtol(argv[0], &end, 10);
+		if (argv[0][0] < '0' || argv[0][0] > '9' || *end || interval < 1 ||
+		    interval > MAX_SECONDS)
+			ctl_fail(CTL_USAGE, "%s: not a number of seconds: give a whole one from 1 to %d",
+				 argv[0], MAX_SECONDS);
+		ctl_no_arguments(argv + 1, "watch, but for SECONDS,");
+	}
+	old = module_counters();
+	then = seconds_now();
+	for (;;) {
+		sleep(interval);
+		new = module_counters();
+		now = seconds_now();
+		ctl_cpus_online(&online);
+		/* The module may have been replaced by another one. */
+		if (new->columns == old->columns && new->cpus == old->cpus)
+			(ctl_json ? watch_json : watch_table)(old, new, &online, now - then);
+		if (fflush(stdout))
+			ctl_fail(CTL_FAILED, "standard output: %s", strerror(errno));
+		module_counters_free(old);
+		old = new;
+		then = now;
+	}
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What we know of each number that a descriptor can have. A program can close a
+ * number, and give it to another file, by ways that we do not see. So what is
+ * known is only a reason to ask the kernel, or not to: whoever acts on it either
+ * does no harm if it is not so, or asks what the descriptor is now.
+ */
+#ifndef FSOCKET_FDS_H
+#define FSOCKET_FDS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Higher numbers are left to the kernel altogether. */
+#define FSOCKET_MAX_FD 65536
+
+enum {
+	FD_UNKNOWN = 0,
+	/* Made by socket() or accept(), or asked: it does not listen, or not for TCP. */
+	FD_PLAIN = 1,
+	FD_LISTENER = 2,
+	/* Of a listener: the program itself has set SO_REUSEPORT. */
+	FD_REUSEPORT = 4,
+	/* Of a listener: somebody has added it to an epoll instance since it listens. */
+	FD_ADDED = 8,
+	/* Ours, which the program knows nothing about. */
+	FD_DEVICE = 16,
+	FD_BEYOND = 32,
+};
+
+#pragma GCC visibility push(hidden)
+
+extern atomic_uchar fsocket_fds[FSOCKET_MAX_FD];
+
+static inline unsigned char fsocket_fd(int fd)
+{
+	return (unsigned int)fd < FSOCKET_MAX_FD ?
+	       atomic_load_explicit(&fsocket_fds[fd], memory_order_relaxed) : FD_BEYOND;
+}
+
+static inline void fsocket_fd_set(int fd, unsigned char kind)
+{
+	if ((unsigned int)fd < FSOCKET_MAX_FD)
+		atomic_store_explicit(&fsocket_fds[fd], kind, memory_order_relaxed);
+}
+
+/* The number may mean another file from now on. Our own device is looked at when used. */
+static inline void fsocket_fd_forget(int fd)
+{
+	if (!(fsocket_fd(fd) & (FD_DEVICE | FD_BEYOND)))
+		fsocket_fd_set(fd, FD_UNKNOWN);
+}
+
+#pragma GCC visibility pop
+
+#endif

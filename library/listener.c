@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Which descriptors listen, and which of them this thread has asked the module for
+ * a local listener of.
+ *
+ * Most become known by listen(). Others come from elsewhere: systemd's socket
+ * activation, nginx's binary upgrade, HAProxy's reload, dup(), SCM_RIGHTS. These
+ * are asked once, when they are added to an epoll instance or accepted from.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "listener.h"
+#include "real.h"
+
+/* Of one thread; what is above is not remembered, and not spawned again by MOD. */
+#define MAX_CLAIMS 32
+
+__thread int fsocket_leaving __attribute__((tls_model("initial-exec"))) = -1;
+
+/* The listeners that this thread has added itself, and whether it waits for them. */
+static __thread struct {
+	int fd;
+	bool waits;
+} claims[MAX_CLAIMS] __attribute__((tls_model("initial-exec")));
+static __thread int claim_count __attribute__((tls_model("initial-exec")));
+
+/* Which socket each listener is. */
+static ino_t inodes[FSOCKET_MAX_FD];
+
+static void in_child(void)
+{
+	fsocket_device_in_child();
+	claim_count = 0;
+	fsocket_leaving = -1;
+}
+
+static int option(int fd, int name)
+{
+	socklen_t len = sizeof(int);
+	int value = 0, ret = RAW5(SYS_getsockopt, fd, SOL_SOCKET, name, &value, &len);
+
+	return ret ? ret : value;
+}
+
+static ino_t inode(int fd)
+{
+	struct stat s;
+
+	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
+}
+
+bool fsocket_listener_is(int fd)
+{
+	if (!(fsocket_fd(fd) & FD_LISTENER))
+		return false;
+	if (!fsocket_device_confined() && inode(fd) == inodes[fd])
+		return true;
+	fsocket_fd_set(fd, FD_UNKNOWN);
+	return false;
+}
+
+void fsocket_listener_note(int fd)
+{
+	static atomic_bool prepared;
+	int domain;
+
+	if (fsocket_fd(fd) & FD_BEYOND || fsocket_device_confined())
+		return;
+	/* A second listen() of a listener: the option may be ours by now. */
+	if (fsocket_listener_is(fd))
+		return;
+	domain = option(fd, SO_DOMAIN);
+	if (domain != AF_INET && domain != AF_INET6) {
+		fsocket_fd_set(fd, FD_PLAIN);
+		return;
+	}
+	if (!atomic_exchange(&prepared, true))
+		pthread_atfork(NULL, NULL, in_child);
+	inodes[fd] = inode(fd);
+	fsocket_fd_set(fd, FD_LISTENER | (option(fd, SO_REUSEPORT) > 0 ? FD_REUSEPORT : 0));
+	fsocket_device_ready();
+}
+
+unsigned char fsocket_listener_ask(int fd)
+{
+	int listens;
+
+	if (fsocket_device_confined())
+		return FD_UNKNOWN;
+	listens = option(fd, SO_ACCEPTCONN);
+	if (listens > 0)
+		fsocket_listener_note(fd);
+	else if (listens != -EBADF)
+		fsocket_fd_set(fd, FD_PLAIN);
+	return fsocket_fd(fd);
+}
+
+static int find_claim(int fd)
+{
+	for (int i = 0; i < claim_count; i++)
+		if (claims[i].fd == fd)
+			return i;
+	return -1;
+}
+
+static void note_claim(int fd)
+{
+	int i = find_claim(fd);
+
+	if (i < 0 && claim_count < MAX_CLAIMS)
+		i = claim_count++;
+	if (i < 0)
+		return;
+	claims[i].fd = fd;
+	claims[i].waits = true;
+}
+
+static int call_module(unsigned long call, int fd)
+{
+	struct fsocket_ioctl_arg arg = { .fd = fd };
+
+	arg.op.spawn_op.cpu = -1;
+	return fsocket_device_call(call, &arg);
+}
+
+/*
+ * A worker without a local listener is served by the shared one: no error of
+ * the module concerns the program. The module logs the reason.
+ */
+static bool spawn(int fd)
+{
+	int ret;
+
+	if (!fsocket_device_ready())
+		return false;
+	ret = call_module(FSOCKET_IOC_SPAWN_LISTEN, fd);
+	/* It may be another file by now, or listen no more. */
+	if (ret == -EINVAL || ret == -ENOTSOCK) {
+		fsocket_fd_set(fd, FD_UNKNOWN);
+		fsocket_listener_ask(fd);
+	}
+	return !ret;
+}
+
+void fsocket_listener_added(int fd)
+{
+	if (fsocket_leaving == fd)
+		fsocket_leaving = -1;
+	else
+		spawn(fd);
+	if (fsocket_fd(fd) & FD_LISTENER)
+		fsocket_fd_set(fd, fsocket_fd(fd) | FD_ADDED);
+	note_claim(fd);
+}
+
+bool fsocket_listener_resumed(int fd)
+{
+	int claim = find_claim(fd);
+
+	if (fsocket_leaving == fd) {
+		fsocket_leaving = -1;
+		return false;
+	}
+	if (claim >= 0 ? claims[claim].waits : fsocket_fd(fd) & FD_ADDED)
+		return false;
+	/*
+	 * Given back before, or added before it listened. Where another thread has
+	 * added it, the instance is shared by threads, and it is not ours to claim.
+	 */
+	fsocket_listener_added(fd);
+	return true;
+}
+
+/* Has no effect where nothing was spawned. */
+void fsocket_listener_retire(void)
+{
+	int claim = find_claim(fsocket_leaving);
+
+	call_module(FSOCKET_IOC_RETIRE_LISTEN, fsocket_leaving);
+	if (claim >= 0)
+		claims[claim].waits = false;
+	fsocket_leaving = -1;
+}
+
+void fsocket_listener_left(int fd)
+{
+	if (fsocket_leaving >= 0 && fsocket_leaving != fd)
+		fsocket_listener_retire();
+	fsocket_leaving = fd;
+}
+
+bool fsocket_listener_close(int fd)
+{
+	int claim = find_claim(fd);
+
+	/* As close() is, a point where a thread can be cancelled. */
+	pthread_testcancel();
+	/* Not ours to note: its descriptors are its own. */
+	if (fsocket_device_borrowed())
+		return false;
+	fsocket_fd_set(fd, FD_UNKNOWN);
+	if (claim >= 0)
+		claims[claim] = claims[--claim_count];
+	if (fsocket_leaving == fd)
+		fsocket_leaving = -1;
+	/* Retires what all threads have spawned on it. */
+	return !call_module(FSOCKET_IOC_CLOSE, fd);
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The notes of enable_fast_epoll: what the program has registered with its epoll
+ * instances, and how the kernel comes to know it. epoll.c says why.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "real.h"
+#include "shadow.h"
+
+struct shadow fsocket_shadows[FSOCKET_MAX_FD];
+int fsocket_shadow_highest = -1;
+struct fsocket_instance fsocket_instances[MAX_INSTANCES];
+int fsocket_instance_count;
+int fsocket_owed[MAX_OWED];
+int fsocket_owed_count;
+int fsocket_saved_calls;
+volatile uintptr_t fsocket_shadow_busy;
+volatile sig_atomic_t fsocket_shadow_interrupted;
+
+/*
+ * The kernel leaves the red zone, and saves at least this much for a handler: struct
+ * rt_sigframe and the registers that XSAVE saves.
+ */
+#define SIGNAL_FRAME 1000
+
+/* Somebody has called longjmp() while the notes were being changed. */
+static volatile bool jumped;
+
+int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event)
+{
+	REAL(epoll_ctl);
+	return real(epfd, op, fd, event);
+}
+
+bool fsocket_shadow_owe(int fd)
+{
+	if (fsocket_shadows[fd].slot >= 0)
+		return true;
+	if (fsocket_owed_count == MAX_OWED)
+		return false;
+	fsocket_shadows[fd].slot = fsocket_owed_count;
+	fsocket_owed[fsocket_owed_count++] = fd;
+	return true;
+}
+
+void fsocket_shadow_strike(struct shadow *s)
+{
+	int last;
+
+	if (s->slot < 0)
+		return;
+	last = fsocket_owed[fsocket_owed_count - 1];
+	fsocket_owed[s->slot] = last;
+	fsocket_shadows[last].slot = s->slot;
+	s->slot = -1;
+	/* Last, so that it is not 0 where a handler leaves us while something is owed. */
+	atomic_signal_fence(memory_order_seq_cst);
+	fsocket_owed_count--;
+}
+
+static bool same(const struct wish *a, const struct wish *b)
+{
+	return a->events == b->events && a->data == b->data;
+}
+
+static void make_call(int op, int fd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+	struct epoll_event event = { .events = s->wish.events, .data.u64 = s->wish.data };
+	int saved = errno;
+
+	fsocket_saved_calls--;
+	if (!fsocket_shadow_call(fsocket_shadow_instance_fd(s->instance), op, fd, &event)) {
+		s->state = op == EPOLL_CTL_DEL ? FREE : REGISTERED;
+		s->kernels = s->wish;
+	} else if (errno == EBADF || op != EPOLL_CTL_ADD) {
+		/* Closed by a call that we have not seen. */
+		s->state = UNKNOWN;
+	}
+	/* Else memory, or what the user may watch, is exhausted: it floats on. */
+	errno = saved;
+}
+
+/* Makes the kernel know what the program has asked for. */
+void fsocket_shadow_settle(int fd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+
+	if (s->state == FLOATING)
+		make_call(EPOLL_CTL_ADD, fd);
+	else if (s->state == LEAVING)
+		make_call(EPOLL_CTL_DEL, fd);
+	else if (s->state == REGISTERED && !same(&s->wish, &s->kernels))
+		make_call(EPOLL_CTL_MOD, fd);
+	if (s->state != FLOATING)
+		fsocket_shadow_strike(s);
+}
+
+void fsocket_shadow_settle_instance(uint32_t id)
+{
+	/* Backwards, as what is settled is replaced by the last. */
+	for (int i = fsocket_owed_count - 1; i >= 0; i--)
+		if (fsocket_shadows[fsocket_owed[i]].instance == id)
+			fsocket_shadow_settle(fsocket_owed[i]);
+}
+
+void fsocket_shadow_forget(int fd)
+{
+	fsocket_shadow_settle(fd);
+	if (fsocket_shadows[fd].state != FLOATING)
+		fsocket_shadows[fd].state = UNKNOWN;
+}
+
+/* What the kernel does with a socket whose last reference is closed. */
+void fsocket_shadow_drop(int fd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+
+	fsocket_shadow_strike(s);
+	s->state = UNKNOWN;
+	s->closed = 0;
+	s->serial++;
+}
+
+static void fsocket_shadow_remove_instance(uint32_t id)
+{
+	for (int i = 0; i < fsocket_instance_count; i++)
+		if (fsocket_instances[i].id == id)
+			fsocket_instances[i] = fsocket_instances[--fsocket_instance_count];
+}
+
+void fsocket_shadow_forget_instance(uint32_t id)
+{
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
+		if (fsocket_shadows[fd].state > FREE && fsocket_shadows[fd].instance == id)
+			fsocket_shadow_forget(fd);
+	fsocket_shadow_remove_instance(id);
+}
+
+/* All sockets in it are nowhere then. */
+void fsocket_shadow_close_instance(uint32_t id)
+{
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++) {
+		struct shadow *s = &fsocket_shadows[fd];
+
+		if (s->state > FREE && s->instance == id) {
+			fsocket_shadow_strike(s);
+			s->state = FREE;
+		}
+	}
+	fsocket_shadow_remove_instance(id);
+}
+
+void fsocket_shadow_report(void)
+{
+	if (fsocket_saved_calls > 0) {
+		fsocket_device_saved(fsocket_saved_calls);
+		fsocket_saved_calls = 0;
+	}
+}
+
+__attribute__((destructor)) static void report_at_exit(void)
+{
+	fsocket_shadow_report();
+}
+
+void fsocket_shadow_forget_all(void)
+{
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
+		if (fsocket_shadows[fd].state != UNKNOWN)
+			fsocket_shadow_forget(fd);
+	fsocket_instance_count = 0;
+}
+
+/* What the kernel has of a socket becomes what the program wants; nothing is taken for granted. */
+static void restore(int fd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+	struct epoll_event event = { .events = s->wish.events, .data.u64 = s->wish.data };
+	int epfd = fsocket_shadow_instance_fd(s->instance);
+
+	if (s->state == LEAVING)
+		fsocket_shadow_call(epfd, EPOLL_CTL_DEL, fd, &event);
+	else if (s->state == REGISTERED)
+		fsocket_shadow_call(epfd, EPOLL_CTL_MOD, fd, &event);
+	else if (s->state == FLOATING &&
+		 fsocket_shadow_call(epfd, EPOLL_CTL_ADD, fd, &event) && errno == EEXIST)
+		fsocket_shadow_call(epfd, EPOLL_CTL_MOD, fd, &event);
+}
+
+/* Who has changed the notes will not go on, and may have been half done. */
+static void recover(void)
+{
+	int saved = errno;
+
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++) {
+		restore(fd);
+		fsocket_shadows[fd].state = UNKNOWN;
+		fsocket_shadows[fd].slot = -1;
+		fsocket_shadows[fd].closed = 0;
+		fsocket_shadows[fd].serial++;
+	}
+	fsocket_owed_count = 0;
+	fsocket_instance_count = 0;
+	fsocket_shadow_interrupted = 0;
+	jumped = false;
+	errno = saved;
+}
+
+/*
+ * fsocket_shadow_begin() where somebody has begun already: a signal handler has
+ * interrupted that, and we are in it; or it has left by siglongjmp(), and we are in
+ * what came afterwards. A handler's frames lie below those it has interrupted, by as
+ * much as the kernel saves there, or on a stack of their own.
+ */
+bool fsocket_shadow_begin_again(uintptr_t here)
+{
+	bool left = jumped || here > fsocket_shadow_busy - SIGNAL_FRAME;
+	stack_t other;
+
+	if (!left || (!RAW2(SYS_sigaltstack, 0, &other) && other.ss_flags & SS_ONSTACK)) {
+		fsocket_shadow_interrupted = 1;
+		return false;
+	}
+	fsocket_shadow_busy = here;
+	recover();
+	return true;
+}
+
+void fsocket_shadow_jump(void)
+{
+	if (!fsocket_shadow_busy)
+		return;
+	jumped = true;
+	/* If it was not out of the handler, the end sees that. */
+	fsocket_shadow_interrupted = 1;
+}
+
+/* A signal handler has done something meanwhile, of which we know only what it closed. */
+void fsocket_shadow_end_interrupted(void)
+{
+	jumped = false;
+	while (fsocket_shadow_interrupted) {
+		fsocket_shadow_interrupted = 0;
+		for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
+			if (fsocket_shadows[fd].closed)
+				fsocket_shadow_drop(fd);
+		fsocket_shadow_forget_all();
+	}
+}
