@@ -37,7 +37,7 @@ test: packages-test ## build everything, run all tests; ends with "N passed, N f
 
 test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERNELS="6.1-kasan ..."; built once, an hour
 	@tests/debug/build.sh $(KERNELS)
-	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -q -rs tests/guest tests/debug $(OPTIONS)
+	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -q -rs tests/guest $(OPTIONS)
 
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
