@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import REPORT, ROOT, SOURCES
+from conftest import LAB, REPORT, ROOT, SOURCES
 
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
 # Processes, threads, calls, seconds. One process alone does the same each time.
@@ -31,6 +31,10 @@ def test_fuzz(lab, size):
     print(done.stdout)
     log = lab.server("dmesg").stdout
     reports = [line for line in lab.new_kernel_warnings() if re.search(REPORT, line)]
+    if done.returncode or reports:
+        # The next test has another guest.
+        lab.note_death()
+        subprocess.run([LAB, "down"], check=True)
     assert done.returncode == 0 and not reports, (
         f"{done.stdout}{log[-20000:]}\nonce more: FUZZ_SEED={seed}; shorter: "
         "tests/debug/shorten.py")
