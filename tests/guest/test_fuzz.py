@@ -2,11 +2,12 @@
 """Random calls of nobody's, while root changes parameters, CPUs and the module."""
 import os
 import re
+import subprocess
 import time
 
 import pytest
 
-from conftest import REPORT, SOURCES
+from conftest import LAB, REPORT, ROOT, SOURCES
 
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
 # Processes, threads, calls, seconds. One process alone does the same each time.
@@ -21,13 +22,39 @@ def test_fuzz(lab, size):
     # Always the same one, or make test would be another test each day.
     seed = os.environ.get("FUZZ_SEED") or (int(time.time()) if lab.debug else 1)
     lab.new_kernel_warnings()
+    lab.server("echo 1 > /sys/kernel/debug/gcov/reset 2> /dev/null", check=False)
+    # Not to ssh itself: a process that is stuck would keep it.
     done = lab.server(f"{SOURCES}/tests/guest/fuzz/fuzz --root {MODULE} --seed {seed} "
                       f"--processes {processes} --threads {threads} "
-                      f"--calls {calls} --seconds {seconds} 2>&1", check=False,
-                      limit=seconds + 200)
+                      f"--calls {calls} --seconds {seconds} > /tmp/fuzz 2>&1 < /dev/null; "
+                      "status=$?; cat /tmp/fuzz; exit $status", check=False, limit=seconds + 200)
     print(done.stdout)
     log = lab.server("dmesg").stdout
     reports = [line for line in lab.new_kernel_warnings() if re.search(REPORT, line)]
+    if done.returncode or reports:
+        # The next test has another guest.
+        lab.note_death()
+        subprocess.run([LAB, "down"], check=True)
     assert done.returncode == 0 and not reports, (
         f"{done.stdout}{log[-20000:]}\nonce more: FUZZ_SEED={seed}; shorter: "
         "tests/debug/shorten.py")
+
+
+def test_coverage(lab):
+    """By what the run before has reached."""
+    if lab.server("test -d /sys/kernel/debug/gcov", check=False).returncode:
+        pytest.skip("no gcov")
+    report = subprocess.run([ROOT / "tests/debug/coverage.sh", lab.kernel], check=True,
+                            stdout=subprocess.PIPE, text=True).stdout
+    print(report)
+    assert float(re.search(r"together .* ([\d.]+) %", report)[1]) >= 80, report
+
+
+def test_leaks(lab):
+    """Nothing that the runs before have allocated is lost."""
+    if lab.server("test -e /sys/kernel/debug/kmemleak", check=False).returncode:
+        pytest.skip("no kmemleak")
+    # What has been seen once may be on its way.
+    leaks = lab.server("cd /sys/kernel/debug; echo scan > kmemleak; sleep 6; echo scan > kmemleak; "
+                       "cat kmemleak").stdout
+    assert "fastsocket" not in leaks and "fsocket_" not in leaks, leaks
