@@ -65,7 +65,7 @@ def test_a_failing_load_is_an_invalid_repetition(tmp_path):
     """And the sweep goes on to its end, which says in one sentence what could not be had."""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
     sweep = object.__new__(runner.Sweep)
-    sweep.run, sweep.facts = run, {"server_settings": {}}
+    sweep.run, sweep.facts = run, {"server_settings": {}, "boots": [{"first_order": 1}]}
     sweep.plan = contract.read_run(run)["plan"]
     sweep.columns = contract.sample_columns(sweep.plan["factors"])
     sweep.server = sweep.loadgen = Hosts("the load generator: ab did not end within 180 s")
