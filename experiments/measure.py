@@ -29,6 +29,8 @@ STOLEN_MAX = 5
 SYN_TOLERATED = 0.001
 # The server has accepted as many connections as there were requests, within this share.
 ACCEPTS_TOLERATED = 0.05
+# Connections under way on average by Little's law, as a share of the concurrency asked for.
+LITTLE_TOLERATED = 0.1
 TICK_US = 10000
 # What garbled output makes the parsers raise.
 GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, EOFError,
@@ -376,6 +378,15 @@ def degraded_by_syns(metrics):
     return None
 
 
+def degraded_by_little(metrics, concurrency):
+    """Too few under way: the load ended before it had built up, or the tool could not keep
+    it; too many: what the tool calls throughput and latency does not fit together."""
+    held = metrics.get("held_connections")
+    if held is not None and abs(held - concurrency) > max(LITTLE_TOLERATED * concurrency, 1):
+        return f"by Little's law {held:.0f} connections were under way, not {concurrency}"
+    return None
+
+
 def degraded_by_accepts(requests, accepts, concurrency):
     """As many connections as are open at a time may be under way when the tool ends."""
     if abs(accepts - requests) > ACCEPTS_TOLERATED * requests + concurrency:
@@ -435,6 +446,8 @@ def sample(cell, plan, load, before, after, seen, lab):
         metrics["time_wait_overflows_per_req"] = round(
             passed(server, "TcpExtTCPTimeWaitOverflow") / max(requests, 1), 4)
     faults = [degraded_by_syns(metrics)]
+    if cell["tool"] == "ab":    # others leave opening the connection out of their latency
+        faults.append(degraded_by_little(metrics, int(cell["concurrency"])))
     if "TcpPassiveOpens" in server[1] and cell["tool"] != "redis-benchmark":
         faults.append(degraded_by_accepts(requests, passed(server, "TcpPassiveOpens"),
                                           int(cell["concurrency"])))

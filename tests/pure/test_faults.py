@@ -178,6 +178,17 @@ def test_second_syns_degrade_and_void_nothing():
     assert measure.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
 
 
+@pytest.mark.parametrize("held, said", [
+    (100, False), (91, False), (110, False), (89, True), (112, True), (None, False)])
+def test_littles_law(held, said):
+    """What was under way is what was asked for; 5,000 connections and 6,000 requests are not."""
+    metrics = {} if held is None else {"held_connections": held}
+    sentence = measure.degraded_by_little(metrics, 100)
+    assert sentence == (f"by Little's law {held} connections were under way, not 100"
+                        if said else None)
+    assert measure.degraded_by_little({"held_connections": 0.5}, 1) is None
+
+
 def test_a_tool_that_counts_other_requests_than_the_server():
     assert measure.degraded_by_accepts(1000, 1130, 100) is None
     assert measure.degraded_by_accepts(1000, 1151, 100) == (

@@ -434,7 +434,7 @@ def load(syns=0, failed=0, busy=0.5, idle=0, stolen=0):
                                   b"x\t1\t3\t2\t5\t1\nx\t1\t1\t2\t9\t1\n")}
 
 
-CELL = {"tool": "ab", "setup": "fastsocket", "workers": "2"}
+CELL = {"tool": "ab", "setup": "fastsocket", "workers": "2", "concurrency": "1"}
 PLAN = {"setups": {"fastsocket": {"preload": True}}, "saturates": True}
 
 
