@@ -3,7 +3,7 @@
 import csv
 import io
 
-import measure
+import profiles
 from markdown import DASH, markdown, number
 from raws import Raw
 
@@ -101,7 +101,7 @@ def profile(study, raw, cell):
     for sample in study.own(cell, "profiles").to_dict("records"):
         report = raw.read(cell, sample["repetition"], "perf-report.txt")
         if report:
-            symbols = measure.by_symbol(report)
+            symbols = profiles.by_symbol(report)
             busy = sum(share for _, share in symbols) or 1
             repetitions += 1
             for symbol, share in symbols:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 import contract
-import measure
+import verdicts
 
 # What watches, by the first letter of a repetition's name; others are timed.
 KINDS = {"p": "profiles", "l": "locks", "c": "counts"}
@@ -32,7 +32,7 @@ def judged_again(rows):
     if not voided.any():
         return rows
     share = syns / rows["requests"].clip(lower=1)
-    marked = voided & (share > measure.SYN_TOLERATED)
+    marked = voided & (share > verdicts.SYN_TOLERATED)
     rows.loc[voided, "valid"] = 1
     rows.loc[marked, "degraded"] = [f"{100 * one:.2f} % of the connections waited for a second SYN"
                                     for one in share[marked]]

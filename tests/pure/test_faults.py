@@ -9,9 +9,11 @@ import pytest
 
 import contract
 import measure
+import proc
 import raws
 import run as runner
 import samples
+import verdicts
 from made import fill, planned, program, sample, summary_of
 from test_sweep import CELL, PLAN, REDIS, TINY, WRK, counters, load
 
@@ -163,7 +165,7 @@ def test_one_sweep_at_a_time(tmp_path):
     (b"[    1.5] a\n", b"[    1.5] a\n[    1.5] b\n    no stamp\n", ["[    1.5] b"]),
 ])
 def test_kernel_warnings_are_told_by_their_time(before, after, new):
-    assert measure.new_warnings(before, after) == new
+    assert proc.new_warnings(before, after) == new
 
 
 def test_second_syns_degrade_and_void_nothing():
@@ -174,8 +176,8 @@ def test_second_syns_degrade_and_void_nothing():
                                    "(0.1 % are tolerated)")
     metrics, reason = judged(load(), counters(100, syns=2))
     assert reason is None and metrics["degraded"].startswith("20.00 %")
-    assert measure.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
-    assert measure.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+    assert verdicts.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
+    assert verdicts.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
 
 
 @pytest.mark.parametrize("held, said", [
@@ -183,17 +185,17 @@ def test_second_syns_degrade_and_void_nothing():
 def test_littles_law(held, said):
     """What was under way is what was asked for; 5,000 connections and 6,000 requests are not."""
     metrics = {} if held is None else {"held_connections": held}
-    sentence = measure.degraded_by_little(metrics, 100)
+    sentence = verdicts.degraded_by_little(metrics, 100)
     assert sentence == (f"by Little's law {held} connections were under way, not 100"
                         if said else None)
-    assert measure.degraded_by_little({"held_connections": 0.5}, 1) is None
+    assert verdicts.degraded_by_little({"held_connections": 0.5}, 1) is None
 
 
 def test_a_tool_that_counts_other_requests_than_the_server():
-    assert measure.degraded_by_accepts(1000, 1130, 100) is None
-    assert measure.degraded_by_accepts(1000, 1151, 100) == (
+    assert verdicts.degraded_by_accepts(1000, 1130, 100) is None
+    assert verdicts.degraded_by_accepts(1000, 1151, 100) == (
         "the tool counts 1000 requests, the server 1151 connections")
-    assert measure.degraded_by_accepts(1000, 800, 100)
+    assert verdicts.degraded_by_accepts(1000, 800, 100)
 
 
 def test_runs_that_voided_second_syns_are_judged_again(tmp_path):
