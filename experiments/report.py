@@ -159,8 +159,9 @@ def main():
         if not (run / "tables").is_dir():
             sys.exit(f"report: {run.name} has no tables: run experiments/summarise.py and "
                      "plots/plot.py first")
-        contract.write_file(run / "report.html", render(Study(run)))
-        print(f"report: {run}/report.html")
+        study = Study(run)
+        contract.write_file(run / "report.html", render(study))
+        print(f"{answer(study)}\nreport: {run}/report.html")
 
 
 if __name__ == "__main__":

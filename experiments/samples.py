@@ -8,6 +8,8 @@ import verdicts
 
 # What watches, by the first letter of a repetition's name; others are timed.
 KINDS = {"p": "profiles", "l": "locks", "c": "counts"}
+# Columns among the metrics that are words.
+TEXTS = {"counts_source"}
 # Why repetitions of older runs are marked invalid that are degraded at most by now.
 SECOND_SYN = r"^(\d+) connections waited for a second SYN$"
 
@@ -53,9 +55,8 @@ def read(run):
     rows = pd.DataFrame(contract.read_samples(run))
     rows = rows.reindex(columns=contract.sample_columns(plan["factors"])).fillna("")
     for name in ("order", "valid", *contract.METRICS):
-        number = pd.to_numeric(rows[name], errors="coerce")
-        if name in ("order", "valid") or number.notna().any() or not rows[name].any():
-            rows[name] = number
+        if name not in TEXTS:
+            rows[name] = pd.to_numeric(rows[name], errors="coerce")
     for factor, levels in plan["factors"].items():
         if all(isinstance(level, int) for level in levels):
             rows[factor] = rows[factor].astype(int)
