@@ -53,8 +53,9 @@ tables: ## make the tables of all runs in results/ again, and print them
 report: ## write report.html of all runs in results/, or of RUN=
 	@experiments/report.py $(or $(RUN),$(RUNS))
 
-compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1: status 1 if worse
+compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1: status 1 if worse; OUT=: draw it
 	@experiments/compare.py $(if $(CHECK),--check) $(A) $(B)
+	@$(if $(OUT),plots/difference.py $(A) $(B) $(OUT))
 
 pack: ## pack the raw files of finished runs, before they are committed
 	@experiments/raws.py $(RUNS)

@@ -20,14 +20,18 @@ import numpy as np
 
 import contract
 import intervals
+import places
 import samples
 import tables
 from markdown import DASH, markdown, number
+from raws import Raw
 from study import AGAIN, Study
 
 COUNTS = [("line transfers", "line_transfers_per_req", 1),
           ("kernel instructions", "kernel_instructions_per_req", 0)]
 LIMIT = 1.05
+# Functions of a profile.
+MOST = 12
 # Of run.json; what two runs of one host cannot share is left out.
 FACTS = ("server", "loadgen", "server_settings")
 
@@ -106,6 +110,21 @@ def judged(found):
             for (cell, what, one), word in zip(found, words)]
 
 
+def profiles(a, b):
+    """A table for each cell that both runs have profiles of: what perf diff would say."""
+    raws, found = [Raw(study.run) for study in (a, b)], []
+    for cell in common(a, b):
+        (before, n_before), (after, n_after) = (
+            places.profile(study, raw, cell["cell"]) for study, raw in zip((a, b), raws))
+        if before and after:
+            found.append(markdown(
+                [f"{cell['cell']}: function", f"A, % of busy samples (n = {n_before})",
+                 f"B, % (n = {n_after})", "difference"],
+                [[f"`{symbol}`", *texts] for symbol, *texts in
+                 places.profile_differences(before, after)[:MOST]]))
+    return found
+
+
 def report(a, b):
     """(the comparison as Markdown, sentences on what became worse)."""
     parts = [f"A: `{a.plan['experiment']}/{a.run.name}`, {a.host()}\n\n"
@@ -124,6 +143,7 @@ def report(a, b):
             for cell, what, one, word in timed]))
         worse += [f"{cell}: {what} {tables.ratio_text(one)} times A's"
                   for cell, what, one, word in timed if word == "below"]
+    parts += profiles(a, b)
     if not (counted or timed):
         parts.append("The runs have no cell in common.\n")
     parts.append(f"[ ]: 95 % interval, none below n = {intervals.SMALLEST}; verdicts after Holm's "

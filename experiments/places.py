@@ -3,8 +3,11 @@
 import csv
 import io
 
+import profiles
 from markdown import DASH, markdown, number
 from raws import Raw
+
+PROFILE_ROWS = 25
 
 
 def read_table(raw, sample, name):
@@ -90,3 +93,25 @@ def spinning(study):
                          str(study.numbers(cell["cell"])["n_profiles"])])
     return markdown(["load", "setup", f"spinning for locks: {bound(study)}", "n"],
                     rows) if rows else None
+
+
+def profile(study, raw, cell):
+    """({symbol: % of busy samples}, repetitions) of a cell's perf repetitions."""
+    shares, repetitions = {}, 0
+    for sample in study.own(cell, "profiles").to_dict("records"):
+        report = raw.read(cell, sample["repetition"], "perf-report.txt")
+        if report:
+            symbols = profiles.by_symbol(report)
+            busy = sum(share for _, share in symbols) or 1
+            repetitions += 1
+            for symbol, share in symbols:
+                shares[symbol] = shares.get(symbol, 0) + 100 * share / busy
+    return {symbol: share / repetitions for symbol, share in shares.items()}, repetitions
+
+
+def profile_differences(before, after):
+    """[symbol, % before, % after, difference] as texts, the largest differences first."""
+    symbols = sorted({*before, *after}, key=lambda symbol: (
+        -abs(after.get(symbol, 0) - before.get(symbol, 0)), symbol))[:PROFILE_ROWS]
+    return [[symbol, *(number(one.get(symbol, 0), 2) for one in (before, after)),
+             f"{after.get(symbol, 0) - before.get(symbol, 0):+.2f}"] for symbol in symbols]

@@ -163,6 +163,9 @@ def check(experiment):
                 raise PlanError(f"setup {name}: {tool} does not speak to this server: "
                                 "redis-benchmark is for redis, the others are for the rest")
     known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
+    for pair in experiment.get("pairs", []):
+        known("pairs: setup", pair, experiment["setups"])
+    known("decides: factor", experiment.get("decides", {}), FACTORS)
     for factor in ("concurrency", "workers"):
         for level in factors[factor]:
             if not isinstance(level, int) or level < 1:

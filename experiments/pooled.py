@@ -15,6 +15,7 @@ import pandas as pd
 import contract
 import intervals
 import samples
+import tables
 from markdown import DASH, markdown, number, with_interval
 from study import Study
 
@@ -84,18 +85,24 @@ def counted(studies, wanted, metric, digits):
     return f"{with_interval(*intervals.median(values), digits)} (n = {len(values)})"
 
 
-def timed(studies, wanted, base):
-    one, runs = ratio(studies, wanted, base, "throughput_rps")
-    if not one:
-        return DASH
-    return (f"{with_interval(one.value, one.low, one.high, 2)} (n = {one.n}, {one.boots} boots, "
-            f"{runs} runs)")
+def of(number_of, thing):
+    return f"{number_of} {thing}{'s' if number_of != 1 else ''}"
+
+
+def timed(found):
+    """Texts of [(Ratio or None, number of runs)], with verdicts corrected for their number."""
+    texts = []
+    for (one, runs), word in zip(found, intervals.verdicts([one for one, _ in found])):
+        told = f", {tables.wording(word)}" if word != "few" else ""
+        texts.append(f"{with_interval(one.value, one.low, one.high, 2)}{told} (n = {one.n}, "
+                     f"{of(one.boots, 'boot')}, {of(runs, 'run')})" if one else DASH)
+    return texts
 
 
 def table(runs):
     """Markdown: a row for each server and measure."""
     studies = [study for study in read(runs) if study.emulated()]
-    rows = []
+    rows, compared = [], []
     for server, title in SERVERS.items():
         columns = [(heading, {**({} if server == "demo" else {"server": server}), **wanted})
                    for heading, wanted in COLUMNS]
@@ -103,15 +110,20 @@ def table(runs):
         for heading, metric, digits in COUNTS:
             rows.append([f"{title}: {heading}", *(counted(studies, wanted, metric, digits)
                                                   for _, wanted in columns)])
-        rows.append([f"{title}: requests/s, ratio to without", number(1, 0),
-                     *(timed(studies, wanted, base) for _, wanted in columns[1:])])
-        rows.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH,
-                     *(timed(studies, columns[1][1], wanted) for _, wanted in columns[2:])])
+        rows.append([f"{title}: requests/s, ratio to without", number(1, 0)])
+        rows.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH])
+        compared += [ratio(studies, wanted, base, "throughput_rps") for _, wanted in columns[1:]]
+        compared += [ratio(studies, columns[1][1], wanted, "throughput_rps")
+                     for _, wanted in columns[2:]]
+    texts = iter(timed(compared))
+    for row in rows:
+        row += [next(texts) for _ in range(len(columns) + 1 - len(row))]
     rows = [row for row in rows if any(text not in (DASH, "1") for text in row[1:])]
     text = markdown(["", *(heading for heading, _ in COLUMNS)], rows)
     return (f"{text}\n`ab -c {LOAD[1]}`, {LOAD[2]} workers on as many emulated cores, all "
             f"{len(studies)} committed runs that measured it. [ ]: 95 % interval; of ratios over "
-            f"boots, which are the unit from {intervals.BOOTS} on. Columns come from different "
+            f"boots, which are the unit from {intervals.BOOTS} on. Verdicts after "
+            "Holm's correction. Columns come from different "
             "runs: what is in one row may be compared with what it is a ratio to, not with its "
             "neighbour.\n")
 

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 import contract
 import counted
-import measure
+import places
 import summarise
 import tables
 from markdown import DASH, number, with_interval
@@ -37,7 +37,6 @@ SECTIONS = [
      ["left-out"]),
 ]
 LONG = 16
-PROFILE_ROWS = 25
 
 
 def parse(text):
@@ -87,32 +86,16 @@ def answer(study):
     return text[0].upper() + text[1:]
 
 
-def profile(study, raw, cell):
-    """({symbol: % of busy samples}, repetitions) of a cell's perf repetitions."""
-    shares, repetitions = {}, 0
-    for sample in study.own(cell, "profiles").to_dict("records"):
-        report = raw.read(cell, sample["repetition"], "perf-report.txt")
-        if report:
-            symbols = measure.by_symbol(report)
-            busy = sum(share for _, share in symbols) or 1
-            repetitions += 1
-            for symbol, share in symbols:
-                shares[symbol] = shares.get(symbol, 0) + 100 * share / busy
-    return {symbol: share / repetitions for symbol, share in shares.items()}, repetitions
-
-
 def profiles(study):
     """A section for each pair that was profiled: symbols, without, with, difference."""
     raw, found = Raw(study.run), []
     for without, with_ in study.declared:
-        (before, n_before), (after, n_after) = (profile(study, raw, cell)
+        (before, n_before), (after, n_after) = (places.profile(study, raw, cell)
                                                 for cell in (without, with_))
         if not (before and after):
             continue
-        symbols = sorted({*before, *after}, key=lambda symbol: (
-            -abs(after.get(symbol, 0) - before.get(symbol, 0)), symbol))[:PROFILE_ROWS]
-        rows = [[code(f"`{symbol}`"), *(number(one.get(symbol, 0), 2) for one in (before, after)),
-                 f"{after.get(symbol, 0) - before.get(symbol, 0):+.2f}"] for symbol in symbols]
+        rows = [[code(f"`{symbol}`"), *texts] for symbol, *texts
+                in places.profile_differences(before, after)]
         found.append({"header": ["function", f"{without}, % of busy samples (n = {n_before})",
                                  f"{with_}, % (n = {n_after})", "difference"],
                       "rows": rows, "folded": False})
@@ -176,8 +159,9 @@ def main():
         if not (run / "tables").is_dir():
             sys.exit(f"report: {run.name} has no tables: run experiments/summarise.py and "
                      "plots/plot.py first")
-        contract.write_file(run / "report.html", render(Study(run)))
-        print(f"report: {run}/report.html")
+        study = Study(run)
+        contract.write_file(run / "report.html", render(study))
+        print(f"{answer(study)}\nreport: {run}/report.html")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ from pathlib import Path
 
 import boots
 import contract
+import loads
 import measure
+import proc
+import profiles
 import stopping
 
 HERE = Path(__file__).resolve().parent
@@ -233,25 +236,25 @@ class Sweep:
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
-        load = measure.sections(self.loadgen.run(
+        load = proc.sections(self.loadgen.run(
             tool, target, step["concurrency"], amount, workers, limit=self.limit(tool),
             failure=LoadError))
         after = keep("server-after.txt", self.server.run("counters"))
         seen = None
         if watch:
-            seen = measure.sections(self.server.run(f"{watch}-stop", limit=600))
-            for name, content in measure.watched_files(seen).items():
+            seen = proc.sections(self.server.run(f"{watch}-stop", limit=600))
+            for name, content in profiles.watched_files(seen).items():
                 keep(name, content)
         if watch == "perf":
             keep("perf.data", self.server.run("perf-data", limit=600))
         for name, content in load.items():
             if name == "requests":
-                keep("latencies.csv", measure.latency_counts(content))
+                keep("latencies.csv", loads.latency_counts(content))
             else:
                 keep("percentiles.csv" if name == "percentiles" else f"{tool}-{name}.txt", content)
 
-        metrics, reason = measure.sample(step, self.plan, load, measure.sections(before),
-                                         measure.sections(after), seen, self.lab)
+        metrics, reason = measure.sample(step, self.plan, load, proc.sections(before),
+                                         proc.sections(after), seen, self.lab)
         reason = mismatch or reason
         return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
                 "valid": 0 if reason else 1, "invalid_reason": reason or ""}
@@ -263,7 +266,7 @@ class Sweep:
             return self.measure(step)
         except LoadError as error:
             reason = str(error)
-        except measure.GARBLED as error:
+        except loads.GARBLED as error:
             reason = f"what was recorded is not complete: {error!r}"
         return {**step, "started_utc": started, "valid": 0, "invalid_reason": reason}
 

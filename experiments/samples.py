@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 
 import contract
-import measure
+import verdicts
 
 # What watches, by the first letter of a repetition's name; others are timed.
 KINDS = {"p": "profiles", "l": "locks", "c": "counts"}
+# Columns among the metrics that are words.
+TEXTS = {"counts_source"}
 # Why repetitions of older runs are marked invalid that are degraded at most by now.
 SECOND_SYN = r"^(\d+) connections waited for a second SYN$"
 
@@ -32,7 +34,7 @@ def judged_again(rows):
     if not voided.any():
         return rows
     share = syns / rows["requests"].clip(lower=1)
-    marked = voided & (share > measure.SYN_TOLERATED)
+    marked = voided & (share > verdicts.SYN_TOLERATED)
     rows.loc[voided, "valid"] = 1
     rows.loc[marked, "degraded"] = [f"{100 * one:.2f} % of the connections waited for a second SYN"
                                     for one in share[marked]]
@@ -53,9 +55,8 @@ def read(run):
     rows = pd.DataFrame(contract.read_samples(run))
     rows = rows.reindex(columns=contract.sample_columns(plan["factors"])).fillna("")
     for name in ("order", "valid", *contract.METRICS):
-        number = pd.to_numeric(rows[name], errors="coerce")
-        if name in ("order", "valid") or number.notna().any() or not rows[name].any():
-            rows[name] = number
+        if name not in TEXTS:
+            rows[name] = pd.to_numeric(rows[name], errors="coerce")
     for factor, levels in plan["factors"].items():
         if all(isinstance(level, int) for level in levels):
             rows[factor] = rows[factor].astype(int)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import contract
+import samples
 import tables
 from study import Study
 
@@ -28,9 +29,8 @@ def summary_row(study, cell):
     row = {**cell, **study.numbers(cell["cell"])}
     base = study.baseline(cell)
     for metric in contract.METRICS:
-        if not pd.api.types.is_numeric_dtype(study.rows[metric]):
-            row[metric] = next(iter(study.own(cell["cell"])[metric].replace("", pd.NA).dropna()),
-                               None)
+        if metric in samples.TEXTS:
+            row[metric] = next(filter(None, study.own(cell["cell"])[metric]), None)
             continue
         names = [metric, f"{metric}_lo", f"{metric}_hi"]
         row.update(zip(names, study.median(cell["cell"], metric) or [None] * 3))

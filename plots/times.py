@@ -144,14 +144,26 @@ def curves(study, factor):
                 [median - (median if low is None else low) for median, low in zip(medians, lows)],
                 [(median if high is None else high) - median
                  for median, high in zip(medians, highs)]])
+            doubtful = [(level, median) for level, median in zip(levels, medians)
+                        if mostly_degraded(study, cells, factor, level)]
+            if doubtful:
+                axes.plot(*zip(*doubtful), linestyle="", zorder=3, markerfacecolor="white",
+                          color=curve(setup)["color"], marker=curve(setup)["marker"])
         finish(axes, study, factor, metric)
         axes.set_ylabel(label)
     if factor == "workers":
         ideal(panels[0], study)
     panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    figure.suptitle(f"{heading(study)}: median of repetitions, and 95 % interval from n = 6")
+    figure.suptitle(f"{heading(study)}: median of repetitions, and 95 % interval from n = 6; "
+                    "hollow: most of them degraded")
     figure.tight_layout()
     save(study, figure, factor)
+
+
+def mostly_degraded(study, cells, factor, level):
+    """Of the cell at this level: whether most of its repetitions are."""
+    numbers = study.numbers(cells[cells[factor] == level]["cell"].iloc[0])
+    return 2 * numbers["n_degraded"] > numbers["n_valid"]
 
 
 def ideal(axes, study):

@@ -98,7 +98,7 @@ def test_pooled_runs(run):
     text = pooled.table([run])
     assert ("| demo server: line transfers between cores per connection | 300 (n = 2) | 75 (n = 2) "
             "| – | – |") in text
-    assert "| 1 | 1.00 (n = 1, 1 boots, 1 runs) | – | – |" in text
+    assert "| 1 | 1.00 (n = 1, 1 boot, 1 run) | – | – |" in text
 
 
 @pytest.mark.parametrize("setup, told", [

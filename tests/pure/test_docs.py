@@ -24,3 +24,11 @@ def test_tables_follow_from_the_samples(run, tmp_path):
                    capture_output=True)
     for table in sorted(run.glob("tables/*.md")) + [run / "summary.csv"]:
         assert (copy / table.relative_to(run)).read_text() == table.read_text(), "run make tables"
+
+
+def test_committed_results_weigh_little():
+    """Raw files are packed (make pack) before they are committed."""
+    files = [fill.ROOT / path for path in fill.committed("results/*")]
+    assert len(files) < 600
+    assert sum(path.stat().st_size for path in files) < 15e6
+    assert not [path for path in files if "raw" in path.parts]

@@ -9,9 +9,11 @@ import pytest
 
 import contract
 import measure
+import proc
 import raws
 import run as runner
 import samples
+import verdicts
 from made import fill, planned, program, sample, summary_of
 from test_sweep import CELL, PLAN, REDIS, TINY, WRK, counters, load
 
@@ -65,7 +67,7 @@ def test_a_failing_load_is_an_invalid_repetition(tmp_path):
     """And the sweep goes on to its end, which says in one sentence what could not be had."""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
     sweep = object.__new__(runner.Sweep)
-    sweep.run, sweep.facts = run, {"server_settings": {}}
+    sweep.run, sweep.facts = run, {"server_settings": {}, "boots": [{"first_order": 1}]}
     sweep.plan = contract.read_run(run)["plan"]
     sweep.columns = contract.sample_columns(sweep.plan["factors"])
     sweep.server = sweep.loadgen = Hosts("the load generator: ab did not end within 180 s")
@@ -163,7 +165,7 @@ def test_one_sweep_at_a_time(tmp_path):
     (b"[    1.5] a\n", b"[    1.5] a\n[    1.5] b\n    no stamp\n", ["[    1.5] b"]),
 ])
 def test_kernel_warnings_are_told_by_their_time(before, after, new):
-    assert measure.new_warnings(before, after) == new
+    assert proc.new_warnings(before, after) == new
 
 
 def test_second_syns_degrade_and_void_nothing():
@@ -174,15 +176,26 @@ def test_second_syns_degrade_and_void_nothing():
                                    "(0.1 % are tolerated)")
     metrics, reason = judged(load(), counters(100, syns=2))
     assert reason is None and metrics["degraded"].startswith("20.00 %")
-    assert measure.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
-    assert measure.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+    assert verdicts.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
+    assert verdicts.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+
+
+@pytest.mark.parametrize("held, said", [
+    (100, False), (91, False), (110, False), (89, True), (112, True), (None, False)])
+def test_littles_law(held, said):
+    """What was under way is what was asked for; 5,000 connections and 6,000 requests are not."""
+    metrics = {} if held is None else {"held_connections": held}
+    sentence = verdicts.degraded_by_little(metrics, 100)
+    assert sentence == (f"by Little's law {held} connections were under way, not 100"
+                        if said else None)
+    assert verdicts.degraded_by_little({"held_connections": 0.5}, 1) is None
 
 
 def test_a_tool_that_counts_other_requests_than_the_server():
-    assert measure.degraded_by_accepts(1000, 1130, 100) is None
-    assert measure.degraded_by_accepts(1000, 1151, 100) == (
+    assert verdicts.degraded_by_accepts(1000, 1130, 100) is None
+    assert verdicts.degraded_by_accepts(1000, 1151, 100) == (
         "the tool counts 1000 requests, the server 1151 connections")
-    assert measure.degraded_by_accepts(1000, 800, 100)
+    assert verdicts.degraded_by_accepts(1000, 800, 100)
 
 
 def test_runs_that_voided_second_syns_are_judged_again(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import compare
 import contract
 import intervals
+import places
 import report
 from fill import ROOT
 from made import fill, planned, program, summary_of
@@ -76,7 +77,7 @@ def test_profiles_side_by_side():
     """Of a committed run: what is gone with Fastsocket comes first."""
     study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
     table = report.profiles(study)[0]
-    assert len(table["rows"]) == report.PROFILE_ROWS
+    assert len(table["rows"]) == places.PROFILE_ROWS
     changes = [abs(float(row[3])) for row in table["rows"]]
     assert changes == sorted(changes, reverse=True)
 

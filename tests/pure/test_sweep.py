@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import contract
+import loads
 import measure
 import plan
+import proc
+import profiles
 import run as runner
 from made import fill, planned, planned_of, program, sample, summary_of
 
@@ -87,10 +90,10 @@ def test_watched_repetitions():
     one = plan.resolve("seed-demo", "quick", ["rounds=1", "perf_repetitions=2",
                                               "lock_repetitions=3", "null=0"])
     # Not where the experiment names no cells for them.
-    marks = [step["repetition"] for step in plan.steps(one, 1)][15:]
+    marks = [step["repetition"] for step in plan.steps(one, 1)][11:]
     assert marks == ["p1", "p1", "p2", "p2"]
     one["locks"] = {"setup": ["cbpf"], "tool": "wrk"}
-    marks = [step["repetition"] for step in plan.steps(one, 1)][15:]
+    marks = [step["repetition"] for step in plan.steps(one, 1)][11:]
     assert marks == ["p1", "p1", "p2", "p2", "l1", "l2", "l3"]
 
 
@@ -130,15 +133,15 @@ def test_rounds_hold_every_cell_once_shuffled(tmp_path):
                   "--set", "perf_repetitions=3", "--seed", 7)
     steps = contract.read_plan(run)
     cells = sorted({step["cell"] for step in steps})
-    assert len(cells) == 15
+    assert len(cells) == 11
     orders = []
     for number in range(5):
-        one = steps[number * 15:(number + 1) * 15]
+        one = steps[number * 11:(number + 1) * 11]
         assert {step["repetition"] for step in one} == {str(number + 1)}
         assert sorted(step["cell"] for step in one) == cells
         orders.append([step["cell"] for step in one])
     assert len(set(map(tuple, orders))) == 5
-    assert [step["repetition"] for step in steps[75:]] == ["p1", "p1", "p2", "p2", "p3", "p3"]
+    assert [step["repetition"] for step in steps[55:]] == ["p1", "p1", "p2", "p2", "p3", "p3"]
 
 
 def test_the_seed_decides_the_order(tmp_path):
@@ -191,7 +194,7 @@ def test_summary(tmp_path):
     assert ours["connect_p99_ms"] == ""
     assert int(ours["n_invalid"]) + int(base["n_invalid"]) == 1
     # Those under perf are no timed repetitions.
-    assert (ours["n_valid"], ours["n_profiles"]) == ("3", "3")
+    assert (ours["n_valid"], ours["n_profiles"]) == ("3", "2")
     assert "| 1.43 times as fast | fewer than 6 rounds | 3 |" in output and "4.736 s" in output
     assert set(path.name for path in (run / "tables").iterdir()) == {
         "with-without.md", "against.md", "setups.md", "spinning.md", "left-out.md"}
@@ -315,21 +318,21 @@ def test_figures(tmp_path):
 
 
 def test_counters():
-    before = measure.snmp(b"Tcp: A RetransSegs\nTcp: 1 2\nTcpExt: X ListenOverflows\nTcpExt: 0 7\n")
+    before = proc.snmp(b"Tcp: A RetransSegs\nTcp: 1 2\nTcpExt: X ListenOverflows\nTcpExt: 0 7\n")
     assert before == {"TcpA": 1, "TcpRetransSegs": 2, "TcpExtX": 0, "TcpExtListenOverflows": 7}
 
 
 def test_busy_shares():
     before = b"cpu  9 9\ncpu0 10 0 10 100 0 0 0 0 5 0\ncpu1 0 0 0 50 50 0 0 0 0 0\nintr 1\n"
     after = b"cpu  9 9\ncpu0 40 0 30 150 0 0 0 0 9 0\ncpu1 0 0 0 50 50 0 0 0 0 0\nintr 1\n"
-    assert measure.busy_shares(before, after) == {0: 50, 1: None}
+    assert proc.busy_shares(before, after) == {0: 50, 1: None}
 
 
 def test_spin_share_is_of_what_is_not_idle():
     report = (b"    60.00%  [k] native_safe_halt        -      -\n"
               b"    10.00%  [k] native_queued_spin_lock_slowpath  -  -\n"
               b"    30.00%  [k] tcp_ack\n")
-    assert measure.spin_share(report) == 25
+    assert profiles.spin_share(report) == 25
 
 
 WRK = b"""Running 2s test @ http://10.66.0.1/
@@ -350,7 +353,7 @@ Transfer/sec:    634.11KB
 
 
 def test_wrk_output():
-    metrics, reason = measure.wrk({"tool": WRK})
+    metrics, reason = loads.wrk({"tool": WRK})
     assert reason is None
     assert metrics == {"requests": 7523, "failed": 10, "time_s": 2, "throughput_rps": 3757.11,
                        "latency_p50_ms": 22.5, "latency_p90_ms": 0.95, "latency_p99_ms": 1100,
@@ -367,19 +370,19 @@ def test_redis_benchmark_output():
     """Three instances, whose lines come as they end."""
     out = REDIS % (0.4, 1.1, 8) + REDIS % (0.6, 1.5, 3) + REDIS % (0.5, 1.2, 4)
     load = {"tool": out.encode(), "number": b"3000\n", "time": b"1.500 0.3 0.4\n"}
-    metrics, reason = measure.redis_benchmark(load)
+    metrics, reason = loads.redis_benchmark(load)
     assert reason is None
     assert metrics == {"requests": 3000, "failed": 0, "time_s": 1.5, "throughput_rps": 2000,
                        "latency_p50_ms": 0.5, "latency_p99_ms": 1.2, "latency_max_ms": 8,
                        "latency_mean_ms": 0.5}
     load["tool"] += b"Could not connect to Redis at 10.66.0.1:6380: Connection refused\n"
-    assert measure.redis_benchmark(load) == (
+    assert loads.redis_benchmark(load) == (
         {}, "redis-benchmark failed: Could not connect to Redis at 10.66.0.1:6380: "
             "Connection refused")
 
 
 def test_tools_that_fail():
-    for parse in (measure.ab, measure.wrk, measure.redis_benchmark):
+    for parse in (loads.ab, loads.wrk, loads.redis_benchmark):
         metrics, reason = parse({"tool": b"connect: Connection refused (111)\n"})
         assert metrics == {} and "Connection refused" in reason
 
@@ -434,7 +437,7 @@ def load(syns=0, failed=0, busy=0.5, idle=0, stolen=0):
                                   b"x\t1\t3\t2\t5\t1\nx\t1\t1\t2\t9\t1\n")}
 
 
-CELL = {"tool": "ab", "setup": "fastsocket", "workers": "2"}
+CELL = {"tool": "ab", "setup": "fastsocket", "workers": "2", "concurrency": "1"}
 PLAN = {"setups": {"fastsocket": {"preload": True}}, "saturates": True}
 
 
@@ -530,14 +533,14 @@ perf  7 [000]  4.000000: fsbench:begin1: (ffffffff89a5a140) lock=0xff02
 
 def test_locks_by_place():
     places = {key: (count, round(wait)) for key, (count, wait) in
-              measure.lock_places(SCRIPT).items()}
+              profiles.lock_places(SCRIPT).items()}
     assert places == {
         ("spin", "lock_sock_nested", "inet_csk_accept"): (2, 500),
         ("spin", "tcp_v4_rcv", "unknown"): (1, 200),
         # Never ended.
         ("spin", "unknown", "unknown"): (1, 0),
         ("mutex spin", "do_epoll_ctl", "unknown"): (1, 1000)}
-    files = measure.watched_files({"locks": SCRIPT, "syscalls": SYSCALLS})
+    files = profiles.watched_files({"locks": SCRIPT, "syscalls": SYSCALLS})
     assert files["locks.csv"].splitlines()[:2] == [
         b"kind,function,caller,contended,wait_us", b"spin,lock_sock_nested,inet_csk_accept,2,500.0"]
 
@@ -550,7 +553,7 @@ def test_spinning_by_place():
                 b"6.00% native_queued_spin_lock_slowpath;_raw_spin_lock_bh;lock_sock_nested;"
                 b"inet_csk_accept;inet_accept\n"
                 b"4.00% native_queued_spin_lock_slowpath;_raw_spin_lock;tcp_v4_rcv;ip_rcv\n")
-    files = measure.watched_files({"report": report, "spinning": spinning})
+    files = profiles.watched_files({"report": report, "spinning": spinning})
     assert files["spinning.csv"].decode().splitlines() == [
         "function,caller,busy_pct", "lock_sock_nested,inet_csk_accept,15.0",
         "tcp_v4_rcv,ip_rcv,10.0"]

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which repetitions count: why one is invalid, or valid but degraded.
+
+A rule that voids one setup more often than another makes the result. So only what says
+nothing about the setup makes a repetition invalid; the rest degrades it.
+"""
+# A load generator is the bottleneck above, and a host not saturated below, %. (An emulated
+# guest leaves up to a tenth of the machine idle, however many requests wait: docs/lab.md.)
+LOADGEN_BUSY_MAX = 95
+SATURATED_MIN = 80
+# A virtual machine whose hypervisor gives more of its time, %, to others is not measured.
+STOLEN_MAX = 5
+# SYNs sent again, as a share of requests: above, a repetition is valid but degraded. (It
+# is not left out: that would flatter the setups that lose more of them.)
+SYN_TOLERATED = 0.001
+# The server has accepted as many connections as there were requests, within this share.
+ACCEPTS_TOLERATED = 0.05
+# Connections under way on average by Little's law, as a share of the concurrency asked for.
+LITTLE_TOLERATED = 0.1
+
+
+def degraded_by_syns(metrics):
+    syns, requests = metrics["syn_retransmits"], max(metrics["requests"], 1)
+    if syns > SYN_TOLERATED * requests:
+        return (f"{100 * syns / requests:.2f} % of the connections waited for a second SYN "
+                f"({100 * SYN_TOLERATED:g} % are tolerated)")
+    return None
+
+
+def degraded_by_little(metrics, concurrency):
+    """Too few under way: the load ended before it had built up, or the tool could not keep
+    it; too many: what the tool calls throughput and latency does not fit together."""
+    held = metrics.get("held_connections")
+    if held is not None and abs(held - concurrency) > max(LITTLE_TOLERATED * concurrency, 1):
+        return f"by Little's law {held:.0f} connections were under way, not {concurrency}"
+    return None
+
+
+def degraded_by_accepts(requests, accepts, concurrency):
+    """As many connections as are open at a time may be under way when the tool ends."""
+    if abs(accepts - requests) > ACCEPTS_TOLERATED * requests + concurrency:
+        return f"the tool counts {requests} requests, the server {accepts} connections"
+    return None
+
+
+def degraded(cell, metrics, accepts):
+    """Why a repetition is degraded, in words, or None. accepts: the server's, or None."""
+    faults = [degraded_by_syns(metrics)]
+    if cell["tool"] == "ab":    # others leave opening the connection out of their latency
+        faults.append(degraded_by_little(metrics, int(cell["concurrency"])))
+    if accepts is not None and cell["tool"] != "redis-benchmark":
+        faults.append(degraded_by_accepts(metrics["requests"], accepts,
+                                          int(cell["concurrency"])))
+    return "; ".join(filter(None, faults)) or None
+
+
+def invalid(cell, metrics, warnings, stolen, saturation):
+    """Why a repetition is invalid, in words, or None.
+
+    stolen: what hypervisors kept from a host, %; saturation: how busy the machine was, %,
+    or None where it need not be.
+    """
+    if metrics["failed"]:
+        return f"{metrics['failed']} requests failed"
+    if not metrics["requests"]:
+        return "no request was answered"
+    if warnings:
+        return f"the kernel warned: {warnings[0]}"
+    if stolen > STOLEN_MAX:
+        return f"other virtual machines had {stolen:.0f} % of a host's time"
+    if metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX:
+        return (f"the load generator was the bottleneck: {cell['tool']} used "
+                f"{metrics['loadgen_busy_pct']} % of its CPU time")
+    if saturation is not None and saturation < SATURATED_MIN:
+        return f"not saturated: only {saturation:.0f} % busy"
+    return None
