@@ -31,6 +31,12 @@ sweep: packages-sweep ## the lab from nothing, EXPERIMENT=seed-demo, PROFILE=qui
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
 	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
 
+test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=servers, docs/servers.md
+	@rm -f tests/servers/results.json
+	@LAB_EXTRA=servers SERVER_CONNECTIONS=10000 SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
+		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
+	@tests/servers/table.py tests/servers/results.json > docs/servers.md
+
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
 
@@ -73,4 +79,4 @@ packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
 packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 
-.PHONY: help sweep test lint plots tables docs lab-up lab-down lab-ssh clean
+.PHONY: help sweep test test-servers lint plots tables docs lab-up lab-down lab-ssh clean
