@@ -41,6 +41,12 @@ test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERN
 	@tests/debug/build.sh $(KERNELS)
 	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -q -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
 
+test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=servers, docs/servers.md
+	@rm -f tests/servers/results.json
+	@LAB_EXTRA=servers SERVER_CONNECTIONS=10000 SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
+		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
+	@tests/servers/table.py tests/servers/results.json > docs/servers.md
+
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
 
@@ -94,5 +100,5 @@ packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 
-.PHONY: help sweep test test-debug lint plots tables report compare pack docs lab-up lab-down \
+.PHONY: help sweep test test-debug test-servers lint plots tables report compare pack docs lab-up lab-down \
 	lab-ssh clean

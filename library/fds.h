@@ -19,8 +19,6 @@ enum {
 	/* Made by socket() or accept(), or asked: it does not listen, or not for TCP. */
 	FD_PLAIN = 1,
 	FD_LISTENER = 2,
-	/* Of a listener: the program itself has set SO_REUSEPORT. */
-	FD_REUSEPORT = 4,
 	/* Of a listener: somebody has added it to an epoll instance since it listens. */
 	FD_ADDED = 8,
 	/* Ours, which the program knows nothing about. */

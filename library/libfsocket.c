@@ -68,28 +68,32 @@ int listen(int fd, int backlog)
 
 int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
-	int ret;
+	atomic_bool *reuseport;
+	int ret, own;
 
 	REAL(getsockopt);
 	ret = real(fd, level, name, value, len);
-	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT && fsocket_listener_is(fd)) {
-		int own = !!(fsocket_fd(fd) & FD_REUSEPORT);
-
-		memcpy(value, &own, *len);
+	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
+		reuseport = fsocket_listener_reuseport(fd);
+		own = reuseport && *reuseport;
+		if (reuseport)
+			memcpy(value, &own, *len);
 	}
 	return ret;
 }
 
 int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
+	atomic_bool *reuseport;
 	int ret, own;
 
 	REAL(setsockopt);
 	ret = real(fd, level, name, value, len);
-	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT && fsocket_listener_is(fd)) {
+	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
+		reuseport = fsocket_listener_reuseport(fd);
 		memcpy(&own, value, sizeof(own));
-		fsocket_fd_set(fd, own ? fsocket_fd(fd) | FD_REUSEPORT :
-					 fsocket_fd(fd) & ~FD_REUSEPORT);
+		if (reuseport)
+			*reuseport = own;
 	}
 	return ret;
 }

@@ -34,6 +34,17 @@ static __thread int claim_count __attribute__((tls_model("initial-exec")));
 /* Which socket each listener is. */
 static ino_t inodes[FSOCKET_MAX_FD];
 
+/*
+ * SO_REUSEPORT as the program has set it, by the socket, as that may have copies. The
+ * oldest make room.
+ */
+#define MAX_OPTIONS 256
+static struct {
+	ino_t inode;
+	atomic_bool reuseport;
+} options[MAX_OPTIONS];
+static atomic_uint option_count;
+
 static void in_child(void)
 {
 	fsocket_device_in_child();
@@ -66,6 +77,35 @@ bool fsocket_listener_is(int fd)
 	return false;
 }
 
+static atomic_bool *find_reuseport(ino_t socket)
+{
+	unsigned int count = atomic_load(&option_count);
+
+	for (unsigned int i = 0; i < count && i < MAX_OPTIONS; i++)
+		if (socket && options[i].inode == socket)
+			return &options[i].reuseport;
+	return NULL;
+}
+
+atomic_bool *fsocket_listener_reuseport(int fd)
+{
+	if (!atomic_load(&option_count) || fsocket_device_confined())
+		return NULL;
+	return find_reuseport(inode(fd));
+}
+
+static void note_reuseport(int fd)
+{
+	unsigned int i;
+
+	if (find_reuseport(inodes[fd]))
+		return;
+	i = atomic_fetch_add(&option_count, 1) % MAX_OPTIONS;
+	options[i].inode = 0;
+	atomic_store(&options[i].reuseport, option(fd, SO_REUSEPORT) > 0);
+	options[i].inode = inodes[fd];
+}
+
 void fsocket_listener_note(int fd)
 {
 	static atomic_bool prepared;
@@ -84,7 +124,8 @@ void fsocket_listener_note(int fd)
 	if (!atomic_exchange(&prepared, true))
 		pthread_atfork(NULL, NULL, in_child);
 	inodes[fd] = inode(fd);
-	fsocket_fd_set(fd, FD_LISTENER | (option(fd, SO_REUSEPORT) > 0 ? FD_REUSEPORT : 0));
+	note_reuseport(fd);
+	fsocket_fd_set(fd, FD_LISTENER);
 	fsocket_device_ready();
 }
 

@@ -24,6 +24,13 @@ unsigned char fsocket_listener_ask(int fd);
 /* Whether what is known of fd as a listener is about what it is now. */
 bool fsocket_listener_is(int fd);
 
+/*
+ * Where the program has set SO_REUSEPORT of the listener fd, or of a copy of it: what
+ * it finds there is to be its own value, as the module sets the option too. NULL: fd is
+ * no listener that we know.
+ */
+atomic_bool *fsocket_listener_reuseport(int fd);
+
 /* This thread is about to add fd to an epoll instance. */
 void fsocket_listener_added(int fd);
 

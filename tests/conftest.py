@@ -14,6 +14,9 @@ from _pytest.runner import runtestprotocol
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
 SOURCES = "/usr/local/src/fsbench"
+# Of the lab with more servers: see lab.sh.
+EXTRA = "-" + os.environ["LAB_EXTRA"] if os.environ.get("LAB_EXTRA") else ""
+FILES = ROOT / f".lab{EXTRA}"
 # How the kernel begins the account of its end.
 COMPLAINT = r"BUG:|Oops|int3:|general protection|\bstall|lockup|Kernel panic"
 # What the fuzzer must not make it say, nor any test on a debug kernel.
@@ -30,7 +33,7 @@ UNPATCHED = ("nft 'add table netdev fsb; add chain netdev fsb lo "
              "{ type filter hook ingress device lo priority 0; }'; "
              "bash -c 'exec 3<> /dev/tcp/::1/22'; sleep 0.2")
 
-sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs")]
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs"), str(ROOT / "tests")]
 
 
 class Lab:
@@ -48,8 +51,8 @@ class Lab:
         self.warnings = set()
         # The last words of a guest that did.
         self.died = ""
-        namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8]
-        self.server_argv = ["ssh", "-F", str(ROOT / ".lab/ssh_config"), "fsb-server"]
+        namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8] + EXTRA
+        self.server_argv = ["ssh", "-F", str(FILES / "ssh_config"), "fsb-server"]
         self.loadgen_argv = ["ip", "netns", "exec", namespace, "sh", "-c"]
 
     @staticmethod
@@ -110,7 +113,7 @@ class Lab:
 
     def note_death(self):
         """Keeps what the guest's console says, from the first complaint on, else its end."""
-        serial = (ROOT / ".lab/serial.log").read_text(errors="replace").splitlines()
+        serial = (FILES / "serial.log").read_text(errors="replace").splitlines()
         first = next((i for i, line in enumerate(serial) if re.search(COMPLAINT, line)),
                      len(serial))
         self.died = "the guest died:\n" + "\n".join(serial[min(first, len(serial) - 30):][:100])

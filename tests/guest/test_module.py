@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The module and the library from inside the server: the C programs of this folder."""
+import os
 import re
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_library(lab, name):
 @pytest.mark.parametrize("name", names("test_ways"))
 def test_ways(lab, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_ways", name)
+
+
+# DIFFER_PROGRAMS: how many.
+@pytest.mark.parametrize("first", [1, 11, 21])
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_random_programs_do_the_same(lab, first):
+    count = int(os.environ.get("DIFFER_PROGRAMS", "30")) // 3
+    done = lab.server(f"cd {FOLDER}; ./differ.sh /usr/local/lib/libfsocket.so "
+                      f"{1 + (first - 1) // 10 * count} {count}", check=False,
+                      limit=60 + 10 * count)
+    assert done.returncode == 0, done.stdout
 
 
 EPOLL = names("test_epoll")

@@ -18,16 +18,18 @@
 #
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
 #	LAB_BOOT_LIMIT=SECONDS	how long a boot may take (120), for busy machines
+#	LAB_EXTRA=servers	another lab, under .lab-servers, with more servers
 #
 # Everything made is under .lab in the checkout. Names that are global to the
 # machine carry a hash of the checkout's path, so that two do not collide.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd -P)
-lab=$root/.lab
+extra=${LAB_EXTRA:+-$LAB_EXTRA}
+lab=$root/.lab$extra
 install=$root/playbooks/roles/install/files
 counting=$root/counting
-ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)
+ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)$extra
 tap=tap0
 # Unix sockets allow 107 characters, so this one cannot be under $lab.
 control=/run/$ns.ssh
@@ -59,6 +61,17 @@ packages=(
 	# Real servers.
 	nginx-light haproxy redis-server
 )
+case ${LAB_EXTRA:-} in
+servers)
+	packages+=(apache2 lighttpd memcached gunicorn uwsgi-core uwsgi-plugin-python3 nodejs
+		php-fpm php-cgi postgresql)
+	;;
+'') ;;
+*)
+	echo "lab: LAB_EXTRA=$LAB_EXTRA: there is only servers" >&2
+	exit 1
+	;;
+esac
 
 die() { echo "lab: $*" >&2; exit 1; }
 say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
