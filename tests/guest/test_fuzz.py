@@ -12,13 +12,15 @@ from conftest import LAB, REPORT, ROOT, SOURCES
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
 # Processes, threads, calls, seconds. One process alone does the same each time.
 SHORT = [(1, 1, 20000, 5), (4, 2, 100000, 15)]
-LONG = [(1, 1, 100000, 300), (6, 2, 1000000, 1500)]
+LONG = [(1, 1, 100000, 300), (6, 2, 1000000, 3600)]
 
 
 @pytest.mark.parametrize("size", [0, 1], ids=["alone", "together"])
 def test_fuzz(lab, size):
     """The kernel has nothing to complain of, everybody goes on, nothing is left behind."""
     processes, threads, calls, seconds = (LONG if lab.debug else SHORT)[size]
+    calls = int(os.environ.get("FUZZ_CALLS", calls))
+    seconds = int(os.environ.get("FUZZ_SECONDS", seconds))
     # Always the same one, or make test would be another test each day.
     seed = os.environ.get("FUZZ_SEED") or (int(time.time()) if lab.debug else 1)
     lab.new_kernel_warnings()
