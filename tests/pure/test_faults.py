@@ -10,6 +10,7 @@ import time
 import pytest
 
 import contract
+import loads
 import measure
 import proc
 import raws
@@ -203,6 +204,13 @@ def test_second_syns_degrade_and_void_nothing():
     assert reason is None and metrics["degraded"].startswith("20.00 %")
     assert verdicts.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
     assert verdicts.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+
+
+def test_the_mean_of_less_than_a_millisecond():
+    percentiles = "".join(f"{percent},{0.002 * percent}\n" for percent in range(100))
+    metrics, _ = loads.ab({**load(), "percentiles": f"Percentage served,x\n{percentiles}".encode()})
+    # Evenly from 0 to 0.2 ms, and one request in a hundred up to 9 ms.
+    assert 0.098 < metrics["latency_mean_ms"] < 0.16
 
 
 @pytest.mark.parametrize("held, said", [
