@@ -49,6 +49,23 @@ class LoadError(RunError):
     """Why one repetition is invalid; the run goes on."""
 
 
+def run_to_the_end(argv, script, limit):
+    """subprocess.run(), but interrupted it ends the command politely: timeout, which the
+    command is, then ends all that it has started, and no load outlives a sweep."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(script, timeout=limit)
+        except BaseException:
+            process.terminate()
+            try:
+                process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
 class Host:
     """Runs one of our scripts on a host, without installing it there."""
 
@@ -62,11 +79,10 @@ class Host:
 
         timeout ends the script with all that it has started, also on another host.
         """
-        command = shlex.join(["timeout", "-k", "5", str(limit), "bash", "-s", "--",
+        command = shlex.join(["exec", "timeout", "-k", "5", str(limit), "bash", "-s", "--",
                               *map(str, words)])
         try:
-            done = subprocess.run([*self.argv, command], input=self.script,
-                                  capture_output=True, timeout=limit + 15, check=False)
+            done = run_to_the_end([*self.argv, command], self.script, limit + 15)
         except subprocess.TimeoutExpired as error:
             raise RunError(f"{self.name}: {words[0]} did not end within {limit} s") from error
         except OSError as error:

@@ -4,10 +4,13 @@ import fcntl
 import json
 import lzma
 import os
+import signal
+import time
 
 import pytest
 
 import contract
+import loads
 import measure
 import proc
 import raws
@@ -89,6 +92,29 @@ def test_a_script_that_hangs_is_ended(tmp_path):
     host = runner.Host("the load generator", ["sh", "-c"], tmp_path / "script")
     with pytest.raises(runner.LoadError, match="ab did not end within 1 s"):
         host.run("ab", limit=1, failure=runner.LoadError)
+
+
+def test_an_interrupted_sweep_leaves_no_load_behind(tmp_path):
+    (tmp_path / "script").write_text(f"sleep 60 & echo $! > {tmp_path}/pid; wait")
+    host = runner.Host("the load generator", ["sh", "-c"], tmp_path / "script")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            host.run("ab")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the load goes on")
 
 
 @pytest.mark.parametrize("status, error", [(1, runner.LoadError), (255, runner.RunError)])
@@ -178,6 +204,13 @@ def test_second_syns_degrade_and_void_nothing():
     assert reason is None and metrics["degraded"].startswith("20.00 %")
     assert verdicts.degraded_by_syns({"syn_retransmits": 6, "requests": 6000}) is None
     assert verdicts.degraded_by_syns({"syn_retransmits": 7, "requests": 6000})
+
+
+def test_the_mean_of_less_than_a_millisecond():
+    percentiles = "".join(f"{percent},{0.002 * percent}\n" for percent in range(100))
+    metrics, _ = loads.ab({**load(), "percentiles": f"Percentage served,x\n{percentiles}".encode()})
+    # Evenly from 0 to 0.2 ms, and one request in a hundred 9 ms.
+    assert metrics["latency_mean_ms"] == 0.188
 
 
 @pytest.mark.parametrize("held, said", [
