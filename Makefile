@@ -19,7 +19,7 @@ PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fs
 PACKAGES_TEST = python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
-PACKAGES_DEB = build-essential debhelper dh-dkms lintian git mmdebstrap
+PACKAGES_DEB = build-essential debhelper dh-dkms lintian git
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,9 +58,6 @@ deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/
 	@lintian --allow-root --fail-on warning build/*.changes
 	@rm -rf build/fastsocket && ls build/*.deb
 
-test-deb: deb ## install, upgrade and purge these packages in Debian 12 and 13; 10 minutes
-	@tests/packages/test.sh
-
 # Of the package fastsocket-bench, for debian/rules.
 sweep-depends:
 	@echo $(PACKAGES_SWEEP) | sed 's/ /, /g'
@@ -96,4 +93,4 @@ packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 packages-deb: PACKAGES = $(PACKAGES_DEB)
 
-.PHONY: help sweep test lint plots tables pack docs deb test-deb sweep-depends lab-up lab-down lab-ssh clean
+.PHONY: help sweep test lint plots tables pack docs deb sweep-depends lab-up lab-down lab-ssh clean
