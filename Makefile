@@ -24,6 +24,7 @@ PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-head
 PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
+PACKAGES_DEB = build-essential debhelper dh-dkms lintian git
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -69,6 +70,20 @@ pack: ## pack the raw files of finished runs, before they are committed
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py
 
+# A copy is built, so that neither the tree nor its parent gets files of the build.
+deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/
+	@rm -rf build && mkdir -p build/fastsocket
+	@git ls-files -z ':!results' ':!tests' | xargs -0 cp -P --parents -t build/fastsocket || \
+		{ echo "make deb needs a checkout of git whose files are all there: see git status" >&2; exit 1; }
+	@cd build/fastsocket && { dpkg-buildpackage -us -uc > ../build.log 2>&1 || \
+		{ tail -20 ../build.log >&2; echo "the packages were not built: all messages are in build/build.log" >&2; exit 1; }; }
+	@lintian --allow-root --fail-on warning build/*.changes
+	@rm -rf build/fastsocket && ls build/*.deb
+
+# Of the package fastsocket-bench, for debian/rules.
+sweep-depends:
+	@echo $(PACKAGES_SWEEP) | sed 's/ /, /g'
+
 lab-up: packages-sweep ## boot the lab: CPUS=8, KERNEL=6.1 or 6.12
 	@$(LAB) up --cpus $(or $(CPUS),8) --kernel $(or $(KERNEL),6.1)
 
@@ -80,8 +95,8 @@ lab-ssh: ## a shell on the lab's server
 
 clean: ## delete what was built, and the lab with its image; results stay
 	@$(LAB) clean
-	@for part in kmod library demo tests/guest; do $(MAKE) -s -C $$part clean; done
-	@rm -rf .pytest_cache playbooks/.ansible
+	@for part in kmod library demo $(wildcard tests/guest); do $(MAKE) -s -C $$part clean; done
+	@rm -rf .pytest_cache playbooks/.ansible build
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Only what is missing; apt is not asked when nothing is.
@@ -99,6 +114,7 @@ packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
 packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
 packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
+packages-deb: PACKAGES = $(PACKAGES_DEB)
 
-.PHONY: help sweep test test-debug test-servers lint plots tables report compare pack docs lab-up lab-down \
+.PHONY: help sweep test test-debug test-servers lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
 	lab-ssh clean

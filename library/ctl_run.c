@@ -33,9 +33,15 @@
 /* As many looks without a further listener: no more will come. */
 #define CALM_LOOKS	4
 
+/* The folder of Debian's packages below lib; the Makefile asks the compiler. */
+#ifndef MULTIARCH
+#define MULTIARCH	"."
+#endif
+
 static char *library_path(void)
 {
-	static const char *const places[] = { "libfsocket.so", "../lib/libfsocket.so" };
+	static const char *const places[] = { "libfsocket.so", "../lib/libfsocket.so",
+					      "../lib/" MULTIARCH "/libfsocket.so" };
 	char self[PATH_MAX], *path;
 	ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
@@ -54,7 +60,7 @@ static char *library_path(void)
 		}
 		free(path);
 	}
-	ctl_fail(RUN_FAILED, "libfsocket.so is neither in %s nor in %s/../lib: install it with: make -C library install",
+	ctl_fail(RUN_FAILED, "libfsocket.so is neither in %s nor in %s/../lib: install it with: make -C library install, or the package libfsocket",
 		 self, self);
 }
 
