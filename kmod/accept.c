@@ -2,7 +2,7 @@
 /*
  * accept() and poll() of a listening socket that has local listeners: from the
  * shared queue first (or connections could starve there), then from the worker's
- * local listener. They take no lock of ours.
+ * local listener. They take no lock of ours, and are under SRCU.
  */
 #include <linux/sched/signal.h>
 #include <net/sock.h>
@@ -21,11 +21,11 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 	struct fsocket_local *here, *local;
 	int cpu;
 
-	here = READ_ONCE(l->locals[raw_smp_processor_id()]);
+	here = smp_load_acquire(&l->locals[raw_smp_processor_id()]);
 	if (here && READ_ONCE(here->worker) == current)
 		return here;
 	for_each_possible_cpu(cpu) {
-		local = READ_ONCE(l->locals[cpu]);
+		local = smp_load_acquire(&l->locals[cpu]);
 		if (local && READ_ONCE(local->worker) == current)
 			return local;
 	}
@@ -43,10 +43,10 @@ static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 	int cpu;
 
 	if (mine)
-		return fsocket_acceptq_empty(mine->sock) ? NULL : mine;
+		return fsocket_local_queued(mine) ? mine : NULL;
 	for_each_possible_cpu(cpu) {
-		local = READ_ONCE(l->locals[cpu]);
-		if (local && !fsocket_acceptq_empty(local->sock))
+		local = smp_load_acquire(&l->locals[cpu]);
+		if (local && fsocket_local_queued(local))
 			return local;
 	}
 	return NULL;
@@ -88,16 +88,6 @@ static bool fsocket_accept_idle(struct fsocket_listener *l,
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
-const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
-{
-	const struct proto_ops *ops = READ_ONCE(sock->ops);
-
-	if (fsocket_listen_is_ours(sock))
-		return fsocket_listener_of(sock)->orig;
-	return ops->accept == inet_accept && sock->type == SOCK_STREAM &&
-	       sock->sk->sk_protocol == IPPROTO_TCP ? ops : NULL;
-}
-
 static int fsocket_accept_wait(struct fsocket_listener *l,
 			       struct fsocket_local *local,
 			       struct socket *newsock, int flags, bool kern)
@@ -131,42 +121,57 @@ static int fsocket_accept_wait(struct fsocket_listener *l,
 	return ret;
 }
 
+/* As accept() of the original ops, but from all queues; under SRCU. */
+static int fsocket_accept_now(struct fsocket_listener *l, struct socket *newsock,
+			      int flags, bool kern)
+{
+	return fsocket_accept_one(l, fsocket_my_local(l), newsock, flags, kern);
+}
+
 static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 				   FSOCKET_ACCEPT_PARAMS)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
-	struct fsocket_local *local = fsocket_my_local(l);
-	int ret;
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l;
+	int idx, ret = -EAGAIN;
 
-	/*
-	 * do_accept() has given the new socket the listener's ops and a
-	 * reference to their owner. It gets the plain ones back, on every path.
-	 * (It has them already if the listener was adopted just in between.)
-	 */
-	if (newsock->ops == &l->ops) {
-		__module_get(l->orig->owner);
-		newsock->ops = l->orig;
-		module_put(THIS_MODULE);
-	}
+	/* do_accept() has given the new socket the listener's ops. */
+	if (newsock->ops)
+		newsock->ops = fsocket_orig_ops(newsock);
 
-	ret = fsocket_accept_one(l, local, newsock, FSOCKET_ACCEPT_FLAGS,
-				 FSOCKET_ACCEPT_KERN);
-	if (ret == -EAGAIN && !(FSOCKET_ACCEPT_FLAGS & O_NONBLOCK))
-		ret = fsocket_accept_wait(l, local, newsock,
-					  FSOCKET_ACCEPT_FLAGS,
-					  FSOCKET_ACCEPT_KERN);
+	idx = srcu_read_lock(&fsocket_srcu);
+	l = fsocket_listener_find(sock);
+	if (l)
+		ret = fsocket_accept_now(l, newsock, FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
+	/* Who waits, or ends the listener, needs it for longer than others may wait. */
+	if (l && ((ret == -EAGAIN && !(FSOCKET_ACCEPT_FLAGS & O_NONBLOCK)) ||
+		  (!ret && FSOCKET_ACCEPT_KERN)))
+		refcount_inc(&l->refs);
+	else if (l)
+		orig = NULL;
+	srcu_read_unlock(&fsocket_srcu, idx);
+	if (!orig)
+		return ret;
+	if (!l)
+		return fsocket_passing(FSOCKET_ORIG_ACCEPT(orig, sock, newsock));
+
+	if (ret == -EAGAIN)
+		ret = fsocket_accept_wait(l, fsocket_my_local(l), newsock,
+					  FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
+	/* kernel_accept() gives the new socket the listener's ops only now. */
+	if (!ret && FSOCKET_ACCEPT_KERN)
+		fsocket_listener_end(l);
+	fsocket_listener_put(l);
 	return ret;
 }
 
-static __poll_t fsocket_listener_poll(struct file *file, struct socket *sock,
-				      poll_table *wait)
+static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *l,
+				    poll_table *wait)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
+	struct socket *sock = l->sock;
 	struct fsocket_local *local;
 	__poll_t mask;
 
-	if (!poll_does_not_wait(wait))
-		fsocket_follow_pin(l);
 	local = fsocket_my_local(l);
 	/* tcp_poll() registers with the shared queue, and knows other states. */
 	if (poll_does_not_wait(wait) &&
@@ -183,6 +188,28 @@ static __poll_t fsocket_listener_poll(struct file *file, struct socket *sock,
 	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&
 	    fsocket_queued(l, local))
 		mask |= EPOLLIN | EPOLLRDNORM;
+	return mask;
+}
+
+static __poll_t fsocket_listener_poll(struct file *file, struct socket *sock,
+				      poll_table *wait)
+{
+	struct fsocket_listener *l;
+	__poll_t mask;
+	int idx;
+
+	if (!poll_does_not_wait(wait)) {
+		l = fsocket_listener_get(sock);
+		if (l) {
+			fsocket_follow_pin(l);
+			fsocket_listener_put(l);
+		}
+	}
+	idx = srcu_read_lock(&fsocket_srcu);
+	l = fsocket_listener_find(sock);
+	/* tcp_poll() does not sleep. */
+	mask = l ? fsocket_poll_queues(file, l, wait) : tcp_poll(file, sock, wait);
+	srcu_read_unlock(&fsocket_srcu, idx);
 	return mask;
 }
 

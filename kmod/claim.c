@@ -1,32 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Workers: which CPU one gets, its claim on the local listener there, and how
- * it gives that back.
+ * Workers: which CPU one gets, its claim on the local listener there, and how it
+ * gives that back.
+ *
+ * The first worker of a listener that leaves it to the module where it runs
+ * (enable_listen_spawn=2) gets nothing yet: a server with one worker is left alone,
+ * whose other threads and children would only suffer. With the second worker both
+ * are pinned, and their local listeners begin to receive connections.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/module.h>
 #include <linux/pid.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <net/inet_sock.h>
 
 #include "listen.h"
 #include "listener.h"
 #include "params.h"
-#include "resolve.h"
+#include "pins.h"
 
-/* Claims on each CPU, of all listeners; under fsocket_mutex. */
-static DEFINE_PER_CPU(unsigned int, fsocket_cpu_claims);
+/* Claims on each CPU, of all listeners. */
+static DEFINE_PER_CPU(atomic_t, fsocket_cpu_claims);
 
-/* sched_setaffinity(2), within the bounds of cpusets. */
-FSOCKET_KERNEL_FUNCTION(claim, sched_setaffinity);
+DEFINE_SPINLOCK(fsocket_claims_lock);
 
 static void fsocket_claim_enter(struct fsocket_claim *claim,
 				struct fsocket_local *local)
 {
 	claim->local = local;
 	local->claims++;
-	(*per_cpu_ptr(&fsocket_cpu_claims, local->cpu))++;
+	atomic_inc(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
 	WRITE_ONCE(local->worker, claim->worker);
 }
 
@@ -36,37 +41,80 @@ static void fsocket_claim_leave(struct fsocket_claim *claim)
 
 	if (local->worker == claim->worker)
 		WRITE_ONCE(local->worker, NULL);
-	(*per_cpu_ptr(&fsocket_cpu_claims, local->cpu))--;
+	atomic_dec(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
 	if (!--local->claims)
 		fsocket_local_park(local);
 }
 
-void fsocket_claim_drop(struct fsocket_claim *claim)
+static void fsocket_claim_free(struct rcu_head *rcu)
 {
-	fsocket_claim_leave(claim);
-	list_del(&claim->in_listener);
-	list_del(&claim->in_file);
+	struct fsocket_claim *claim = container_of(rcu, struct fsocket_claim, rcu);
+
+	put_task_struct(claim->worker);
 	put_pid(claim->pid);
 	kfree(claim);
 }
 
-/*
- * The CPUs that current may choose from. It may have inherited its one CPU by
- * fork: from a parent that we had pinned, when that spawned.
- */
-static const struct cpumask *fsocket_allowed(struct fsocket_claims *claims,
-					     int want)
+/* Undoes what @claim, in no list any more, has done; under the listener's lock. */
+static void fsocket_claim_undo(struct fsocket_claim *claim)
 {
-	struct fsocket_claim *claim;
+	fsocket_claim_leave(claim);
+	if (claim->pinned)
+		fsocket_unpin(claim->worker);
+	call_rcu(&claim->rcu, fsocket_claim_free);
+}
 
-	if (want != FSOCKET_CPU_AS_PARENT || current->nr_cpus_allowed != 1)
-		return &current->cpus_mask;
-	list_for_each_entry(claim, &claims->list, in_file) {
-		if (claim->pinned && claim->owner != current->files &&
-		    cpumask_test_cpu(claim->local->cpu, &current->cpus_mask))
-			return &claim->allowed;
+static bool fsocket_claim_is(const struct fsocket_claim *claim, fl_owner_t owner,
+			     const struct task_struct *worker)
+{
+	return (!owner || claim->owner == owner) && (!worker || claim->worker == worker);
+}
+
+static void fsocket_claim_link(struct fsocket_claim *claim)
+{
+	spin_lock(&fsocket_claims_lock);
+	list_add(&claim->in_listener, &claim->listener->claims);
+	list_add(&claim->in_file, &claim->file->list);
+	spin_unlock(&fsocket_claims_lock);
+}
+
+static void fsocket_claim_unlink(struct fsocket_claim *claim)
+{
+	spin_lock(&fsocket_claims_lock);
+	list_del(&claim->in_listener);
+	list_del(&claim->in_file);
+	spin_unlock(&fsocket_claims_lock);
+}
+
+void fsocket_claims_drop_dead(struct fsocket_listener *l)
+{
+	struct fsocket_claim *claim, *next;
+
+	/* Changed under the listener's lock, too, which we hold. */
+	list_for_each_entry_safe(claim, next, &l->claims, in_listener) {
+		if (!READ_ONCE(claim->worker->exit_state))
+			continue;
+		fsocket_claim_unlink(claim);
+		fsocket_claim_undo(claim);
 	}
-	return &current->cpus_mask;
+}
+
+void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
+			 fl_owner_t owner, const struct task_struct *worker)
+{
+	struct fsocket_claim *claim, *next;
+	LIST_HEAD(dropped);
+
+	spin_lock(&fsocket_claims_lock);
+	list_for_each_entry_safe(claim, next, &l->claims, in_listener) {
+		if ((file && claim->file != file) || !fsocket_claim_is(claim, owner, worker))
+			continue;
+		list_del(&claim->in_file);
+		list_move(&claim->in_listener, &dropped);
+	}
+	spin_unlock(&fsocket_claims_lock);
+	list_for_each_entry_safe(claim, next, &dropped, in_listener)
+		fsocket_claim_undo(claim);
 }
 
 /*
@@ -75,18 +123,8 @@ static const struct cpumask *fsocket_allowed(struct fsocket_claims *claims,
  */
 static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
 {
-	enum fsocket_spawn_mode mode = fsocket_spawn_mode();
 	int cpu, best = -EINVAL;
 
-	if (mode == FSOCKET_SPAWN_OFF) {
-		fsocket_log(FSOCKET_ERR, "disabled: enable_listen_spawn=0\n");
-		return -EPERM;
-	}
-	if (mode == FSOCKET_SPAWN_PINNED && current->nr_cpus_allowed != 1) {
-		fsocket_log(FSOCKET_ERR,
-			    "enable_listen_spawn=1: pin the worker to one CPU first\n");
-		return -EPERM;
-	}
 	if (want >= 0) {
 		if (want >= nr_cpu_ids || !cpu_active(want) ||
 		    !cpumask_test_cpu(want, allowed)) {
@@ -98,8 +136,8 @@ static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
 		return want;
 	}
 	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
-		if (best < 0 || per_cpu(fsocket_cpu_claims, cpu) <
-				per_cpu(fsocket_cpu_claims, best))
+		if (best < 0 || atomic_read(per_cpu_ptr(&fsocket_cpu_claims, cpu)) <
+				atomic_read(per_cpu_ptr(&fsocket_cpu_claims, best)))
 			best = cpu;
 	}
 	return best;
@@ -107,13 +145,55 @@ static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
 
 static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 {
+	struct fsocket_claim *claim, *found = NULL;
+
+	spin_lock(&fsocket_claims_lock);
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (fsocket_claim_is(claim, current->files, current)) {
+			found = claim;
+			break;
+		}
+	}
+	spin_unlock(&fsocket_claims_lock);
+	return found;
+}
+
+/* The worker's local listener begins; it is pinned if that is up to us. */
+static int fsocket_claim_activate(struct fsocket_claim *claim)
+{
+	struct fsocket_local *local = claim->local;
+	int ret;
+
+	if (claim->active)
+		return 0;
+	ret = fsocket_local_start(local);
+	if (ret)
+		return ret;
+	if (claim->pin && !claim->pinned) {
+		ret = fsocket_pin(claim->worker, local->cpu);
+		if (ret)
+			goto err_park;
+		claim->pinned = true;
+	}
+	claim->active = true;
+	fsocket_log(FSOCKET_INFO, "port %d: local listener on CPU %d\n",
+		    inet_sk(claim->listener->sock->sk)->inet_num, local->cpu);
+	return 0;
+
+err_park:
+	if (local->claims == 1)
+		fsocket_local_park(local);
+	return ret;
+}
+
+/* All others that have been waiting for a second worker. */
+static void fsocket_claims_activate(struct fsocket_listener *l)
+{
 	struct fsocket_claim *claim;
 
-	list_for_each_entry(claim, &l->claims, in_listener) {
-		if (claim->owner == current->files && claim->worker == current)
-			return claim;
-	}
-	return NULL;
+	/* Changed under the listener's lock, too, which we hold. */
+	list_for_each_entry(claim, &l->claims, in_listener)
+		fsocket_claim_activate(claim);
 }
 
 /*
@@ -129,122 +209,206 @@ void fsocket_follow_pin(struct fsocket_listener *l)
 	if (current->nr_cpus_allowed != 1 || list_empty(&l->claims) ||
 	    (here && READ_ONCE(here->worker) == current))
 		return;
-	mutex_lock(&fsocket_mutex);
+	mutex_lock(&l->lock);
 	claim = fsocket_claim_find(l);
 	if (claim && claim->local->cpu != cpu) {
 		here = fsocket_local_get(l, cpu);
 		if (!IS_ERR(here)) {
 			fsocket_claim_leave(claim);
 			fsocket_claim_enter(claim, here);
+			claim->active = false;
+			claim->pin = false;
+			fsocket_claim_activate(claim);
 		}
 	}
-	mutex_unlock(&fsocket_mutex);
+	mutex_unlock(&l->lock);
 }
 
-static int fsocket_claim_spawn(struct fsocket_claims *claims,
-			       struct fsocket_listener *l,
-			       const struct cpumask *allowed, int cpu)
+static struct fsocket_claim *fsocket_claim_new(struct fsocket_claims *file,
+					       struct fsocket_listener *l)
 {
-	struct fsocket_claim *claim, *old = fsocket_claim_find(l);
-	struct fsocket_local *local;
-	int ret;
+	struct fsocket_claim *claim;
 
 	claim = kzalloc(sizeof(*claim), GFP_KERNEL_ACCOUNT);
 	if (!claim)
-		return -ENOMEM;
-	local = fsocket_local_get(l, cpu);
-	if (IS_ERR(local)) {
-		ret = PTR_ERR(local);
-		goto err_free;
-	}
-	if (current->nr_cpus_allowed != 1 ||
-	    !cpumask_test_cpu(cpu, &current->cpus_mask)) {
-		cpumask_copy(&claim->allowed, allowed);
-		claim->pinned = true;
-		ret = fsocket_kernel(claim, sched_setaffinity)(0, cpumask_of(cpu));
-		if (ret)
-			goto err_park;
-	}
-
+		return NULL;
+	claim->file = file;
+	claim->listener = l;
 	claim->owner = current->files;
-	claim->worker = current;
+	claim->worker = get_task_struct(current);
 	claim->pid = get_task_pid(current, PIDTYPE_PID);
-	list_add(&claim->in_listener, &l->claims);
-	list_add(&claim->in_file, &claims->list);
-	fsocket_claim_enter(claim, local);
-	if (old)
-		fsocket_claim_drop(old);
-	/* That of @old was this one's too. */
-	WRITE_ONCE(local->worker, current);
-	fsocket_log(FSOCKET_INFO, "port %d: local listener on CPU %d\n",
-		    inet_sk(l->sock->sk)->inet_num, cpu);
-	return 0;
-
-err_park:
-	if (!local->claims)
-		fsocket_local_park(local);
-err_free:
-	kfree(claim);
-	return ret;
+	return claim;
 }
 
-int fsocket_listen_spawn(struct fsocket_claims *claims, struct socket *sock,
-			 int want)
+/* Under the lock of @l, which has not ended. */
+static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_listener *l,
+			       int cpu, bool alone)
 {
-	const struct cpumask *allowed;
-	struct fsocket_listener *l;
+	struct fsocket_claim *claim, *old = fsocket_claim_find(l);
+	struct fsocket_local *local = fsocket_local_get(l, cpu);
+	int ret;
+
+	if (IS_ERR(local))
+		return PTR_ERR(local);
+	/* Again, and nothing new. */
+	if (old && old->local == local && old->file == file)
+		return alone ? 0 : fsocket_claim_activate(old);
+	claim = fsocket_claim_new(file, l);
+	if (!claim)
+		return -ENOMEM;
+	claim->pin = current->nr_cpus_allowed != 1 ||
+		     !cpumask_test_cpu(cpu, &current->cpus_mask) ||
+		     (old && old->pinned);
+	fsocket_claim_enter(claim, local);
+	ret = alone && claim->pin ? 0 : fsocket_claim_activate(claim);
+	if (ret) {
+		fsocket_claim_undo(claim);
+		return ret;
+	}
+	fsocket_claim_link(claim);
+	if (old) {
+		fsocket_claim_unlink(old);
+		fsocket_claim_undo(old);
+		/* That of @old was this one's too. */
+		WRITE_ONCE(local->worker, current);
+	}
+	return 0;
+}
+
+/* Whether @l has no worker but current, if that. */
+static bool fsocket_alone(struct fsocket_listener *l)
+{
+	struct fsocket_claim *claim;
+
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (claim->worker != current)
+			return false;
+	}
+	return true;
+}
+
+static int fsocket_spawn_allowed(void)
+{
+	enum fsocket_spawn_mode mode = fsocket_spawn_mode();
+
+	if (mode == FSOCKET_SPAWN_OFF) {
+		fsocket_log(FSOCKET_ERR, "disabled: enable_listen_spawn=0\n");
+		return -EPERM;
+	}
+	if (mode == FSOCKET_SPAWN_PINNED && current->nr_cpus_allowed != 1) {
+		fsocket_log(FSOCKET_ERR,
+			    "enable_listen_spawn=1: pin the worker to one CPU first\n");
+		return -EPERM;
+	}
+	return 0;
+}
+
+/* The CPU on which current has a claim already, of any listener; or -1. */
+static int fsocket_my_cpu(struct fsocket_claims *file)
+{
+	struct fsocket_claim *claim;
+	int cpu = -1;
+
+	spin_lock(&fsocket_claims_lock);
+	list_for_each_entry(claim, &file->list, in_file) {
+		if (claim->worker == current) {
+			cpu = READ_ONCE(claim->local)->cpu;
+			break;
+		}
+	}
+	spin_unlock(&fsocket_claims_lock);
+	return cpu;
+}
+
+static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l,
+			    int want)
+{
+	struct cpumask *allowed;
+	bool alone;
 	int cpu, ret;
 
-	mutex_lock(&fsocket_mutex);
-	allowed = fsocket_allowed(claims, want);
-	cpu = fsocket_choose_cpu(allowed, want);
-	if (cpu < 0) {
-		ret = cpu;
-		goto out;
+	allowed = kmalloc(cpumask_size(), GFP_KERNEL);
+	if (!allowed)
+		return -ENOMEM;
+	fsocket_pins_allowed(allowed);
+	mutex_lock(&l->lock);
+	/* A worker serves all its listeners on one CPU, unless it says where. */
+	cpu = want < 0 ? fsocket_my_cpu(file) : -1;
+	if (cpu < 0 || !cpu_active(cpu) || !cpumask_test_cpu(cpu, allowed))
+		cpu = fsocket_choose_cpu(allowed, want);
+	ret = cpu;
+	if (l->ended)
+		ret = -EINVAL;
+	if (ret >= 0) {
+		alone = want < 0 && fsocket_alone(l);
+		ret = fsocket_claim_spawn(file, l, cpu, alone);
+		if (!ret && !alone)
+			fsocket_claims_activate(l);
 	}
-	l = fsocket_listener_adopt(sock);
-	if (IS_ERR(l)) {
-		ret = PTR_ERR(l);
-		goto out;
-	}
-	ret = fsocket_claim_spawn(claims, l, allowed, cpu);
-out:
-	mutex_unlock(&fsocket_mutex);
+	mutex_unlock(&l->lock);
+	kfree(allowed);
 	return ret;
 }
 
-static void fsocket_retire_if(struct fsocket_claims *claims,
-			      const struct socket *sock, fl_owner_t owner,
-			      const struct task_struct *worker)
+int fsocket_listen_spawn(struct fsocket_claims *file, struct socket *sock, int want)
 {
-	struct fsocket_claim *claim, *next;
+	struct fsocket_listener *l;
+	int ret;
 
-	mutex_lock(&fsocket_mutex);
-	list_for_each_entry_safe(claim, next, &claims->list, in_file) {
-		if ((!sock || claim->local->listener->sock == sock) &&
-		    (!owner || claim->owner == owner) &&
-		    (!worker || claim->worker == worker))
-			fsocket_claim_drop(claim);
+	ret = fsocket_spawn_allowed();
+	if (ret)
+		return ret;
+	l = fsocket_listener_adopt(sock);
+	if (IS_ERR(l))
+		return PTR_ERR(l);
+	/* 6.1 does not tell of options that have been set since. */
+	ret = fsocket_listener_refresh(l) ? fsocket_spawn_on(file, l, want) : -EOPNOTSUPP;
+	fsocket_listener_put(l);
+	return ret;
+}
+
+/* A listener that @file has such claims on, with a reference; or NULL. */
+static struct fsocket_listener *fsocket_claimed(struct fsocket_claims *file,
+						const struct socket *sock, fl_owner_t owner,
+						const struct task_struct *worker)
+{
+	struct fsocket_listener *l = NULL;
+	struct fsocket_claim *claim;
+
+	spin_lock(&fsocket_claims_lock);
+	list_for_each_entry(claim, &file->list, in_file) {
+		if ((!sock || claim->listener->sock == sock) &&
+		    fsocket_claim_is(claim, owner, worker)) {
+			/* With the last claim in a list it has not ended. */
+			l = claim->listener;
+			refcount_inc(&l->refs);
+			break;
+		}
 	}
-	mutex_unlock(&fsocket_mutex);
+	spin_unlock(&fsocket_claims_lock);
+	return l;
 }
 
-void fsocket_listen_retire(struct fsocket_claims *claims, struct socket *sock)
+static void fsocket_retire_if(struct fsocket_claims *file, const struct socket *sock,
+			      fl_owner_t owner, const struct task_struct *worker)
 {
-	fsocket_retire_if(claims, sock, current->files, current);
+	struct fsocket_listener *l;
+
+	while ((l = fsocket_claimed(file, sock, owner, worker))) {
+		mutex_lock(&l->lock);
+		fsocket_claims_drop(l, file, owner, worker);
+		mutex_unlock(&l->lock);
+		fsocket_listener_put(l);
+	}
 }
 
-void fsocket_listen_retire_all(struct fsocket_claims *claims,
+void fsocket_listen_retire(struct fsocket_claims *file, struct socket *sock)
+{
+	fsocket_retire_if(file, sock, current->files, current);
+}
+
+void fsocket_listen_retire_all(struct fsocket_claims *file,
 			       const struct socket *sock, fl_owner_t owner)
 {
-	fsocket_retire_if(claims, sock, owner, NULL);
-}
-
-int fsocket_claims_init(void)
-{
-	if (!fsocket_kernel_resolve(claim, sched_setaffinity)) {
-		pr_err("this kernel's sched_setaffinity() cannot be resolved (CONFIG_KPROBES?)\n");
-		return -EOPNOTSUPP;
-	}
-	return 0;
+	fsocket_retire_if(file, sock, owner, NULL);
 }

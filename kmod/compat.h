@@ -12,6 +12,7 @@
 #include <net/inet_connection_sock.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_sock.h>
+#include <net/inet_timewait_sock.h>
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 #include <net/page_pool/helpers.h>
 #else
@@ -23,6 +24,7 @@
 #define FSOCKET_ACCEPT_PARAMS	struct proto_accept_arg *arg
 #define FSOCKET_ACCEPT_FLAGS	(arg->flags)
 #define FSOCKET_ACCEPT_KERN	(arg->kern)
+#define FSOCKET_ORIG_ACCEPT(ops, sock, newsock)	((ops)->accept(sock, newsock, arg))
 
 static inline int fsocket_ops_accept(struct socket *sock,
 				     struct socket *newsock, int flags)
@@ -44,6 +46,7 @@ static inline int fsocket_inet_accept(struct socket *sock,
 #define FSOCKET_ACCEPT_PARAMS	int flags, bool kern
 #define FSOCKET_ACCEPT_FLAGS	flags
 #define FSOCKET_ACCEPT_KERN	kern
+#define FSOCKET_ORIG_ACCEPT(ops, sock, newsock)	((ops)->accept(sock, newsock, flags, kern))
 
 static inline int fsocket_ops_accept(struct socket *sock,
 				     struct socket *newsock, int flags)
@@ -116,10 +119,10 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
  * Since 6.7 a socket can ask to see its SOL_SOCKET options. Before, those that
  * are set after the first spawn do not reach the local listeners.
  */
-static inline void fsocket_see_sol_socket(struct socket *sock)
+static inline void fsocket_see_sol_socket(struct socket *sock, bool see)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
-	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+	assign_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags, see);
 #endif
 }
 
@@ -171,6 +174,164 @@ static inline u32 fsocket_local_port_range(const struct sock *sk)
 static inline void fsocket_set_local_port_range(struct sock *sk, u32 range)
 {
 }
+#endif
+
+/*
+ * Bind buckets. Until 6.8 an inet_bind_bucket lists its sockets itself, and
+ * TIME_WAIT sockets hang in a list of their own of the inet_bind2_bucket. Since
+ * then it lists its inet_bind2_buckets, and these all sockets.
+ */
+static inline void fsocket_bind2_set_address(struct inet_bind2_bucket *tb2,
+					     const struct sock *sk, int family)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	if (family == AF_INET6)
+		tb2->v6_rcv_saddr = sk->sk_v6_rcv_saddr;
+	else
+		ipv6_addr_set_v4mapped(sk->sk_rcv_saddr, &tb2->v6_rcv_saddr);
+#else
+	if (family == AF_INET6)
+		tb2->v6_rcv_saddr = sk->sk_v6_rcv_saddr;
+	else
+		tb2->rcv_saddr = sk->sk_rcv_saddr;
+#endif
+#else
+	tb2->rcv_saddr = sk->sk_rcv_saddr;
+#endif
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+/* @tb2, all zero, becomes a bucket for @sk that belongs to @tb; in no chain. */
+static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
+				      struct inet_bind_bucket *tb,
+				      const struct sock *sk)
+{
+	write_pnet(&tb2->ib_net, ib_net(tb));
+	tb2->l3mdev = tb->l3mdev;
+	tb2->port = tb->port;
+	fsocket_bind2_set_address(tb2, sk, sk->sk_family);
+#if IS_ENABLED(CONFIG_IPV6)
+	tb2->addr_type = sk->sk_family == AF_INET6 ?
+			 ipv6_addr_type(&sk->sk_v6_rcv_saddr) : IPV6_ADDR_MAPPED;
+#endif
+	hlist_add_head(&tb2->bhash_node, &tb->bhash2);
+}
+
+/* Whether @tb2 is the one of @tb for the address of @sk. */
+static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
+				       const struct inet_bind_bucket *tb,
+				       const struct sock *sk)
+{
+	if (!net_eq(ib2_net(tb2), ib_net(tb)) || tb2->port != tb->port ||
+	    tb2->l3mdev != tb->l3mdev)
+		return false;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		return ipv6_addr_equal(&tb2->v6_rcv_saddr, &sk->sk_v6_rcv_saddr);
+	if (tb2->addr_type != IPV6_ADDR_MAPPED)
+		return false;
+#endif
+	return tb2->rcv_saddr == sk->sk_rcv_saddr;
+}
+
+/* The sockets in the buckets of @sk, linked by sk_bind_node. */
+static inline struct hlist_head *fsocket_bind_owners(const struct sock *sk)
+{
+	return &inet_csk(sk)->icsk_bind2_hash->owners;
+}
+
+static inline void fsocket_bind_add(struct sock *sk, struct inet_bind_bucket *tb,
+				    struct inet_bind2_bucket *tb2)
+{
+	sk_add_bind_node(sk, &tb2->owners);
+	inet_csk(sk)->icsk_bind_hash = tb;
+	inet_csk(sk)->icsk_bind2_hash = tb2;
+}
+
+/* @sk, a TCP or TIME_WAIT socket, moves there; under the locks of both chains. */
+static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *tb,
+				     struct inet_bind2_bucket *tb2)
+{
+	__sk_del_bind_node(sk);
+	if (sk->sk_state == TCP_TIME_WAIT) {
+		sk_add_bind_node(sk, &tb2->owners);
+		inet_twsk(sk)->tw_tb = tb;
+		inet_twsk(sk)->tw_tb2 = tb2;
+	} else {
+		fsocket_bind_add(sk, tb, tb2);
+	}
+}
+#else
+static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
+				      struct inet_bind_bucket *tb,
+				      const struct sock *sk)
+{
+	write_pnet(&tb2->ib_net, ib_net(tb));
+	tb2->l3mdev = tb->l3mdev;
+	tb2->port = tb->port;
+#if IS_ENABLED(CONFIG_IPV6)
+	tb2->family = sk->sk_family;
+#endif
+	fsocket_bind2_set_address(tb2, sk, sk->sk_family);
+}
+
+static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
+				       const struct inet_bind_bucket *tb,
+				       const struct sock *sk)
+{
+	if (!net_eq(ib2_net(tb2), ib_net(tb)) || tb2->port != tb->port ||
+	    tb2->l3mdev != tb->l3mdev)
+		return false;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (tb2->family != sk->sk_family)
+		return false;
+	if (sk->sk_family == AF_INET6)
+		return ipv6_addr_equal(&tb2->v6_rcv_saddr, &sk->sk_v6_rcv_saddr);
+#endif
+	return tb2->rcv_saddr == sk->sk_rcv_saddr;
+}
+
+static inline struct hlist_head *fsocket_bind_owners(const struct sock *sk)
+{
+	return &inet_csk(sk)->icsk_bind_hash->owners;
+}
+
+static inline void fsocket_bind_add(struct sock *sk, struct inet_bind_bucket *tb,
+				    struct inet_bind2_bucket *tb2)
+{
+	sk_add_bind_node(sk, &tb->owners);
+	inet_csk(sk)->icsk_bind_hash = tb;
+	sk_add_bind2_node(sk, &tb2->owners);
+	inet_csk(sk)->icsk_bind2_hash = tb2;
+}
+
+static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *tb,
+				     struct inet_bind2_bucket *tb2)
+{
+	__sk_del_bind_node(sk);
+	if (sk->sk_state == TCP_TIME_WAIT) {
+		struct inet_timewait_sock *tw = inet_twsk(sk);
+
+		sk_add_bind_node(sk, &tb->owners);
+		tw->tw_tb = tb;
+		__hlist_del(&tw->tw_bind2_node);
+		hlist_add_head(&tw->tw_bind2_node, &tb2->deathrow);
+		tw->tw_tb2 = tb2;
+	} else {
+		__sk_del_bind2_node(sk);
+		fsocket_bind_add(sk, tb, tb2);
+	}
+}
+#endif
+
+/* Stable kernels backport the last parameter of syn_recv_sock(): see Kbuild. */
+#ifdef FSOCKET_CHILD_INIT
+#define FSOCKET_CHILD_INIT_PARAM	, void (*child_init)(struct sock *, const struct sock *)
+#define FSOCKET_CHILD_INIT_ARG		, child_init
+#else
+#define FSOCKET_CHILD_INIT_PARAM
+#define FSOCKET_CHILD_INIT_ARG
 #endif
 
 #endif

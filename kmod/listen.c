@@ -3,34 +3,43 @@
  * The local listen table.
  *
  * A listening TCP socket of which workers spawn local listeners (the "shared"
- * listener) gets a copy of its proto_ops with accept() and poll() of our own,
- * and one further TCP listener for each CPU with a worker. These share its
- * port, are in no hash table, and form an SO_REUSEPORT group with it; as each
- * has sk_incoming_cpu set, reuseport_select_sock() gives a SYN to the local
- * listener of the CPU that handles it (net/core/sock_reuseport.c). Everything
- * else about a packet, TIME_WAIT, SYN cookies, BPF sk_lookup, namespaces, is
- * left to the stock lookup, and accepted connections are plain TCP sockets.
- * A listener that the program put into a group itself (nginx's "reuseport",
- * HAProxy) brings its local listeners into that one, unless a BPF program
- * already selects there.
+ * listener) gets proto_ops with accept() and poll() of our own, and one further TCP
+ * listener for each CPU with a worker. These share its port, are in no hash table,
+ * and form an SO_REUSEPORT group with it; as each has sk_incoming_cpu set,
+ * reuseport_select_sock() gives a SYN to the local listener of the CPU that handles
+ * it (net/core/sock_reuseport.c). Everything else about a packet, TIME_WAIT, SYN
+ * cookies, BPF sk_lookup, namespaces, is left to the stock lookup, and accepted
+ * connections are plain TCP sockets. A listener that the program put into a group
+ * itself (nginx's "reuseport", HAProxy) brings its local listeners into that one,
+ * unless a BPF program already selects there.
  *
- * A worker sees one listening fd: accept() takes from the shared queue first
- * (or connections could starve there), then from the worker's local listener,
- * and poll() waits for both. Threads that are not workers of the listener, but
- * may wait at the epoll instance of one, take from any local listener.
+ * A worker sees one listening fd: accept() takes from the shared queue first (or
+ * connections could starve there), then from the worker's local listener, and
+ * poll() waits for both. Threads that are not workers of the listener, but may wait
+ * at the epoll instance of one, take from any local listener.
  *
- * A local listener lives until the shared one is closed. While no worker claims
- * it, it is parked: out of the group, and whatever still arrives in its accept
- * queue (the handshake may have begun before) moves to the shared one. So does,
- * after a while, what arrives when nobody waits for it: the worker's epoll
- * instance may have been closed, or its thread have ended.
+ * Whose ops are ours is in TCP_LISTEN, always. The tracepoint inet_sock_set_state()
+ * tells of each way out of that state (close(), shutdown(), connect(AF_UNSPEC),
+ * tcp_abort()) before it is left, with the socket locked, and the original ops are
+ * put back there and then; they are replaced with the socket locked, too. So whatever
+ * the kernel does with the ops of a TCP socket that does not listen, as kTLS and
+ * IPV6_ADDRFORM do, it does with the original ones.
+ *
+ * The ops are constant, and the same for all: a socket that has been given them by
+ * mistake (do_accept() and kernel_accept() copy the listener's) has no listener of
+ * ours, and is served by the original ones. Our functions run under SRCU, or hold a
+ * reference: the listener, and with it the module, stays for as long.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpuhotplug.h>
+#include <linux/file.h>
+#include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/tracepoint.h>
 #include <net/inet_hashtables.h>
+#include <net/ipv6.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -38,234 +47,406 @@
 #include "listen.h"
 #include "listener.h"
 #include "params.h"
+#include "pins.h"
 #include "stats.h"
 
-/*
- * Serialises everything but accept() and poll(): spawning, retiring, closing.
- * Taken before any socket lock.
- */
-DEFINE_MUTEX(fsocket_mutex);
+/* IPv4's and IPv6's. */
+static struct fsocket_family {
+	struct proto_ops ops;
+	/* NULL until the first listener is adopted; under fsocket_listeners_mutex. */
+	const struct proto_ops *orig;
+} fsocket_families[2];
+
+DEFINE_MUTEX(fsocket_listeners_mutex);
 LIST_HEAD(fsocket_listeners);
+DEFINE_SRCU(fsocket_srcu);
+
+/* By socket; changed under fsocket_listeners_mutex. */
+static DEFINE_HASHTABLE(fsocket_table, 8);
 
 static enum cpuhp_state fsocket_cpuhp_state;
+static struct tracepoint *fsocket_set_state;
 
-static int fsocket_listener_release(struct socket *sock);
+static struct fsocket_family *fsocket_family_of(const struct socket *sock)
+{
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
+		if (ops == &fsocket_families[i].ops)
+			return &fsocket_families[i];
+	}
+	return NULL;
+}
 
 bool fsocket_listen_is_ours(const struct socket *sock)
 {
-	return READ_ONCE(sock->ops)->release == fsocket_listener_release;
+	return fsocket_family_of(sock);
 }
 
-struct fsocket_listener *fsocket_listener_of(const struct socket *sock)
+const struct proto_ops *fsocket_orig_ops(const struct socket *sock)
 {
-	const struct proto_ops *ops = READ_ONCE(sock->ops);
+	const struct fsocket_family *family = fsocket_family_of(sock);
 
-	return (struct fsocket_listener *)container_of(ops, struct fsocket_listener, ops);
+	return family ? family->orig : READ_ONCE(sock->ops);
+}
+
+const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
+{
+	const struct proto_ops *ops = fsocket_orig_ops(sock);
+
+	return ops->accept == inet_accept && sock->type == SOCK_STREAM &&
+	       sk_is_tcp(sock->sk) ? ops : NULL;
+}
+
+struct fsocket_listener *fsocket_listener_find(const struct socket *sock)
+{
+	struct fsocket_listener *l, *found = NULL;
+
+	rcu_read_lock();
+	hash_for_each_possible_rcu(fsocket_table, l, in_table, (unsigned long)sock) {
+		if (l->sock == sock) {
+			found = l;
+			break;
+		}
+	}
+	rcu_read_unlock();
+	return found;
+}
+
+struct fsocket_listener *fsocket_listener_get(const struct socket *sock)
+{
+	struct fsocket_listener *l;
+	int idx;
+
+	idx = srcu_read_lock(&fsocket_srcu);
+	l = fsocket_listener_find(sock);
+	if (l)
+		refcount_inc(&l->refs);
+	srcu_read_unlock(&fsocket_srcu, idx);
+	return l;
+}
+
+/* Frees @l, which has ended, and nobody can find; false while somebody polls it. */
+static bool fsocket_listener_free(struct fsocket_listener *l)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu] && fsocket_local_polled(l->locals[cpu]))
+			return false;
+	}
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu])
+			fsocket_local_free(l->locals[cpu]);
+	}
+	/* The timer and what sees connections arrive were ended before. */
+	kfree_rcu(l, rcu);
+	/* fsocket_listen_exit() waits until we have left. */
+	module_put(THIS_MODULE);
+	return true;
+}
+
+static void fsocket_free_work(struct work_struct *work)
+{
+	struct fsocket_listener *l =
+		container_of(work, struct fsocket_listener, free_work.work);
+
+	/* poll() and select() may take as long as the program likes. */
+	if (!fsocket_listener_free(l))
+		queue_delayed_work(system_unbound_wq, &l->free_work, HZ);
+}
+
+void fsocket_listener_put(struct fsocket_listener *l)
+{
+	if (refcount_dec_and_test(&l->refs))
+		queue_delayed_work(system_unbound_wq, &l->free_work, 0);
+}
+
+static void fsocket_unread(struct rcu_head *rcu)
+{
+	fsocket_listener_put(container_of(rcu, struct fsocket_listener, rcu));
+}
+
+/* Nobody finds @l any more. */
+static void fsocket_listener_hide(struct fsocket_listener *l)
+{
+	mutex_lock(&fsocket_listeners_mutex);
+	list_del(&l->in_all);
+	hash_del_rcu(&l->in_table);
+	mutex_unlock(&fsocket_listeners_mutex);
+}
+
+/* The socket is an ordinary one again, but for its group; it is locked. */
+static void fsocket_listener_restore(struct fsocket_listener *l)
+{
+	WRITE_ONCE(l->sock->ops, fsocket_orig_ops(l->sock));
+	fsocket_see_sol_socket(l->sock, false);
+	l->sock->sk->sk_reuseport = l->reuseport;
 }
 
 /*
- * Ends all local listeners. Their queued connections move to the shared one,
- * where closing or disconnecting that deals with them.
+ * Ends all local listeners of @l. Their queued connections move to the shared one,
+ * where closing or disconnecting that deals with them. Under its lock.
  */
-static void fsocket_listener_reset(struct fsocket_listener *l)
+static void fsocket_listener_clear(struct fsocket_listener *l)
 {
-	struct fsocket_claim *claim, *next;
 	int cpu;
 
-	list_for_each_entry_safe(claim, next, &l->claims, in_listener)
-		fsocket_claim_drop(claim);
+	l->ended = true;
+	fsocket_claims_drop(l, NULL, NULL, NULL);
 	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
+		if (l->locals[cpu]) {
 			fsocket_local_park(l->locals[cpu]);
+			fsocket_local_unbind(l->locals[cpu]);
+			fsocket_local_quiet(l->locals[cpu]);
+		}
+	}
+	if (l->guard)
+		sock_release(l->guard);
+	l->guard = NULL;
+}
+
+void fsocket_listener_end(struct fsocket_listener *l)
+{
+	bool last;
+
+	mutex_lock(&l->lock);
+	last = !l->ended;
+	if (last) {
+		lock_sock(l->sock->sk);
+		fsocket_listener_hide(l);
+		fsocket_listener_restore(l);
+		release_sock(l->sock->sk);
+		fsocket_listener_clear(l);
+	}
+	mutex_unlock(&l->lock);
+	if (last)
+		call_srcu(&fsocket_srcu, &l->rcu, fsocket_unread);
+}
+
+static void fsocket_end_work(struct work_struct *work)
+{
+	struct fsocket_listener *l =
+		container_of(work, struct fsocket_listener, end_work);
+
+	struct file *file = l->file;
+
+	fsocket_listener_end(l);
+	fsocket_listener_put(l);
+	fput(file);
+}
+
+/* Takes back @end_work, or waits for it. */
+static void fsocket_end_cancel(struct fsocket_listener *l)
+{
+	struct file *file = READ_ONCE(l->file);
+
+	if (cancel_work_sync(&l->end_work)) {
+		fsocket_listener_put(l);
+		fput(file);
 	}
 }
 
+/*
+ * A TCP socket changes its state, and is locked. If it is a listener whose file is
+ * being released, then that ends it; else a work does so, as bottom halves may be
+ * off here, and has a reference to the file, as it needs the socket.
+ */
+static void fsocket_state_changes(void *unused, const struct sock *sk,
+				  const int old, const int new)
+{
+	struct fsocket_listener *l;
+	struct socket *sock;
+
+	if (likely(old != TCP_LISTEN) || new == TCP_LISTEN)
+		return;
+	sock = READ_ONCE(sk->sk_socket);
+	if (!sock || !fsocket_listen_is_ours(sock))
+		return;
+	l = fsocket_listener_get(sock);
+	if (!l)
+		return;
+	if (!atomic_long_inc_not_zero(&sock->file->f_count)) {
+		fsocket_listener_put(l);
+		return;
+	}
+	fsocket_listener_restore(l);
+	WRITE_ONCE(l->file, sock->file);
+	queue_work(system_unbound_wq, &l->end_work);
+}
+
+/* The last reference to the file of @sock is gone, so nobody else is in our ops. */
 static int fsocket_listener_release(struct socket *sock)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
-	const struct proto_ops *orig = l->orig;
-	int cpu, ret;
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
+	int ret;
 
-	mutex_lock(&fsocket_mutex);
-	list_del(&l->in_all);
-	fsocket_listener_reset(l);
-	mutex_unlock(&fsocket_mutex);
-	/* The work looks at all local listeners: it ends before the first of them. */
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			remove_wait_queue(&l->locals[cpu]->wq.wait,
-					  &l->locals[cpu]->arrival);
-	}
-	cancel_delayed_work_sync(&l->move_work);
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			sock_release(l->locals[cpu]->sock);
-	}
-
+	/* do_accept() releases by the listener's ops what it could not accept. */
+	if (!l)
+		return orig->release(sock);
+	mutex_lock(&l->lock);
+	fsocket_listener_hide(l);
+	fsocket_listener_clear(l);
+	mutex_unlock(&l->lock);
 	ret = orig->release(sock);
-	module_put(orig->owner);
-
-	/* A softirq that found sk_wq before sock_release() may still use it. */
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			kfree_rcu(l->locals[cpu], wq.rcu);
-	}
-	kfree_rcu(l, rcu);
+	/* Ours, and that of having been found, which nobody can use now. */
+	if (refcount_sub_and_test(2, &l->refs) && !fsocket_listener_free(l))
+		queue_delayed_work(system_unbound_wq, &l->free_work, HZ);
 	return ret;
 }
 
-/*
- * Back to one shared accept queue, for good: the local listeners are parked and
- * let go of the port, so that the socket can be bound and listen anew.
- */
-static void fsocket_listener_kill(struct fsocket_listener *l)
+/* @l may have left TCP_LISTEN by a call that has just been made. */
+static void fsocket_listener_settle(struct fsocket_listener *l)
 {
-	struct sock *shared = l->sock->sk;
-	int cpu;
-
-	if (l->dead)
-		return;
-	l->dead = true;
-	fsocket_listener_reset(l);
-	lock_sock(shared);
-	shared->sk_reuseport = l->reuseport;
-	release_sock(shared);
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			inet_put_port(l->locals[cpu]->sock->sk);
+	if (inet_sk_state_load(l->sock->sk) != TCP_LISTEN) {
+		fsocket_listener_end(l);
+		fsocket_end_cancel(l);
 	}
+	fsocket_listener_put(l);
 }
 
 static int fsocket_listener_shutdown(struct socket *sock, int how)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
 	int ret;
 
-	mutex_lock(&fsocket_mutex);
-	ret = l->orig->shutdown(sock, how);
-	if (inet_sk_state_load(sock->sk) != TCP_LISTEN)
-		fsocket_listener_kill(l);
-	mutex_unlock(&fsocket_mutex);
+	if (!l)
+		return fsocket_passing(orig->shutdown(sock, how));
+	ret = orig->shutdown(sock, how);
+	fsocket_listener_settle(l);
 	return ret;
 }
 
+/* connect(AF_UNSPEC) ends a listener; all else is refused to one. */
+static int fsocket_listener_connect(struct socket *sock, struct sockaddr *addr,
+				    int len, int flags)
+{
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
+	int ret;
+
+	if (!l)
+		return fsocket_passing(orig->connect(sock, addr, len, flags));
+	ret = orig->connect(sock, addr, len, flags);
+	fsocket_listener_settle(l);
+	return ret;
+}
+
+/* Each queue may be as long as the program says; see docs/security.md. */
 static int fsocket_listener_listen(struct socket *sock, int backlog)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
 	int cpu, ret;
 
-	mutex_lock(&fsocket_mutex);
-	if (inet_sk_state_load(sock->sk) != TCP_LISTEN)
-		fsocket_listener_kill(l);
-	ret = l->orig->listen(sock, backlog);
+	if (!l)
+		return fsocket_passing(orig->listen(sock, backlog));
+	ret = orig->listen(sock, backlog);
+	mutex_lock(&l->lock);
 	for_each_possible_cpu(cpu) {
-		if (!ret && l->locals[cpu])
-			WRITE_ONCE(l->locals[cpu]->sock->sk->sk_max_ack_backlog,
-				   backlog);
+		if (!ret && !l->ended && l->locals[cpu] && l->locals[cpu]->sock)
+			WRITE_ONCE(l->locals[cpu]->sock->sk->sk_max_ack_backlog, backlog);
 	}
-	mutex_unlock(&fsocket_mutex);
+	mutex_unlock(&l->lock);
+	fsocket_listener_put(l);
 	return ret;
+}
+
+/* Gives the local listeners the options of @l; NULL, or what they cannot carry. */
+static const char *fsocket_listener_inherit(struct fsocket_listener *l)
+{
+	const char *obstacle = fsocket_inherit_obstacle(l->sock->sk);
+	struct fsocket_local *local;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		local = l->locals[cpu];
+		if (!obstacle && local && local->sock &&
+		    fsocket_inherit(local->sock->sk, l->sock->sk))
+			obstacle = "its congestion control";
+	}
+	return obstacle;
+}
+
+bool fsocket_listener_refresh(struct fsocket_listener *l)
+{
+	const char *obstacle = NULL;
+
+	mutex_lock(&l->lock);
+	if (!l->ended)
+		obstacle = fsocket_listener_inherit(l);
+	mutex_unlock(&l->lock);
+	if (!obstacle)
+		return true;
+	fsocket_log(FSOCKET_WARNING,
+		    "port %d: local listeners given up, they cannot carry %s\n",
+		    inet_sk(l->sock->sk)->inet_num, obstacle);
+	fsocket_listener_end(l);
+	return false;
 }
 
 /* An option set on the shared listener holds for the local ones too. */
 static int fsocket_listener_setsockopt(struct socket *sock, int level, int optname,
 				       sockptr_t optval, unsigned int optlen)
 {
-	struct fsocket_listener *l = fsocket_listener_of(sock);
-	const char *obstacle;
-	int cpu, ret;
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
+	int ret;
 
 	if (level == SOL_SOCKET)
-		ret = sock_setsockopt(sock, level, optname, optval, optlen);
+		ret = fsocket_passing(sock_setsockopt(sock, level, optname, optval, optlen));
 	else
-		ret = l->orig->setsockopt(sock, level, optname, optval, optlen);
-	if (ret)
+		ret = fsocket_passing(orig->setsockopt(sock, level, optname, optval, optlen));
+	if (!l)
 		return ret;
+	if (!ret)
+		fsocket_listener_refresh(l);
+	fsocket_listener_put(l);
+	return ret;
+}
 
-	mutex_lock(&fsocket_mutex);
-	obstacle = fsocket_inherit_obstacle(sock->sk);
-	for_each_possible_cpu(cpu) {
-		struct fsocket_local *local = l->locals[cpu];
-
-		if (local && !obstacle &&
-		    fsocket_inherit(local->sock->sk, sock->sk))
-			obstacle = "its congestion control";
-	}
-	if (obstacle && !l->dead) {
-		fsocket_log(FSOCKET_WARNING,
-			    "port %d: local listeners given up, they cannot carry %s\n",
-			    inet_sk(sock->sk)->inet_num, obstacle);
-		fsocket_listener_kill(l);
-	}
-	mutex_unlock(&fsocket_mutex);
+static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
+{
+	if (family->orig)
+		return family->orig == orig ? 0 : -EOPNOTSUPP;
+	if (orig->accept != inet_accept || orig->poll != tcp_poll)
+		return -EOPNOTSUPP;
+	family->ops = *orig;
+	family->ops.release = fsocket_listener_release;
+	family->ops.connect = fsocket_listener_connect;
+	family->ops.listen = fsocket_listener_listen;
+	family->ops.shutdown = fsocket_listener_shutdown;
+	family->ops.setsockopt = fsocket_listener_setsockopt;
+	fsocket_accept_set_ops(&family->ops);
+	family->orig = orig;
 	return 0;
 }
 
-/* Returns the listener of @sock, made if need be; under fsocket_mutex. */
-struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
+static void fsocket_tidy_work(struct work_struct *work)
 {
-	struct fsocket_listener *l;
-	struct sock *sk = sock->sk;
-	const char *obstacle;
+	struct fsocket_listener *l =
+		container_of(work, struct fsocket_listener, tidy_work);
+	int cpu;
 
-	if (fsocket_listen_is_ours(sock)) {
-		l = fsocket_listener_of(sock);
-		if (inet_sk_state_load(sk) != TCP_LISTEN)
-			return ERR_PTR(-EINVAL);
-		return l->dead ? ERR_PTR(-EOPNOTSUPP) : l;
+	mutex_lock(&l->lock);
+	if (!l->ended)
+		fsocket_claims_drop_dead(l);
+	for_each_possible_cpu(cpu) {
+		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
+			fsocket_local_park(l->locals[cpu]);
 	}
-
-	if (sock->type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP ||
-	    sock->ops->accept != inet_accept || sock->ops->poll != tcp_poll) {
-		fsocket_log(FSOCKET_ERR, "not a TCP socket\n");
-		return ERR_PTR(-EOPNOTSUPP);
-	}
-	if (inet_sk_state_load(sk) != TCP_LISTEN) {
-		fsocket_log(FSOCKET_ERR, "the socket does not listen\n");
-		return ERR_PTR(-EINVAL);
-	}
-	obstacle = fsocket_inherit_obstacle(sk);
-	if (obstacle) {
-		fsocket_log(FSOCKET_WARNING,
-			    "port %d stays with its shared accept queue: local listeners cannot carry %s\n",
-			    inet_sk(sk)->inet_num, obstacle);
-		return ERR_PTR(-EOPNOTSUPP);
-	}
-
-	l = kzalloc(struct_size(l, locals, nr_cpu_ids), GFP_KERNEL_ACCOUNT);
-	if (!l)
-		return ERR_PTR(-ENOMEM);
-	l->sock = sock;
-	l->reuseport = sk->sk_reuseport;
-	l->stats = fsocket_stats_of(sock_net(sk));
-	INIT_LIST_HEAD(&l->claims);
-	INIT_DELAYED_WORK(&l->move_work, fsocket_move_work);
-	l->orig = sock->ops;
-	l->ops = *l->orig;
-	l->ops.owner = THIS_MODULE;
-	l->ops.release = fsocket_listener_release;
-	fsocket_accept_set_ops(&l->ops);
-	l->ops.listen = fsocket_listener_listen;
-	l->ops.shutdown = fsocket_listener_shutdown;
-	l->ops.setsockopt = fsocket_listener_setsockopt;
-	list_add(&l->in_all, &fsocket_listeners);
-
-	/* Held until the socket is closed; sock keeps that of l->orig too. */
-	__module_get(THIS_MODULE);
-	fsocket_see_sol_socket(sock);
-	/* Readers of sock->ops take no lock: publish it complete. */
-	smp_store_release(&sock->ops, &l->ops);
-	return l;
+	mutex_unlock(&l->lock);
+	fsocket_listener_put(l);
 }
 
-int fsocket_listen_adopt(struct socket *sock)
+void fsocket_listener_tidy(struct fsocket_listener *l)
 {
-	struct fsocket_listener *l;
-
-	mutex_lock(&fsocket_mutex);
-	l = fsocket_listener_adopt(sock);
-	mutex_unlock(&fsocket_mutex);
-	return PTR_ERR_OR_ZERO(l);
+	refcount_inc(&l->refs);
+	if (!queue_work(system_unbound_wq, &l->tidy_work))
+		fsocket_listener_put(l);
 }
 
 /*
@@ -276,32 +457,178 @@ static int fsocket_listen_cpu_offline(unsigned int cpu)
 {
 	struct fsocket_listener *l;
 
-	mutex_lock(&fsocket_mutex);
-	list_for_each_entry(l, &fsocket_listeners, in_all) {
-		if (l->locals[cpu])
-			fsocket_local_park(l->locals[cpu]);
-	}
-	mutex_unlock(&fsocket_mutex);
+	mutex_lock(&fsocket_listeners_mutex);
+	list_for_each_entry(l, &fsocket_listeners, in_all)
+		fsocket_listener_tidy(l);
+	mutex_unlock(&fsocket_listeners_mutex);
 	return 0;
+}
+
+static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
+{
+	struct fsocket_listener *l;
+
+	l = kzalloc(struct_size(l, locals, nr_cpu_ids), GFP_KERNEL_ACCOUNT);
+	if (!l)
+		return NULL;
+	l->sock = sock;
+	l->ino = SOCK_INODE(sock)->i_ino;
+	l->stats = fsocket_stats_of(sock_net(sock->sk));
+	refcount_set(&l->refs, 1);
+	mutex_init(&l->lock);
+	INIT_LIST_HEAD(&l->in_all);
+	INIT_LIST_HEAD(&l->claims);
+	INIT_WORK(&l->end_work, fsocket_end_work);
+	INIT_WORK(&l->tidy_work, fsocket_tidy_work);
+	INIT_DELAYED_WORK(&l->free_work, fsocket_free_work);
+	return l;
+}
+
+/*
+ * Puts our ops into @l's socket, which is locked and listens; -EEXIST if another
+ * listener has just been made of it.
+ */
+static int fsocket_listener_publish(struct fsocket_listener *l)
+{
+	struct socket *sock = l->sock;
+	struct fsocket_family *family =
+		&fsocket_families[sock->sk->sk_family == AF_INET6];
+	int ret;
+
+	if (inet_sk_state_load(sock->sk) != TCP_LISTEN)
+		return -EINVAL;
+	l->reuseport = sock->sk->sk_reuseport;
+	mutex_lock(&fsocket_listeners_mutex);
+	if (fsocket_listen_is_ours(sock))
+		ret = -EEXIST;
+	else
+		ret = fsocket_family_init(family, sock->ops);
+	if (!ret) {
+		list_add(&l->in_all, &fsocket_listeners);
+		hash_add_rcu(fsocket_table, &l->in_table, (unsigned long)sock);
+		/* Until fsocket_listener_free(). */
+		__module_get(THIS_MODULE);
+		fsocket_see_sol_socket(sock, true);
+		/* Readers of sock->ops take no lock: publish it complete. */
+		smp_store_release(&sock->ops, &family->ops);
+	}
+	mutex_unlock(&fsocket_listeners_mutex);
+	return ret;
+}
+
+static int fsocket_adoptable(struct socket *sock)
+{
+	const char *obstacle;
+
+	if (sock->type != SOCK_STREAM || !sk_is_tcp(sock->sk)) {
+		fsocket_log(FSOCKET_ERR, "not a TCP socket\n");
+		return -EOPNOTSUPP;
+	}
+	if (inet_sk_state_load(sock->sk) != TCP_LISTEN) {
+		fsocket_log(FSOCKET_ERR, "the socket does not listen\n");
+		return -EINVAL;
+	}
+	obstacle = fsocket_inherit_obstacle(sock->sk);
+	if (obstacle) {
+		fsocket_log(FSOCKET_WARNING,
+			    "port %d stays with its shared accept queue: local listeners cannot carry %s\n",
+			    inet_sk(sock->sk)->inet_num, obstacle);
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
+{
+	struct fsocket_listener *l;
+	int ret;
+
+	for (;;) {
+		l = fsocket_listener_get(sock);
+		if (l && fsocket_listen_is_ours(sock))
+			return l;
+		if (l) {
+			/* It listens anew since, and its former end is under way. */
+			fsocket_listener_end(l);
+			fsocket_listener_put(l);
+		}
+		ret = fsocket_adoptable(sock);
+		if (ret)
+			return ERR_PTR(ret);
+		l = fsocket_listener_new(sock);
+		if (!l)
+			return ERR_PTR(-ENOMEM);
+		lock_sock(sock->sk);
+		ret = fsocket_listener_publish(l);
+		if (!ret)
+			refcount_inc(&l->refs);
+		release_sock(sock->sk);
+		if (!ret)
+			return l;
+		kfree(l);
+		/* Made by another thread meanwhile. */
+		if (ret != -EEXIST)
+			return ERR_PTR(ret);
+	}
+}
+
+int fsocket_listen_adopt(struct socket *sock)
+{
+	struct fsocket_listener *l = fsocket_listener_adopt(sock);
+
+	if (IS_ERR(l))
+		return PTR_ERR(l);
+	fsocket_listener_put(l);
+	return 0;
+}
+
+static void fsocket_find_set_state(struct tracepoint *tp, void *unused)
+{
+	if (!strcmp(tp->name, "inet_sock_set_state"))
+		fsocket_set_state = tp;
 }
 
 int fsocket_listen_init(void)
 {
 	int ret;
 
-	ret = fsocket_claims_init();
+	/* Its symbol is not exported. */
+	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
+	if (!fsocket_set_state)
+		return -EOPNOTSUPP;
+	ret = fsocket_pins_init();
 	if (ret)
 		return ret;
+	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
+	if (ret)
+		goto err_pins;
 	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
 					"net/fastsocket:offline", NULL,
 					fsocket_listen_cpu_offline);
 	if (ret < 0)
-		return ret;
+		goto err_probe;
 	fsocket_cpuhp_state = ret;
 	return 0;
+
+err_probe:
+	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
+	tracepoint_synchronize_unregister();
+err_pins:
+	fsocket_pins_exit();
+	return ret;
 }
 
 void fsocket_listen_exit(void)
 {
 	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
+	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
+	tracepoint_synchronize_unregister();
+	fsocket_pins_exit();
+	/* Sockets that could not be accepted are released by way of our ops. */
+	flush_delayed_fput();
+	srcu_barrier(&fsocket_srcu);
+	/* Claims. */
+	rcu_barrier();
+	/* Who has put the last reference to the module may still be on the way out. */
+	synchronize_rcu_tasks();
 }

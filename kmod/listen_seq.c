@@ -11,7 +11,7 @@
 
 static void *fsocket_listen_seq_start(struct seq_file *seq, loff_t *pos)
 {
-	mutex_lock(&fsocket_mutex);
+	mutex_lock(&fsocket_listeners_mutex);
 	return seq_list_start_head(&fsocket_listeners, *pos);
 }
 
@@ -22,7 +22,7 @@ static void *fsocket_listen_seq_next(struct seq_file *seq, void *v, loff_t *pos)
 
 static void fsocket_listen_seq_stop(struct seq_file *seq, void *v)
 {
-	mutex_unlock(&fsocket_mutex);
+	mutex_unlock(&fsocket_listeners_mutex);
 }
 
 /* A row about @sock, the shared listener of @l or a local one, and @worker. */
@@ -30,7 +30,7 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 				 const struct socket *sock, int cpu, bool attached,
 				 struct pid *worker)
 {
-	const struct sock *shared = l->sock->sk, *sk = sock->sk;
+	const struct sock *shared = l->sock->sk, *sk = sock ? sock->sk : NULL;
 	pid_t nr = 0;
 
 	/* The number of one that has ended may be another's by now. */
@@ -39,7 +39,7 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
 	rcu_read_unlock();
 
-	seq_printf(seq, "%lu %u ", SOCK_INODE(l->sock)->i_ino,
+	seq_printf(seq, "%lu %u ", l->ino,
 		   READ_ONCE(inet_sk(shared)->inet_num));
 #if IS_ENABLED(CONFIG_IPV6)
 	if (shared->sk_family == AF_INET6)
@@ -48,14 +48,15 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 #endif
 		seq_printf(seq, "4 %pI4", &shared->sk_rcv_saddr);
 	seq_printf(seq, " %d %d %d %u %u\n", cpu, attached, nr,
-		   READ_ONCE(sk->sk_ack_backlog),
-		   READ_ONCE(sk->sk_max_ack_backlog));
+		   sk ? READ_ONCE(sk->sk_ack_backlog) : 0,
+		   READ_ONCE((sk ?: shared)->sk_max_ack_backlog));
 }
 
 static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 {
 	struct fsocket_listener *l = list_entry(v, struct fsocket_listener, in_all);
 	struct fsocket_claim *claim;
+	struct fsocket_local *local;
 	int cpu;
 
 	if (v == &fsocket_listeners) {
@@ -67,13 +68,18 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 
 	fsocket_seq_listener(seq, l, l->sock, -1,
 			     inet_sk_state_load(l->sock->sk) == TCP_LISTEN, NULL);
-	list_for_each_entry(claim, &l->claims, in_listener)
-		fsocket_seq_listener(seq, l, claim->local->sock, claim->local->cpu,
-				     claim->local->attached, claim->pid);
+	spin_lock(&fsocket_claims_lock);
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		local = READ_ONCE(claim->local);
+		fsocket_seq_listener(seq, l, smp_load_acquire(&local->sock), local->cpu,
+				     READ_ONCE(local->attached), claim->pid);
+	}
+	spin_unlock(&fsocket_claims_lock);
 	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu] && !l->locals[cpu]->claims)
-			fsocket_seq_listener(seq, l, l->locals[cpu]->sock, cpu,
-					     l->locals[cpu]->attached, NULL);
+		local = smp_load_acquire(&l->locals[cpu]);
+		if (local && !READ_ONCE(local->claims))
+			fsocket_seq_listener(seq, l, smp_load_acquire(&local->sock), cpu,
+					     READ_ONCE(local->attached), NULL);
 	}
 	return 0;
 }

@@ -9,18 +9,30 @@
 #include <linux/mutex.h>
 #include <linux/net.h>
 #include <linux/poll.h>
+#include <linux/refcount.h>
+#include <linux/srcu.h>
+#include <linux/timer.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <net/inet_connection_sock.h>
 
 #include "compat.h"
 
+struct fsocket_bind;
 struct fsocket_claims;
 struct fsocket_stats;
 
+/*
+ * A CPU's place at a listener: a wait queue at once, and a socket from the first
+ * time that it is attached. Lives as long as its listener.
+ */
 struct fsocket_local {
 	struct fsocket_listener *listener;
+	int cpu;
+	/* The local listener; NULL at first, then set for good. Read without lock. */
 	struct socket *sock;
+	/* How @sock is bound; NULL once it is not. */
+	struct fsocket_bind *bind;
 	/*
 	 * The wait queue of @sock. Here, not there, since pollers of the shared
 	 * listener stay registered with it for as long as that is open.
@@ -28,70 +40,144 @@ struct fsocket_local {
 	struct socket_wq wq;
 	/* On @wq: sees connections arrive. */
 	wait_queue_entry_t arrival;
-	/* The latest to have claimed it; compared, never dereferenced. */
+	/* Runs while connections wait; looks for how long the first one does. */
+	struct timer_list timer;
+	/* The first in the queue when @timer last looked; compared only. */
+	const struct request_sock *seen;
+	/* How many times in a row that has been the same. */
+	unsigned int late;
+	/* The latest to have claimed it; NULL without claims. Under RCU. */
 	const struct task_struct *worker;
 	unsigned int claims;
-	int cpu;
 	bool attached;
 };
 
+/*
+ * Locks, in this order: @lock; the lock of the socket; fsocket_listeners_mutex or
+ * fsocket_claims_lock, which protect membership in lists, are global, and are
+ * never held while waiting for anything of a user's.
+ */
 struct fsocket_listener {
-	/* What sock->ops points to, until the socket is closed. */
-	struct proto_ops ops;
-	const struct proto_ops *orig;
-	struct socket *sock;
-	struct fsocket_stats __percpu *stats;
+	/* In the table by socket. Read under fsocket_srcu. */
+	struct hlist_node in_table;
 	struct list_head in_all;
+	/* 1 until it ends; what runs for long, or later, has its own. Holds the module. */
+	refcount_t refs;
+	struct socket *sock;
+	/* Of the socket's inode, for /proc. */
+	unsigned long ino;
+	/* Spawning, retiring, ending. */
+	struct mutex lock;
+	/* The socket listens no more, or cannot have local listeners; under @lock. */
+	bool ended;
+	/* Runs when the socket has left TCP_LISTEN; holds @file. */
+	struct work_struct end_work;
+	struct file *file;
+	struct work_struct tidy_work;
+	struct delayed_work free_work;
+	struct rcu_head rcu;
+	/* Keeps the port in the kernel's bind table; see bind.c. */
+	struct socket *guard;
+	struct fsocket_stats __percpu *stats;
+	/* Under fsocket_claims_lock. */
 	struct list_head claims;
-	struct delayed_work move_work;
-	/* Has been shut down, or got an option that cannot be inherited. */
-	bool dead;
 	/* The program itself asked for SO_REUSEPORT. */
 	bool reuseport;
-	struct rcu_head rcu;
-	/* By CPU. Set once, under fsocket_mutex; read without lock. */
+	/* By CPU. Set once, under @lock; read without. */
 	struct fsocket_local *locals[];
 };
 
-/* A worker's share in a local listener. */
+/* A worker's share in a local listener. Its lists are under fsocket_claims_lock. */
 struct fsocket_claim {
 	struct list_head in_listener;
 	struct list_head in_file;
+	struct fsocket_listener *listener;
+	/* The open device. */
+	struct fsocket_claims *file;
+	/* Under the listener's lock. */
 	struct fsocket_local *local;
+	/* The local listener is attached for it, and it is pinned if that is wanted. */
+	bool active;
+	/* A call of fsocket_unpin() is owed. */
+	bool pinned;
+	/* Pinning the worker is up to the module. */
+	bool pin;
 	/* The process: its table of open files, as ->flush() names it. */
 	fl_owner_t owner;
-	const struct task_struct *worker;
-	/* We have pinned the worker, which was allowed these CPUs before. */
-	bool pinned;
-	struct cpumask allowed;
+	/* Referenced. */
+	struct task_struct *worker;
 	/* The same thread, for /proc/net/fastsocket_listeners. */
 	struct pid *pid;
+	struct rcu_head rcu;
 };
 
-extern struct mutex fsocket_mutex;
-
-/* All of them; under fsocket_mutex. */
+extern struct mutex fsocket_listeners_mutex;
+/* All of them; under fsocket_listeners_mutex. */
 extern struct list_head fsocket_listeners;
+extern spinlock_t fsocket_claims_lock;
+extern struct srcu_struct fsocket_srcu;
+
+/*
+ * A call of the original ops for a socket that has ended in between, so that no
+ * reference of its keeps the module while the call may sleep.
+ */
+#define fsocket_passing(call)						\
+({									\
+	int __ret = -EAGAIN;						\
+									\
+	if (try_module_get(THIS_MODULE)) {				\
+		__ret = (call);						\
+		module_put(THIS_MODULE);				\
+	}								\
+	__ret;								\
+})
 
 /* listen.c */
 
-struct fsocket_listener *fsocket_listener_of(const struct socket *sock);
-
-/* Returns the listener of @sock, made if need be; under fsocket_mutex. */
+/* The listener of @sock, if it has one; under fsocket_srcu. */
+struct fsocket_listener *fsocket_listener_find(const struct socket *sock);
+/* The same with a reference, or NULL; anywhere. */
+struct fsocket_listener *fsocket_listener_get(const struct socket *sock);
+void fsocket_listener_put(struct fsocket_listener *l);
+/*
+ * Returns the listener of @sock, made if need be, with a reference; or an ERR_PTR():
+ * -EINVAL if it does not listen, -EOPNOTSUPP if it cannot have local listeners.
+ */
 struct fsocket_listener *fsocket_listener_adopt(struct socket *sock);
+/* Back to one shared accept queue: the socket is an ordinary one again. */
+void fsocket_listener_end(struct fsocket_listener *l);
+/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
+void fsocket_listener_tidy(struct fsocket_listener *l);
+/* Gives the local listeners the options of @l again; false: that ended it. */
+bool fsocket_listener_refresh(struct fsocket_listener *l);
+/* The ops that @sock would have without us. */
+const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
 
 /* local.c */
 
-/* The listener's local listener for @cpu, made if need be, and attached. */
+/* The listener's place for @cpu, made if need be; under the listener's lock. */
 struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu);
+/* From now on SYNs handled by its CPU come to @local, the socket of which is made if need be. */
+int fsocket_local_start(struct fsocket_local *local);
 /* Takes @local out of the group; its connections move to the shared queue. */
 void fsocket_local_park(struct fsocket_local *local);
-void fsocket_move_work(struct work_struct *work);
+/* Ends the parked @local: it listens no more, and lets go of the port. */
+void fsocket_local_unbind(struct fsocket_local *local);
+/* No connection arrives any more, and epoll instances forget @local. */
+void fsocket_local_quiet(struct fsocket_local *local);
+/* After that: whether poll() still waits at it. */
+bool fsocket_local_polled(struct fsocket_local *local);
+/* Frees it, when nobody can find it any more, and nobody waits at it. */
+void fsocket_local_free(struct fsocket_local *local);
 
 /* claim.c */
 
-int fsocket_claims_init(void);
-void fsocket_claim_drop(struct fsocket_claim *claim);
+/* Drops the claims on @l of @owner and @worker; each NULL is for any. Under its lock. */
+void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
+			 fl_owner_t owner, const struct task_struct *worker);
+/* Those of threads that have ended. Under its lock. */
+void fsocket_claims_drop_dead(struct fsocket_listener *l);
+/* A worker that has pinned itself takes its claim along. */
 void fsocket_follow_pin(struct fsocket_listener *l);
 
 /* accept.c */
@@ -102,6 +188,14 @@ void fsocket_accept_set_ops(struct proto_ops *ops);
 static inline bool fsocket_acceptq_empty(const struct socket *sock)
 {
 	return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
+}
+
+/* Whether connections wait at @local. */
+static inline bool fsocket_local_queued(const struct fsocket_local *local)
+{
+	const struct socket *sock = smp_load_acquire(&local->sock);
+
+	return sock && !fsocket_acceptq_empty(sock);
 }
 
 #endif

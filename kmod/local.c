@@ -2,8 +2,13 @@
 /*
  * A CPU's local listener: made, put into the group, parked; and how connections
  * leave its accept queue for the shared one.
+ *
+ * They leave when the local listener is parked, and when they are late: a timer,
+ * which runs only while connections wait, looks at the first in the queue. The
+ * second time it sees the same one, and another worker of the listener sleeps, all
+ * that wait become everybody's. A queue that stands still for FSOCKET_STUCK looks
+ * does so whoever sleeps, since a worker that polls without sleeping looks busy.
  */
-#include <linux/pid.h>
 #include <linux/security.h>
 #include <linux/slab.h>
 #include <net/inet_hashtables.h>
@@ -11,68 +16,154 @@
 #include <net/sock_reuseport.h>
 #include <net/tcp.h>
 
+#include "bind.h"
 #include "inherit.h"
 #include "listener.h"
+#include "params.h"
 #include "stats.h"
 #include "trace.h"
 
-/* How long a connection waits where nobody waits for it, in jiffies. */
-#define FSOCKET_UNWATCHED	(HZ / 2)
+#define FSOCKET_STUCK	25
+
+/* Moves @req, just taken from a local queue, to that of @to; with bottom halves off. */
+static bool fsocket_move_one(struct sock *to, struct request_sock *req)
+{
+	struct sock *child = req->sk;
+	bool moved;
+
+	/* Compare inet_csk_listen_stop(), which has the same children to care for. */
+	bh_lock_sock_nested(child);
+	sock_hold(child);
+	moved = inet_csk_reqsk_queue_add(to, req, child);
+	if (!moved) {
+		/* The shared one listens no more: child is forgotten. */
+		reqsk_put(req);
+	}
+	bh_unlock_sock(child);
+	sock_put(child);
+	return moved;
+}
 
 /*
- * Moves what is queued at a parked listener to the shared one; compare
- * inet_csk_listen_stop(), which has the same children to care for.
+ * Moves what waits at @local to the shared queue as far as that has room, and
+ * returns how many. The local socket is locked, so that inet_csk_accept() does not
+ * take the same; bottom halves are off.
  */
-static void fsocket_local_move(struct fsocket_local *local)
+static unsigned int fsocket_local_drain(struct fsocket_local *local)
 {
-	struct fsocket_listener *l = local->listener;
-	struct sock *from = local->sock->sk, *to = l->sock->sk;
+	struct sock *from = local->sock->sk, *to = local->listener->sock->sk;
 	struct request_sock_queue *queue = &inet_csk(from)->icsk_accept_queue;
 	struct request_sock *req;
-	bool any = false;
+	unsigned int moved = 0;
 
-	while ((req = reqsk_queue_remove(queue, from)) != NULL) {
-		struct sock *child = req->sk;
-
-		local_bh_disable();
-		bh_lock_sock(child);
-		sock_hold(child);
-		if (inet_csk_reqsk_queue_add(to, req, child)) {
-			this_cpu_inc(l->stats->moved);
-			any = true;
-		} else {
-			/* The shared one listens no more: child is forgotten. */
-			reqsk_put(req);
-		}
-		bh_unlock_sock(child);
-		local_bh_enable();
-		sock_put(child);
-		cond_resched();
+	while (!sk_acceptq_is_full(to) && !reqsk_queue_empty(queue)) {
+		req = reqsk_queue_remove(queue, from);
+		if (!req)
+			break;
+		moved += fsocket_move_one(to, req);
 	}
-	if (any)
+	return moved;
+}
+
+static void fsocket_local_move(struct fsocket_local *local)
+{
+	struct sock *from = local->sock->sk, *to = local->listener->sock->sk;
+	unsigned int moved;
+
+	lock_sock(from);
+	local_bh_disable();
+	moved = fsocket_local_drain(local);
+	this_cpu_add(local->listener->stats->moved, moved);
+	local_bh_enable();
+	release_sock(from);
+	if (moved)
 		to->sk_data_ready(to);
 }
 
-static bool fsocket_local_watched(struct fsocket_local *local)
+static unsigned long fsocket_look_after(void)
 {
-	/* By more than local->arrival. */
-	return !list_is_singular(&local->wq.wait.head);
+	return max(msecs_to_jiffies(fsocket_steal_after_ms()) / 2, 1UL);
 }
 
-void fsocket_move_work(struct work_struct *work)
+/* Whether a worker of @l other than that of @local sleeps, as it does in epoll_wait(). */
+static bool fsocket_other_sleeps(struct fsocket_listener *l,
+				 const struct fsocket_local *local)
 {
-	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, move_work.work);
-	struct fsocket_local *local;
+	const struct task_struct *worker;
+	struct fsocket_local *other;
+	bool sleeps = false;
 	int cpu;
 
-	mutex_lock(&fsocket_mutex);
+	rcu_read_lock();
 	for_each_possible_cpu(cpu) {
-		local = l->locals[cpu];
-		if (local && !(local->attached && fsocket_local_watched(local)))
-			fsocket_local_move(local);
+		other = READ_ONCE(l->locals[cpu]);
+		if (!other || other == local)
+			continue;
+		worker = READ_ONCE(other->worker);
+		if (worker && READ_ONCE(worker->__state) & TASK_INTERRUPTIBLE) {
+			sleeps = true;
+			break;
+		}
 	}
-	mutex_unlock(&fsocket_mutex);
+	rcu_read_unlock();
+	return sleeps;
+}
+
+static bool fsocket_worker_ended(const struct fsocket_local *local)
+{
+	const struct task_struct *worker;
+	bool ended;
+
+	rcu_read_lock();
+	worker = READ_ONCE(local->worker);
+	ended = worker && READ_ONCE(worker->exit_state);
+	rcu_read_unlock();
+	return ended;
+}
+
+/* In softirq: gives what waits at @local to everybody. False: try again. */
+static bool fsocket_local_steal(struct fsocket_local *local)
+{
+	struct sock *from = local->sock->sk, *to = local->listener->sock->sk;
+	unsigned int moved = 0;
+	bool mine;
+
+	bh_lock_sock(from);
+	mine = !sock_owned_by_user(from);
+	if (mine)
+		moved = fsocket_local_drain(local);
+	bh_unlock_sock(from);
+	if (moved) {
+		this_cpu_add(local->listener->stats->stolen, moved);
+		to->sk_data_ready(to);
+	}
+	return mine && !fsocket_local_queued(local);
+}
+
+static void fsocket_local_look(struct timer_list *timer)
+{
+	struct fsocket_local *local = from_timer(local, timer, timer);
+	struct fsocket_listener *l = local->listener;
+	const struct request_sock *head;
+
+	head = READ_ONCE(inet_csk(local->sock->sk)->icsk_accept_queue.rskq_accept_head);
+	if (head != local->seen) {
+		local->seen = head;
+		local->late = 0;
+	} else if (head && !local->late++) {
+		this_cpu_inc(l->stats->overdue);
+	}
+	if (!head)
+		return;
+	if (local->late && fsocket_worker_ended(local))
+		fsocket_listener_tidy(l);
+	if ((!READ_ONCE(local->attached) || local->late >= FSOCKET_STUCK ||
+	     (local->late && fsocket_other_sleeps(l, local))) &&
+	    fsocket_local_steal(local)) {
+		local->seen = NULL;
+		return;
+	}
+	mod_timer(timer, jiffies + fsocket_look_after());
 }
 
 /* A connection has arrived at a local listener; in softirq. */
@@ -81,25 +172,12 @@ static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 {
 	struct fsocket_local *local =
 		container_of(entry, struct fsocket_local, arrival);
-	struct fsocket_listener *l = local->listener;
 
-	if (!READ_ONCE(local->attached))
-		mod_delayed_work(system_wq, &l->move_work, 0);
-	else if (!fsocket_local_watched(local))
-		schedule_delayed_work(&l->move_work, FSOCKET_UNWATCHED);
+	if (!timer_pending(&local->timer))
+		mod_timer(&local->timer, jiffies + fsocket_look_after());
 	return 0;
 }
 
-static bool fsocket_bound_to_any(const struct sock *sk)
-{
-#if IS_ENABLED(CONFIG_IPV6)
-	if (sk->sk_family == AF_INET6)
-		return ipv6_addr_any(&sk->sk_v6_rcv_saddr);
-#endif
-	return !sk->sk_rcv_saddr;
-}
-
-/* From now on SYNs handled by its CPU come to @local. */
 static int fsocket_local_attach(struct fsocket_local *local)
 {
 	struct sock *shared = local->listener->sock->sk;
@@ -125,8 +203,7 @@ void fsocket_local_park(struct fsocket_local *local)
 	WRITE_ONCE(local->attached, false);
 	per_cpu_ptr(local->listener->stats, local->cpu)->retire++;
 	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
-	/* Pairs with the barrier in skwq_has_sleeper(). */
-	smp_mb();
+	/* What arrives later is moved by the timer. */
 	fsocket_local_move(local);
 }
 
@@ -165,13 +242,134 @@ static int fsocket_listen_start(struct sock *sk)
 	return ret;
 }
 
-static struct fsocket_local *fsocket_local_create(struct fsocket_listener *l,
-						  int cpu)
+/* Makes @sk, new, like the shared listener, but for its queue. */
+static int fsocket_local_inherit(struct fsocket_local *local, struct socket *sock)
 {
-	struct sock *shared = l->sock->sk, *sk;
-	struct fsocket_local *local;
+	struct fsocket_listener *l = local->listener;
+	struct sock *shared = l->sock->sk, *sk = sock->sk;
 	int ret;
 
+	ret = fsocket_inherit(sk, shared);
+	if (ret)
+		return ret;
+	security_sk_clone(shared, sk);
+	/*
+	 * In the group, without opening the port to SO_REUSEPORT sockets that
+	 * could not join before: those must be of the same user
+	 * (inet_csk_bind_conflict()).
+	 */
+	sk->sk_reuseport = 1;
+	SOCK_INODE(sock)->i_uid = l->reuseport ? sock_i_uid(shared) : INVALID_UID;
+	sk->sk_incoming_cpu = local->cpu;
+	sock_set_flag(sk, SOCK_RCU_FREE);
+	rcu_assign_pointer(sk->sk_wq, &local->wq);
+	/* Owner matches of netfilter look for the user of a SYN-ACK here. */
+	write_lock_bh(&sk->sk_callback_lock);
+	sock->file = l->sock->file;
+	write_unlock_bh(&sk->sk_callback_lock);
+	return 0;
+}
+
+/* @sock goes, and with it what the file of the shared listener was to it. */
+static void fsocket_local_release(struct socket *sock)
+{
+	write_lock_bh(&sock->sk->sk_callback_lock);
+	sock->file = NULL;
+	write_unlock_bh(&sock->sk->sk_callback_lock);
+	sock_release(sock);
+}
+
+static int fsocket_local_listen(struct fsocket_local *local)
+{
+	struct fsocket_listener *l = local->listener;
+	struct sock *shared = l->sock->sk;
+	struct socket *sock;
+	int ret;
+
+	/* Not a kernel socket: its children have to hold their namespace. */
+	ret = __sock_create(sock_net(shared), shared->sk_family, SOCK_STREAM,
+			    IPPROTO_TCP, &sock, 0);
+	if (ret)
+		return ret;
+	ret = fsocket_local_inherit(local, sock);
+	if (ret)
+		goto err_release;
+	local->bind = fsocket_bind_private(sock->sk, l->guard->sk);
+	if (IS_ERR(local->bind)) {
+		ret = PTR_ERR(local->bind);
+		local->bind = NULL;
+		goto err_release;
+	}
+	ret = fsocket_listen_start(sock->sk);
+	if (ret)
+		goto err_settle;
+	/* accept() and poll() take no lock: publish it complete. */
+	smp_store_release(&local->sock, sock);
+	return 0;
+
+err_settle:
+	fsocket_bind_settle(local->bind, sock->sk, l->guard->sk);
+	local->bind = NULL;
+err_release:
+	fsocket_local_release(sock);
+	return ret;
+}
+
+static int fsocket_guard_get(struct fsocket_listener *l)
+{
+	struct sock *shared = l->sock->sk;
+	struct socket *guard;
+
+	if (l->guard)
+		return 0;
+	guard = fsocket_bind_guard(shared, l->reuseport);
+	if (IS_ERR(guard))
+		return PTR_ERR(guard);
+	l->guard = guard;
+	/* Only now: the guard keeps other sockets off the port. */
+	lock_sock(shared);
+	shared->sk_reuseport = 1;
+	release_sock(shared);
+	return 0;
+}
+
+int fsocket_local_start(struct fsocket_local *local)
+{
+	int ret;
+
+	if (!local->sock) {
+		ret = fsocket_guard_get(local->listener);
+		if (!ret)
+			ret = fsocket_local_listen(local);
+		if (ret)
+			return ret;
+	}
+	return fsocket_local_attach(local);
+}
+
+void fsocket_local_unbind(struct fsocket_local *local)
+{
+	struct sock *sk;
+
+	if (!local->bind)
+		return;
+	sk = local->sock->sk;
+	lock_sock(sk);
+	/* The port stays until the children are settled. */
+	sk->sk_userlocks |= SOCK_BINDPORT_LOCK;
+	tcp_set_state(sk, TCP_CLOSE);
+	inet_csk_listen_stop(sk);
+	release_sock(sk);
+	fsocket_bind_settle(local->bind, sk, local->listener->guard->sk);
+	local->bind = NULL;
+}
+
+struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu)
+{
+	struct fsocket_local *local = l->locals[cpu];
+
+	if (local)
+		return local;
 	local = kzalloc(sizeof(*local), GFP_KERNEL_ACCOUNT);
 	if (!local)
 		return ERR_PTR(-ENOMEM);
@@ -180,66 +378,32 @@ static struct fsocket_local *fsocket_local_create(struct fsocket_listener *l,
 	init_waitqueue_head(&local->wq.wait);
 	init_waitqueue_func_entry(&local->arrival, fsocket_arrived);
 	add_wait_queue(&local->wq.wait, &local->arrival);
-
-	/* Not a kernel socket: its children have to hold their namespace. */
-	ret = __sock_create(sock_net(shared), shared->sk_family, SOCK_STREAM,
-			    IPPROTO_TCP, &local->sock, 0);
-	if (ret)
-		goto err_free;
-	sk = local->sock->sk;
-	ret = fsocket_inherit(sk, shared);
-	if (ret)
-		goto err_release;
-	security_sk_clone(shared, sk);
-	/*
-	 * In the group, without opening the port to SO_REUSEPORT sockets that
-	 * could not join before: those must be of the same user
-	 * (inet_csk_bind_conflict()).
-	 */
-	sk->sk_reuseport = 1;
-	SOCK_INODE(local->sock)->i_uid =
-		l->reuseport ? sock_i_uid(shared) : INVALID_UID;
-	sk->sk_incoming_cpu = cpu;
-	sock_set_flag(sk, SOCK_RCU_FREE);
-	rcu_assign_pointer(sk->sk_wq, &local->wq);
-
-	inet_sk(sk)->inet_num = inet_sk(shared)->inet_num;
-	local_bh_disable();
-	ret = __inet_inherit_port(shared, sk);
-	local_bh_enable();
-	if (ret) {
-		inet_sk(sk)->inet_num = 0;
-		goto err_release;
-	}
-	ret = fsocket_listen_start(sk);
-	if (ret)
-		goto err_release;
+	timer_setup(&local->timer, fsocket_local_look, TIMER_PINNED);
+	/* accept() and poll() take no lock: publish it complete. */
+	smp_store_release(&l->locals[cpu], local);
 	return local;
-
-err_release:
-	sock_release(local->sock);
-err_free:
-	kfree(local);
-	return ERR_PTR(ret);
 }
 
-struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu)
+void fsocket_local_quiet(struct fsocket_local *local)
 {
-	struct sock *shared = l->sock->sk;
-	struct fsocket_local *local = l->locals[cpu];
-	int ret;
+	/* Nobody starts the timer once nothing sees connections arrive. */
+	remove_wait_queue(&local->wq.wait, &local->arrival);
+	del_timer_sync(&local->timer);
+	wake_up_pollfree(&local->wq.wait);
+}
 
-	if (!local) {
-		local = fsocket_local_create(l, cpu);
-		if (IS_ERR(local))
-			return local;
-		/* accept() and poll() take no lock: publish it complete. */
-		smp_store_release(&l->locals[cpu], local);
-	}
-	/* Only now: @local keeps other sockets off the port. */
-	lock_sock(shared);
-	shared->sk_reuseport = 1;
-	release_sock(shared);
-	ret = fsocket_local_attach(local);
-	return ret ? ERR_PTR(ret) : local;
+bool fsocket_local_polled(struct fsocket_local *local)
+{
+	return waitqueue_active(&local->wq.wait);
+}
+
+void fsocket_local_free(struct fsocket_local *local)
+{
+	if (local->sock)
+		fsocket_local_release(local->sock);
+	/*
+	 * A softirq that found sk_wq before sock_release() may still use it, and
+	 * so may who polled.
+	 */
+	kfree_rcu(local, wq.rcu);
 }

@@ -308,6 +308,30 @@ MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for conne
 module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, NULL, 0644);
 MODULE_PARM_DESC(enable_skb_pool, "Pools of packets: 0 = off [default], 1 = those received that the framework hands over are copied to memory of their CPU, 2 = those to send are made in advance, 3 = both");
 
+static unsigned int steal_after_ms = 8;
+
+static int fsocket_steal_set(const char *val, const struct kernel_param *kp)
+{
+	int ret = param_set_uint_minmax(val, kp, 1, 10000);
+
+	if (ret)
+		pr_info("%s=%.32s refused: allowed are 1 to 10000\n", kp->name, val);
+	return ret;
+}
+
+static const struct kernel_param_ops fsocket_steal_ops = {
+	.set = fsocket_steal_set,
+	.get = param_get_uint,
+};
+
+module_param_cb(steal_after_ms, &fsocket_steal_ops, &steal_after_ms, 0644);
+MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a busy worker go to another that sleeps: 1 to 10000, 8 [default]; rounded to the kernel's ticks");
+
+unsigned int fsocket_steal_after_ms(void)
+{
+	return READ_ONCE(steal_after_ms);
+}
+
 enum fsocket_spawn_mode fsocket_spawn_mode(void)
 {
 	return READ_ONCE(enable_listen_spawn);

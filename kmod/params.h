@@ -29,6 +29,7 @@ enum fsocket_spawn_mode {
 };
 
 enum fsocket_spawn_mode fsocket_spawn_mode(void);
+unsigned int fsocket_steal_after_ms(void);
 int fsocket_debug_level(void);
 
 /* Switches on what has been asked for at load; errors as of the features. */

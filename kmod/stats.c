@@ -39,6 +39,8 @@ static const struct {
 	COLUMN(spawn),
 	COLUMN(retire),
 	COLUMN(moved),
+	COLUMN(stolen),
+	COLUMN(overdue),
 	COLUMN(established_hit),
 	COLUMN(established_remote),
 	COLUMN(established_miss),

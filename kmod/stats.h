@@ -24,6 +24,13 @@ struct fsocket_stats {
 	u64 retire;
 	/* Connections moved from a retired local listener to the shared one. */
 	u64 moved;
+	/* The same, because their worker was late (steal_after_ms). */
+	u64 stolen;
+	/*
+	 * How often a local listener's first connection had waited for half of
+	 * steal_after_ms, or longer.
+	 */
+	u64 overdue;
 	/*
 	 * Received packets of TCP, other than SYNs, whose connection was in this
 	 * CPU's established table (enable_local_established).
