@@ -37,6 +37,12 @@ def test_same(lab, name):
     run_one(lab, "", "test_same", name)
 
 
+@pytest.mark.parametrize("name", names("test_paths"))
+def test_paths(lab, name):
+    run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
+            "test_paths", name)
+
+
 @pytest.mark.parametrize("name", names("test_locality"))
 def test_locality(lab, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
