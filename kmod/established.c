@@ -72,11 +72,34 @@ static struct fsocket_set *fsocket_set_of(int cpu, u32 hash)
 	return &per_cpu(fsocket_table, cpu)[hash & (FSOCKET_SETS - 1)];
 }
 
+/*
+ * Puts @sk, or nothing, into @slot; false if what is there is about to leave, or
+ * has left just now. What was there is counted in its namespace, for which we
+ * need a reference to it: it may be freed, and used again, as soon as it has
+ * left. That @slot still holds it then, and nobody else fills slots of this
+ * table, tells that it has not.
+ */
+static bool fsocket_slot_replace(struct fsocket_slot *slot, struct sock *sk)
+{
+	struct sock *old = READ_ONCE(slot->sk);
+	bool done;
+
+	if (old && !refcount_inc_not_zero(&old->sk_refcnt))
+		return false;
+	if (sk)
+		WRITE_ONCE(slot->hash, sk->sk_hash);
+	done = cmpxchg(&slot->sk, old, sk) == old;
+	if (done && old)
+		fsocket_count(sock_net(old), established_del);
+	if (old)
+		sock_put(old);
+	return done;
+}
+
 static void fsocket_table_add(struct sock *sk)
 {
 	struct fsocket_slot *slot, *free = NULL;
 	struct fsocket_set *set;
-	struct sock *old;
 	int i;
 
 	local_bh_disable();
@@ -88,12 +111,9 @@ static void fsocket_table_add(struct sock *sk)
 	}
 	/* Any connection may have to make room: it is found globally then. */
 	slot = free ?: &set->way[jiffies & (FSOCKET_WAYS - 1)];
-	WRITE_ONCE(slot->hash, sk->sk_hash);
-	old = xchg(&slot->sk, sk);
-	fsocket_count(sock_net(sk), established_add);
-	/* It was here until now, so it is freed after this RCU section. */
-	if (old)
-		fsocket_count(sock_net(old), established_del);
+	/* One that leaves at this moment leaves the place to us. */
+	if (fsocket_slot_replace(slot, sk) || fsocket_slot_replace(slot, sk))
+		fsocket_count(sock_net(sk), established_add);
 	rcu_read_unlock();
 	local_bh_enable();
 }
@@ -283,12 +303,24 @@ static const struct tcphdr *fsocket_tcp_header(struct sk_buff *skb)
 	return th;
 }
 
+/*
+ * Whether @skb passes the hook once more, as that of its VRF, or turns out to
+ * be another namespace's (ipvlan in L3S mode): only then is it known which
+ * sockets may have it. @climbed: it is at the VRF.
+ */
+static bool fsocket_comes_again(const struct sk_buff *skb, bool climbed)
+{
+	return netif_is_l3_slave(skb->dev) || netif_has_l3_rx_handler(skb->dev) ||
+	       (netif_is_l3_master(skb->dev) && !climbed);
+}
+
 static unsigned int fsocket_prerouting4(void *priv, struct sk_buff *skb,
 					const struct nf_hook_state *state)
 {
 	struct fsocket_tuple t = { .net = state->net };
 
-	if (ip_hdr(skb)->protocol != IPPROTO_TCP || ip_is_fragment(ip_hdr(skb)))
+	if (ip_hdr(skb)->protocol != IPPROTO_TCP || ip_is_fragment(ip_hdr(skb)) ||
+	    fsocket_comes_again(skb, ipv4_l3mdev_skb(IPCB(skb)->flags)))
 		return NF_ACCEPT;
 	t.th = fsocket_tcp_header(skb);
 	if (!t.th)
@@ -308,7 +340,8 @@ static unsigned int fsocket_prerouting6(void *priv, struct sk_buff *skb,
 {
 	struct fsocket_tuple t = { .net = state->net, .v6 = true };
 
-	if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP)
+	if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP ||
+	    fsocket_comes_again(skb, ipv6_l3mdev_skb(IP6CB(skb)->flags)))
 		return NF_ACCEPT;
 	t.th = fsocket_tcp_header(skb);
 	if (!t.th)
@@ -413,15 +446,13 @@ static int fsocket_tables_start(void)
 /* Nothing enters any more; what leaves meanwhile is counted there. */
 static void fsocket_table_clear(struct fsocket_set *table)
 {
-	struct sock *sk;
 	int i, j;
 
 	for (i = 0; i < FSOCKET_SETS; i++) {
 		rcu_read_lock();
 		for (j = 0; j < FSOCKET_WAYS; j++) {
-			sk = xchg(&table[i].way[j].sk, NULL);
-			if (sk)
-				fsocket_count(sock_net(sk), established_del);
+			if (READ_ONCE(table[i].way[j].sk))
+				fsocket_slot_replace(&table[i].way[j], NULL);
 		}
 		rcu_read_unlock();
 		cond_resched();

@@ -192,13 +192,24 @@ static int fsocket_apply_framework(bool on)
 	return fsocket_steer_enable(on);
 }
 
-/* Whether @feature may be switched on, as far as the framework is concerned. */
-static int fsocket_need_framework(const struct fsocket_switch *feature, bool on)
+/* @feature is nothing without the framework, which it switches on, too. */
+static int fsocket_apply_within(const struct fsocket_switch *feature, bool on,
+				int (*enable)(bool on))
 {
-	if (!on || fsocket_framework.on)
-		return 0;
-	pr_info("%s needs enable_rps_framework=1\n", feature->name);
-	return -EOPNOTSUPP;
+	bool alone = on && !fsocket_framework.on;
+	int ret = alone ? fsocket_steer_enable(true) : 0;
+
+	if (ret)
+		return ret;
+	ret = enable(on);
+	if (ret && alone)
+		fsocket_steer_enable(false);
+	if (ret || !alone)
+		return ret;
+	fsocket_framework.on = true;
+	pr_info("%s needs enable_rps_framework=1, which is switched on, too\n",
+		feature->name);
+	return 0;
 }
 
 static int fsocket_apply_rfd(bool on)
@@ -209,13 +220,12 @@ static int fsocket_apply_rfd(bool on)
 
 static int fsocket_apply_rcs(bool on)
 {
-	return fsocket_need_framework(&fsocket_rcs, on) ?: fsocket_rcs_enable(on);
+	return fsocket_apply_within(&fsocket_rcs, on, fsocket_rcs_enable);
 }
 
 static int fsocket_apply_skb_receive(bool on)
 {
-	return fsocket_need_framework(&fsocket_skb_receive, on) ?:
-	       fsocket_skbpool_enable(on);
+	return fsocket_apply_within(&fsocket_skb_receive, on, fsocket_skbpool_enable);
 }
 
 static unsigned int fsocket_skb_pool_mode(void)

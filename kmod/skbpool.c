@@ -13,6 +13,7 @@
  * per-CPU caches that NAPI has had since 3.x; the pool leaves them alone. The
  * sending side is sendpool.c.
  */
+#include <linux/atomic.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/percpu.h>
@@ -32,8 +33,32 @@
 
 static DEFINE_PER_CPU(struct page_pool *, fsocket_page_pool);
 
-/* Originals on their way home. */
-static DEFINE_PER_CPU(struct llist_head, fsocket_homecoming);
+/*
+ * Originals that may wait for their CPU: it may receive nothing for long, as where
+ * RPS keeps packets from it.
+ */
+#define FSOCKET_HOMECOMING_MAX	256
+
+/* Originals on their way home to a CPU, and about how many they are. */
+struct fsocket_homecoming {
+	struct llist_head skbs;
+	atomic_t count;
+};
+
+static DEFINE_PER_CPU_ALIGNED(struct fsocket_homecoming, fsocket_homecoming);
+
+/* What an skb may point to beside its data, and drivers put there on receipt. */
+static bool fsocket_skbpool_takes(const struct sk_buff *skb, unsigned int size)
+{
+	if (size > FSOCKET_ROOM || skb_has_frag_list(skb))
+		return false;
+#ifdef FSOCKET_HWTSTAMP_IN_DRIVER
+	/* The time stamp is still in the driver's memory. */
+	if (skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP_NETDEV)
+		return false;
+#endif
+	return true;
+}
 
 static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
 					    const struct sk_buff *skb)
@@ -43,7 +68,7 @@ static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
 	struct sk_buff *copy;
 	struct page *page;
 
-	if (size > FSOCKET_ROOM || skb_has_frag_list(skb))
+	if (!fsocket_skbpool_takes(skb, size))
 		return NULL;
 	page = page_pool_alloc_frag(pool, &offset, FSOCKET_FRAG,
 				    GFP_ATOMIC | __GFP_NOWARN);
@@ -63,16 +88,36 @@ static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
 		return NULL;
 	}
 	skb_copy_header(copy, skb);
+	/* Which has been made for packets to send. */
+	*skb_hwtstamps(copy) = *skb_hwtstamps((struct sk_buff *)skb);
 	/* One of the headers; says where the kernel itself frees it. */
 	copy->alloc_cpu = raw_smp_processor_id();
 	return copy;
+}
+
+/* Frees @skb where it was allocated, soon, if there is no reason not to wait. */
+static void fsocket_skbpool_send_home(struct sk_buff *skb)
+{
+	struct fsocket_homecoming *home;
+
+	/* A sender waits for these: skb_still_in_host_queue(), and its memory. */
+	if (skb_cloned(skb) || skb->destructor || skb->alloc_cpu >= nr_cpu_ids ||
+	    !cpu_online(skb->alloc_cpu))
+		goto here;
+	home = per_cpu_ptr(&fsocket_homecoming, skb->alloc_cpu);
+	if (atomic_read(&home->count) >= FSOCKET_HOMECOMING_MAX)
+		goto here;
+	atomic_inc(&home->count);
+	llist_add(&skb->ll_node, &home->skbs);
+	return;
+here:
+	consume_skb(skb);
 }
 
 struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
 					 struct sk_buff *skb)
 {
 	struct page_pool *pool = READ_ONCE(per_cpu(fsocket_page_pool, cpu));
-	int home = skb->alloc_cpu;
 	struct sk_buff *copy;
 
 	if (!pool)
@@ -83,21 +128,19 @@ struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
 		return skb;
 	}
 	fsocket_count(net, skb_pool_copy);
-	/* A clone's sender may wait for it (skb_still_in_host_queue()). */
-	if (skb_cloned(skb) || home >= nr_cpu_ids || !cpu_online(home))
-		consume_skb(skb);
-	else
-		llist_add(&skb->ll_node, per_cpu_ptr(&fsocket_homecoming, home));
+	fsocket_skbpool_send_home(skb);
 	return copy;
 }
 
-static void fsocket_skbpool_free(struct llist_head *homecoming, int budget)
+static void fsocket_skbpool_free(struct fsocket_homecoming *home, int budget)
 {
 	struct sk_buff *skb, *next;
 
-	if (llist_empty(homecoming))
+	if (llist_empty(&home->skbs))
 		return;
-	llist_for_each_entry_safe(skb, next, llist_del_all(homecoming), ll_node) {
+	/* Before: what comes meanwhile is counted anew. */
+	atomic_set(&home->count, 0);
+	llist_for_each_entry_safe(skb, next, llist_del_all(&home->skbs), ll_node) {
 		skb->next = NULL;
 		napi_consume_skb(skb, budget);
 	}

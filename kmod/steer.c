@@ -18,9 +18,12 @@
  * within the RCU section in which it was chosen, for that is what a CPU waits for
  * that goes offline.
  *
- * Where the interface itself has RPS or RFS set, these come later than we, and
- * win.
+ * A packet that climbs stacked interfaces (VLAN, bond, bridge) passes the hook of
+ * each; once it comes from a queue, it stays. Where an interface has RPS or RFS
+ * set, these come before us, and not again.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/cpuhotplug.h>
 #include <linux/delay.h>
 #include <linux/if_ether.h>
@@ -94,6 +97,12 @@ static DEFINE_MUTEX(fsocket_policies_mutex);
 
 /* Policies are asked; else only flows that wait somewhere are kept in order. */
 static bool fsocket_steering;
+
+/* The interfaces that exist are being hooked. */
+static bool fsocket_starting;
+
+/* A packet of this CPU's queue is on its way up. */
+static DEFINE_PER_CPU(bool, fsocket_delivering);
 
 /* NAPI wants a device. */
 static struct net_device fsocket_napi_dev;
@@ -217,7 +226,9 @@ static enum fsocket_enqueued fsocket_enqueue(int cpu, struct sk_buff *skb,
 
 	if (!READ_ONCE(q->open))
 		return FSOCKET_OFFLINE;
-	if (atomic_read(&q->tail) - READ_ONCE(q->head) >= FSOCKET_QUEUE_MAX)
+	/* The head may have gone past a tail read before it: that is not full. */
+	if ((s32)((u32)atomic_read(&q->tail) - READ_ONCE(q->head)) >=
+	    FSOCKET_QUEUE_MAX)
 		return FSOCKET_FULL;
 	atomic_inc(&q->tail);
 	/* A full barrier, that pairs with the one in fsocket_queue_poll(). */
@@ -237,12 +248,16 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 	struct fastsocket_flow flow;
 	u64 *latest;
 
+	/* All of the way up is within the poll: nothing else is received meanwhile. */
+	if (this_cpu_read(fsocket_delivering))
+		return NF_ACCEPT;
 	fsocket_skbpool_reap();
 	/*
 	 * A socket from tc's bpf_sk_assign() may be valid in this RCU section
-	 * only; a generic XDP program would see the packet twice.
+	 * only, unlike that of the sender, which veth leaves; a generic XDP
+	 * program would see the packet twice.
 	 */
-	if (skb->sk || skb_shared(skb) || rcu_access_pointer(skb->dev->xdp_prog) ||
+	if (skb_sk_is_prefetched(skb) || skb_shared(skb) || rcu_access_pointer(skb->dev->xdp_prog) ||
 	    !fsocket_flow_read(skb, net, &flow))
 		return NF_ACCEPT;
 
@@ -305,7 +320,10 @@ static int fsocket_queue_poll(struct napi_struct *napi, int budget)
 		q->process = q->process->next;
 		skb->next = NULL;
 		skb = fsocket_skbpool_exchange(dev_net(skb->dev), q->cpu, skb);
-		netif_receive_skb(skb);
+		this_cpu_write(fsocket_delivering, true);
+		/* Past RPS, which might send it elsewhere. */
+		netif_receive_skb_core(skb);
+		this_cpu_write(fsocket_delivering, false);
 		/* Pairs with that in fsocket_flow_waits(). */
 		smp_store_release(&q->head, q->head + 1);
 		work++;
@@ -445,10 +463,19 @@ static int fsocket_netdev_event(struct notifier_block *nb, unsigned long event,
 				void *ptr)
 {
 	struct net_device *dev = netdev_notifier_info_to_dev(ptr);
+	int ret;
 
 	switch (event) {
 	case NETDEV_REGISTER:
-		return notifier_from_errno(fsocket_ingress_add(dev));
+		ret = fsocket_ingress_add(dev);
+		if (!ret)
+			break;
+		if (fsocket_starting)
+			return notifier_from_errno(ret);
+		/* Somebody's new interface is no business of ours. */
+		pr_info_ratelimited("%s: its packets are not redispatched: error %d\n",
+				    netdev_name(dev), ret);
+		break;
 	case NETDEV_UNREGISTER:
 		fsocket_ingress_del(dev);
 		break;
@@ -468,7 +495,9 @@ static int fsocket_steer_start(void)
 	if (!fsocket_flows)
 		return -ENOMEM;
 	WRITE_ONCE(fsocket_steering, true);
+	fsocket_starting = true;
 	ret = register_netdevice_notifier(&fsocket_netdev_notifier);
+	fsocket_starting = false;
 	if (ret) {
 		WRITE_ONCE(fsocket_steering, false);
 		fsocket_queues_flush();

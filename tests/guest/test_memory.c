@@ -177,11 +177,7 @@ static void parameters(void **state)
 
 	(void)state;
 	for (i = 0; i < SWITCHES; i++) {
-		/* Registers a policy, which needs no memory. */
-		if (strstr(switches[i], "flow_deliver"))
-			write_file(switches[i], "1");
-		else
-			each(switch_on, (void *)switches[i]);
+		each(switch_on, (void *)switches[i]);
 		/* Others need this one. */
 		if (!strstr(switches[i], "rps_framework"))
 			write_file(switches[i], "0");

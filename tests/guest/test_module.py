@@ -38,6 +38,21 @@ def test_same(lab, name):
     run_one(lab, "", "test_same", name)
 
 
+def test_sealed_functions(lab):
+    done = lab.server("cd /sys/module/fastsocket/parameters; echo 8 > enable_socket_pool_size;"
+                      "echo 2 > enable_skb_pool; echo 1 > enable_receive_flow_deliver;"
+                      f"python3 {FOLDER}/sealed.py; status=$?; echo 0 > enable_socket_pool_size;"
+                      "echo 0 > enable_skb_pool; echo 0 > enable_receive_flow_deliver;"
+                      "exit $status", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", names("test_paths"))
+def test_paths(lab, name):
+    run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
+            "test_paths", name)
+
+
 @pytest.mark.parametrize("name", names("test_locality"))
 def test_locality(lab, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",

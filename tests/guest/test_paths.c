@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Paths of a packet beside the plain one: VRF, VLAN upon veth, containers. What
+ * each socket gets is compared with what it gets without us. As root, in the
+ * guest; with $POLICY_KO, the example policy.
+ * Usage: test_paths [TEST]
+ */
+#include "helpers.h"
+
+#define LOCAL PARAM "enable_local_established"
+#define FRAMEWORK PARAM "enable_rps_framework"
+
+#define OTHER "ip netns exec paths "
+
+static void run(const char *command)
+{
+	int status = system(command);
+
+	if (status)
+		fail_msg("%s: status %d", command, status);
+}
+
+/* A container with a veth pair, and a VLAN upon each end. */
+static int setup(void **state)
+{
+	(void)state;
+	unpin();
+	run("ip netns add paths && ip link add pa type veth peer name pb netns paths &&"
+	    "ip link set pa up && ip address add 10.77.0.1/24 dev pa &&"
+	    "ip link add link pa name pa.5 type vlan id 5 && ip link set pa.5 up &&"
+	    "ip address add 10.78.0.1/24 dev pa.5 &&"
+	    OTHER "sh -c 'ip link set lo up; ip link set pb up;"
+	    "ip address add 10.77.0.2/24 dev pb; ip link add link pb name pb.5 type vlan id 5;"
+	    "ip link set pb.5 up; ip address add 10.78.0.2/24 dev pb.5'");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unpin();
+	syscall(SYS_delete_module, "policy_port", O_NONBLOCK);
+	write_file(LOCAL, "0");
+	write_file(FRAMEWORK, "0");
+	return system("ip netns delete paths; ip link delete vrf0 2> /dev/null;"
+		      "ip link delete pa 2> /dev/null; true") ? -1 : 0;
+}
+
+/* A client in the container, whose end of the connection we hold. */
+static int connect_from_container(const char *to, uint16_t port)
+{
+	int pair[2], client = -1, status;
+	char control[CMSG_SPACE(sizeof(int))], byte = 'x';
+	struct iovec data = { &byte, 1 };
+	struct msghdr message = {
+		.msg_iov = &data, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg;
+	pid_t child;
+
+	assert_ok(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	child = fork();
+	if (!child) {
+		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = port };
+		int ns = open("/run/netns/paths", O_RDONLY), fd;
+
+		inet_pton(AF_INET, to, &a.sin_addr);
+		if (setns(ns, CLONE_NEWNET))
+			_exit(1);
+		fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect(fd, (void *)&a, sizeof(a)))
+			_exit(2);
+		cmsg = CMSG_FIRSTHDR(&message);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+		_exit(sendmsg(pair[1], &message, 0) == 1 ? 0 : 3);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(recvmsg(pair[0], &message, 0), 1);
+	cmsg = CMSG_FIRSTHDR(&message);
+	memcpy(&client, CMSG_DATA(cmsg), sizeof(client));
+	close(pair[0]);
+	close(pair[1]);
+	return client;
+}
+
+static int listen_on(const char *address, uint16_t *port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t len = sizeof(a);
+
+	inet_pton(AF_INET, address, &a.sin_addr);
+	assert_ok(bind(fd, (void *)&a, sizeof(a)));
+	assert_ok(listen(fd, 16));
+	assert_ok(getsockname(fd, (void *)&a, &len));
+	*port = a.sin_port;
+	return fd;
+}
+
+/* Whether an unbound socket still gets data once its interface is a VRF's. */
+static int gets_through_vrf(void)
+{
+	uint16_t port;
+	int fd = listen_on("10.77.0.1", &port), client, conn, got;
+
+	client = connect_from_container("10.77.0.1", port);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	assert_int_equal(write(client, "a", 1), 1);
+	assert_int_equal(readable(conn, 2000), 1);
+	assert_int_equal(read(conn, &got, 1), 1);
+	run("ip link add vrf0 type vrf table 10 && ip link set vrf0 up &&"
+	    "ip link set pa master vrf0");
+	assert_int_equal(write(client, "b", 1), 1);
+	got = readable(conn, 1000);
+	run("ip link delete vrf0; ip address replace 10.77.0.1/24 dev pa");
+	close(client);
+	close(conn);
+	close(fd);
+	return got;
+}
+
+static void vrf(void **state)
+{
+	int stock = gets_through_vrf();
+
+	(void)state;
+	write_file(LOCAL, "1");
+	assert_int_equal(gets_through_vrf(), stock);
+}
+
+static unsigned long long steered(void)
+{
+	return counter("steer_remote", -1) + counter("steer_kept", -1);
+}
+
+/*
+ * A container's packets, through @address, are steered, each once: the policy sends
+ * those to our port to CPU 3, and we read on others.
+ */
+static void steered_once(const char *address)
+{
+	enum { PACKETS = 30 };
+	unsigned long long before;
+	char options[64], byte = 'x';
+	int fd, client, conn, cpu = -1, i;
+	socklen_t len = sizeof(cpu);
+	uint16_t port;
+
+	fd = listen_on(address, &port);
+	snprintf(options, sizeof(options), "port=%d cpu=3", ntohs(port));
+	assert_ok(load_module(getenv("POLICY_KO"), options));
+	client = connect_from_container(address, port);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	pin(1);
+	write_file(FRAMEWORK, "1");
+	before = steered();
+	for (i = 0; i < PACKETS; i++) {
+		assert_int_equal(write(client, &byte, 1), 1);
+		assert_int_equal(read(conn, &byte, 1), 1);
+		assert_int_equal(write(conn, &byte, 1), 1);
+		assert_int_equal(read(client, &byte, 1), 1);
+	}
+	assert_ok(getsockopt(conn, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &len));
+	assert_int_equal(cpu, 3);
+	/* And perhaps a few acknowledgements. */
+	assert_in_range(steered() - before, PACKETS, PACKETS + PACKETS / 2);
+	close(client);
+	close(conn);
+	close(fd);
+}
+
+static void containers(void **state)
+{
+	(void)state;
+	steered_once("10.77.0.1");
+}
+
+static void stacked(void **state)
+{
+	(void)state;
+	steered_once("10.78.0.1");
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(vrf),
+		T(containers),
+		T(stacked),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
