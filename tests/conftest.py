@@ -33,7 +33,7 @@ UNPATCHED = ("nft 'add table netdev fsb; add chain netdev fsb lo "
              "{ type filter hook ingress device lo priority 0; }'; "
              "bash -c 'exec 3<> /dev/tcp/::1/22'; sleep 0.2")
 
-sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "docs")]
 
 
 class Lab:
