@@ -32,13 +32,15 @@ def test_fuzz(lab, size):
                       "status=$?; cat /tmp/fuzz; exit $status", check=False, limit=seconds + 200)
     print(done.stdout)
     log = lab.server("dmesg").stdout
+    first = re.search(rf".*({REPORT})", log)
     reports = [line for line in lab.new_kernel_warnings() if re.search(REPORT, line)]
     if done.returncode or reports:
         # The next test has another guest.
         lab.note_death()
         subprocess.run([LAB, "down"], check=True)
+    shown = log[first.start() if first else -2000:][:20000]
     assert done.returncode == 0 and not reports, (
-        f"{done.stdout}{log[-20000:]}\nonce more: FUZZ_SEED={seed}; shorter: "
+        f"{done.stdout}{shown}\nonce more: FUZZ_SEED={seed}; shorter: "
         "tests/debug/shorten.py")
 
 
