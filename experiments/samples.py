@@ -77,8 +77,13 @@ def baseline(plan, cell, rows):
 
 def pairs(rows, cell, base, metric):
     """Valid repetitions of two cells in the same round and boot: a row each, with columns
-    repetition, boot, order and ratio; where either is 0 there is none."""
-    valid = rows[(rows["valid"] == 1) & rows[metric].notna()]
+    repetition, boot, order and ratio; where either is 0 there is none.
+
+    Of timed repetitions, if these have the metric, else of those that watch.
+    """
+    valid = rows[(rows["valid"] == 1) & rows[metric].notna() & rows["cell"].isin([cell, base])]
+    if (valid["kind"] == "timed").any():
+        valid = valid[valid["kind"] == "timed"]
     own, other = (valid[valid["cell"] == name].set_index("round") for name in (cell, base))
     joined = own[["repetition", "boot", "order", metric]].join(
         other[[metric]], rsuffix="_base", how="inner")
