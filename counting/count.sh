@@ -24,4 +24,4 @@ trap - EXIT
 "$lab" count off
 "$lab" count dump "$folder/dump"
 "$root/counting/read" "$folder/dump" "$folder/kallsyms" "$requests" "$folder"
-column -s, -t "$folder/totals.csv" "$folder/groups.csv"
+tail -n +2 -q "$folder/totals.csv" "$folder/groups.csv"
