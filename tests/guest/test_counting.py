@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The counting of cache-line transfers (counting/) against programs with known answers."""
+import subprocess
+from collections import Counter
+
+import pytest
+
+from conftest import KERNELS, LAB, ROOT, SOURCES
+
+# What a program moves does not depend on the kernel.
+pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+# In instructions. How often the emulator's threads really alternate is up to the machine.
+QUANTUM = 1
+
+
+def count(*words):
+    subprocess.run([LAB, "count", *map(str, words)], check=True, timeout=120)
+
+
+def moved(lab, kind, threads, rounds):
+    """Transfers of the program's most-moved line, for each round of a thread."""
+    dump = ROOT / ".lab/bouncing.dump"
+    count("on", QUANTUM, "user")
+    try:
+        lab.server(f"timeout 60 {SOURCES}/tests/guest/bouncing {kind} {threads} {rounds}")
+    finally:
+        count("off")
+    count("dump", dump)
+    lines = Counter()
+    for words in map(str.split, dump.read_text().splitlines()):
+        # By a program's instructions: those below the kernel's.
+        if words[0] == "event" and len(words[2]) < 16:
+            lines[words[3]] += int(words[4]) + int(words[5])
+    return max(lines.values()) / (threads * rounds)
+
+
+def test_ring(lab):
+    """A line handed round is taken to be read, and again to be written: twice each time."""
+    assert moved(lab, "ring", 8, 500) == pytest.approx(2, rel=0.1)
+
+
+def test_apart(lab):
+    """Lines of their own stay where they are."""
+    assert moved(lab, "padded", 2, 5000) < 0.005
+
+
+@pytest.mark.parametrize("kind", ["shared", "false", "ticket"])
+def test_fought_for(lab, kind):
+    """One line, be it one counter, two neighbours or a lock; at most once each way."""
+    assert 0.02 < moved(lab, kind, 2, 5000) < 2.2
