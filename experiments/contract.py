@@ -64,6 +64,17 @@ METRICS = {
                             "recorded only",
     "context_switches_per_req": "context switches of the whole server per request",
     "syscalls_per_req": "system calls of the server program per request; with locks recorded only",
+    "kernel_instructions_per_req": "instructions in the kernel per request, all of the server's "
+                                   "cores, interrupts and idle loops included; counted only",
+    "user_instructions_per_req": "the same outside the kernel",
+    "line_transfers_per_req": "cache lines that moved from one core to another per request, as "
+                              "one had modified them or had copies taken; without ticks, "
+                              "load balancing and RCU; emulator only",
+    "background_transfers_per_req": "the same for ticks, load balancing and RCU",
+    "lines_moved_per_req": "different lines among the former per request",
+    "cycles_per_req": "cycles of the server's processor per request; with a PMU only",
+    "cache_misses_per_req": "its cache misses; with a PMU only",
+    "counts_source": "what counted: emulator with its quantum, or pmu",
     "local_accept_pct": "accepts from the accepting worker's own local listener, % of all; "
                         "with Fastsocket only",
     "listen_overflows": "connections the server dropped because an accept queue was full "

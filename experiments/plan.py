@@ -36,8 +36,11 @@ baseline      the levels that mark the cell others are compared with
 perf          cells that are also run under perf: factor: list of levels (default: none)
 locks         cells of which contended locks and system calls are recorded too, in
               repetitions of their own: factor: list of levels (default: none)
-profiles      quick and full, each: rounds, perf_repetitions and lock_repetitions (of each such
-              cell; default 0), requests (of ab and redis-benchmark), seconds (of wrk),
+counts        cells of which instructions and cache-line transfers are counted too, in repetitions
+              of their own, which come first: factor: list of levels (default: none)
+profiles      quick and full, each: rounds (0: none), perf_repetitions, lock_repetitions and
+              count_repetitions (of each such cell; default 0),
+              requests (of ab and redis-benchmark), seconds (of wrk),
               warmup_requests, attempts (per repetition, until valid), boots (of the server, over
               which the rounds are spread; default 1). rounds: auto goes on until the interval of
               the ratio that decides is no wider than target_pct (default 5) to either side, or
@@ -66,7 +69,8 @@ import yaml
 import contract
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
-        "baseline", "decides", "pairs", "perf", "locks", "profiles"}
+        "baseline", "decides", "pairs", "perf", "locks", "counts",
+        "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
 SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "baseline", "against",
               "text", "idea", "successor"}
@@ -80,8 +84,9 @@ SERVERS = {
     "redis": {"shared"},
 }
 TOOLS = {"ab", "wrk", "redis-benchmark"}
-PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "requests", "seconds",
-                "warmup_requests", "attempts", "boots", "target_pct", "rounds_max", "null"}
+PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
+                "seconds", "warmup_requests", "attempts", "boots", "target_pct", "rounds_max",
+                "null"}
 # The name of the null cell's setup.
 AGAIN = "again"
 # With rounds: auto, unless the profile says otherwise.
@@ -232,6 +237,11 @@ def steps(plan, seed):
     shuffle = random.Random(seed)
     every = cells(plan)
     rounds = []
+    # Counts come first: they are what a busy machine can still give.
+    counted = plan.get("count_repetitions", 0) if plan.get("counts") else 0
+    for number in range(1, counted + 1):
+        rounds.append([{**cell, "repetition": f"c{number}"} for cell in every
+                       if matches(cell, plan["counts"]) and cell["setup"] != AGAIN])
     # What is watched has rounds of its own at the end, so that timed rounds stay alike.
     for number in range(1, most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])

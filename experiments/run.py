@@ -27,6 +27,7 @@ from pathlib import Path
 
 import boots
 import contract
+import counts
 import loads
 import measure
 import proc
@@ -39,6 +40,7 @@ HERE = Path(__file__).resolve().parent
 REUSEPORT = {"nginx.conf": "reuseport", "haproxy.cfg": "shards by-thread"}
 # Repetitions that are watched, by the first letter of their names, and not timed.
 WATCHED = {"p": "perf", "l": "locks"}
+COUNTED = "c"
 
 
 class RunError(Exception):
@@ -244,9 +246,10 @@ class Sweep:
         mismatch = measure.state_mismatch(state, wanted, settings)
 
         target = self.address if tool == "redis-benchmark" else f"http://{self.address}/"
-        self.loadgen.run("warm-up", tool, target, step["concurrency"],
-                         max(self.plan["warmup_requests"], int(step["concurrency"])), workers,
-                         limit=self.limit("ab"), failure=LoadError)
+        self.warm_up(step, target, self.plan["warmup_requests"])
+        if step["repetition"][0] == COUNTED:
+            row = self.count(step, target, keep, mismatch)
+            return {**step, **row}
         if watch:
             self.server.run(f"{watch}-start", limit=180)
         before = keep("server-before.txt", self.server.run("counters"))
@@ -274,6 +277,36 @@ class Sweep:
         reason = mismatch or reason
         return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
                 "valid": 0 if reason else 1, "invalid_reason": reason or ""}
+
+    def warm_up(self, step, target, requests):
+        self.loadgen.run("warm-up", step["tool"], target, step["concurrency"],
+                         max(requests, int(step["concurrency"])), int(step["workers"]),
+                         limit=self.limit("ab"), failure=LoadError)
+
+    def count(self, step, target, keep, mismatch):
+        """A repetition that counts: its columns. keep: stores a file of raw/."""
+        counter = counts.counter(self.lab, self.server)
+        started = now_utc()
+        try:
+            counter.start()
+            self.warm_up(step, target, counts.WARM)
+            counter.zero()
+            load = proc.sections(self.loadgen.run(
+                step["tool"], target, step["concurrency"], counts.REQUESTS,
+                int(step["workers"]), limit=300, failure=LoadError))
+            metrics, _ = loads.parsed(step["tool"], load)
+            if not metrics or metrics["failed"]:
+                raise LoadError("requests failed while they were counted")
+            counted, files = counter.stop(metrics["requests"])
+        except (LoadError, counts.CountError, subprocess.TimeoutExpired) as error:
+            counter.abandon()
+            raise LoadError(str(error)) from error
+        for name, content in files.items():
+            keep(name, content)
+        return {"requests": metrics["requests"], "failed": 0, **counted,
+                "counts_source": counter.source,
+                "started_utc": started.isoformat(timespec="milliseconds"),
+                "valid": 0 if mismatch else 1, "invalid_reason": mismatch or ""}
 
     def repetition(self, step):
         """Its row; a tool that fails, or says what nobody can read, makes it invalid."""
@@ -345,6 +378,10 @@ class Sweep:
 def result(row):
     if not row["valid"]:
         return f"INVALID, {row['invalid_reason']}"
+    if "counts_source" in row:
+        return (f"{row['line_transfers_per_req']:.1f} line transfers"
+                if "line_transfers_per_req" in row else f"{row['cycles_per_req']:.0f} cycles") + \
+            f", {row['kernel_instructions_per_req']:.0f} kernel instructions per request"
     if "spin_pct" in row:
         return f"{row['spin_pct']} % spinning"
     if "lock_contended_per_kreq" in row:

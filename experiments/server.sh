@@ -9,6 +9,9 @@
 #	stop			stop the server, put settings back
 #	perf-start | perf-stop	a system-wide profile; perf-stop prints the report
 #	perf-data		the profile itself
+#	symbols			the kernel's symbols
+#	counts-probe | counts-start | counts-stop	the processor's counters; counts-stop
+#				prints them
 #	locks-start | locks-stop	record contended locks and count the server's system
 #				calls; locks-stop prints both
 #
@@ -325,6 +328,24 @@ locks_stop() {
 	perf script -i $run/locks.data -F comm,tid,cpu,time,event,ip,sym,trace 2> /dev/null
 }
 
+# The processor's own counters, of all cores.
+counts_start() {
+	perf stat -a -x, -e cycles,instructions:k,instructions:u,cache-misses \
+		-o $run/counts.data sleep 600 < /dev/null > /dev/null 2>&1 &
+	echo $! > $run/counts.pid
+	sleep 0.2
+}
+
+counts_stop() {
+	local pid
+	[ -e $run/counts.pid ] || return 0
+	pid=$(< $run/counts.pid)
+	rm $run/counts.pid
+	kill -INT "$pid" 2> /dev/null || true
+	while [ -d "/proc/$pid" ]; do sleep 0.1; done
+	cat $run/counts.data
+}
+
 command=$1
 shift
 case $command in
@@ -341,4 +362,9 @@ perf-stop) perf_stop ;;
 perf-data) cat $run/perf.data ;;
 locks-start) locks_start ;;
 locks-stop) locks_stop ;;
+symbols) cat /proc/kallsyms ;;
+counts-probe) perf stat -x, -e cycles true 2>&1 | grep -q '^[0-9]' ||
+	die "its processor has no counters that perf stat could read: run on hardware, or in the lab" ;;
+counts-start) counts_start ;;
+counts-stop) counts_stop ;;
 esac

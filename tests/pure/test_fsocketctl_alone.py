@@ -216,7 +216,7 @@ def test_run_what_cannot_be_run(ctl, tmp_path):
     done = run(alone, "run", "true")
     assert (done.returncode, done.stderr) == (
         125, f"fsocketctl: libfsocket.so is neither in {tmp_path} nor in {tmp_path}/../lib: "
-        "install it with: make -C library install\n")
+        "install it with: make -C library install, or the package libfsocket\n")
     blank = tmp_path / "a b"
     blank.mkdir()
     shutil.copy(ctl, blank)

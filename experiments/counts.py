@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Repetitions that count, c1, c2...: instructions and cache-line transfers per request.
+
+In the lab the emulator counts (counting/); on other hosts the processor does, by perf stat on
+the server. Both are switched on after the warm-up, so that timed repetitions cost nothing.
+"""
+import csv
+import io
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import contract
+
+LAB = contract.ROOT / "playbooks/roles/lab/files/lab.sh"
+READ = contract.ROOT / "counting/read"
+# Instructions of a core after which it lets others run: see docs/counting.md.
+QUANTUM = 2000
+# Requests before counting begins, under the emulator's instruments, and while it counts.
+WARM, REQUESTS = 400, 1500
+# Columns of samples.csv that totals.csv has under the same name.
+TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_transfers_per_req",
+          "background_transfers_per_req", "lines_moved_per_req")
+
+
+class CountError(Exception):
+    """Why nothing was counted, in one sentence."""
+
+
+def command(*argv):
+    """Standard output of a command of ours on this machine."""
+    done = subprocess.run([*map(str, argv)], capture_output=True, text=True, check=False,
+                          timeout=300)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise CountError(f"{Path(argv[0]).name} {argv[1]}: {lines[-1] if lines else 'failed'}")
+    return done.stdout
+
+
+def by_function(text):
+    """functions.csv for tables: group, function, transfers_per_req; no background."""
+    return [[row["group"], row["function"], row["transfers"]]
+            for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
+
+
+def by_line(text):
+    """lines.csv for tables: line, who moves it most, transfers_per_req; no background."""
+    return [[row["line"], row["moved_by"], row["transfers"]]
+            for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
+
+
+def table(header, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().encode()
+
+
+class Emulator:
+    """Counts by the lab's emulator."""
+
+    source = f"emulator, quantum {QUANTUM}"
+
+    def __init__(self, server):
+        self.server = server
+
+    def start(self):
+        command(LAB, "count", "on", QUANTUM)
+
+    def zero(self):
+        """From here on; what the warm-up has moved is forgotten."""
+        command(LAB, "count", "reset")
+
+    def stop(self, requests):
+        """(metrics, {file: content}) of so many requests since zero()."""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            command(LAB, "count", "dump", folder / "dump")
+            command(LAB, "count", "off")
+            (folder / "kallsyms").write_bytes(self.server.run("symbols"))
+            command("make", "-s", "-C", READ.parent)
+            command(READ, folder / "dump", folder / "kallsyms", requests, folder)
+            text = {name: (folder / f"{name}.csv").read_text(encoding="utf-8")
+                    for name in ("totals", "functions", "lines", "callers")}
+        totals = {row["name"]: float(row["value"])
+                  for row in csv.DictReader(io.StringIO(text["totals"]))}
+        if totals["lost"]:
+            raise CountError("the plugin's tables were full: count fewer requests")
+        return ({name: totals[name] for name in TOTALS},
+                {"totals.csv": text["totals"].encode(), "callers.csv": text["callers"].encode(),
+                 "functions.csv": table(["group", "function", "transfers_per_req"],
+                                        by_function(text["functions"])),
+                 "lines.csv": table(["line", "moved_by", "transfers_per_req"],
+                                    by_line(text["lines"]))})
+
+    def abandon(self):
+        """After a failure: the next repetition is not instrumented."""
+        try:
+            command(LAB, "count", "off")
+        except CountError:
+            pass
+
+
+class Processor:
+    """Counts by the server's processor; where it has no counters, that is said."""
+
+    source = "pmu"
+
+    def __init__(self, server):
+        self.server = server
+
+    def start(self):
+        self.server.run("counts-probe")
+
+    def zero(self):
+        self.server.run("counts-start")
+
+    def stop(self, requests):
+        text = self.server.run("counts-stop")
+        return pmu(text.decode(), requests), {"perf-stat.csv": text}
+
+    def abandon(self):
+        self.server.run("counts-stop")
+
+
+EVENTS = {"instructions:k": "kernel_instructions_per_req",
+          "instructions:u": "user_instructions_per_req",
+          "cycles": "cycles_per_req", "cache-misses": "cache_misses_per_req"}
+
+
+def pmu(text, requests):
+    """Columns of what perf stat -x, prints; CountError where the processor counts nothing."""
+    found = dict(reversed(pair) for pair in re.findall(r"^(\d+),[^,]*,([\w:-]+),", text, re.M))
+    metrics = {column: round(int(found[event]) / max(requests, 1), 1)
+               for event, column in EVENTS.items() if event in found}
+    if "cycles_per_req" not in metrics:
+        raise CountError("the server's processor has no counters that perf stat could read: "
+                         "run on hardware, or in the lab")
+    return metrics
+
+
+def counter(lab, server):
+    return (Emulator if lab else Processor)(server)
