@@ -124,8 +124,7 @@ def test_set(lab):
     ("enable_listen_spawn=9", "enable_listen_spawn=9: the module does not allow that value ("),
     ("enable_listen_spawn=", "enable_listen_spawn=: the module does not allow that value ("),
     ("enable_listen_spawn=-1", "enable_listen_spawn=-1: the module does not allow that value ("),
-    ("enable_receive_cpu_selection=1",
-     "enable_receive_cpu_selection=1: Operation not supported ("),
+    ("steal_after_ms=0", "steal_after_ms=0: the module does not allow that value ("),
 ])
 def test_set_is_all_or_nothing(lab, bad, sentence):
     before = ctl(lab, "status")["parameters"]
