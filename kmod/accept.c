@@ -58,6 +58,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 			      struct socket *newsock, int flags, bool kern)
 {
 	struct fsocket_local *local = NULL;
+	struct socket *sock;
 	int ret = -EAGAIN;
 
 	flags |= O_NONBLOCK;
@@ -68,8 +69,10 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 	}
 	if (ret == -EAGAIN)
 		local = fsocket_queued(l, mine);
-	if (local) {
-		ret = fsocket_inet_accept(local->sock, newsock, flags, kern);
+	/* It may just have gone to another CPU. */
+	sock = local ? smp_load_acquire(&local->sock) : NULL;
+	if (sock) {
+		ret = fsocket_inet_accept(sock, newsock, flags, kern);
 		if (!ret && local->cpu == raw_smp_processor_id())
 			this_cpu_inc(l->stats->accept_local);
 		else if (!ret)

@@ -599,9 +599,12 @@ int fsocket_listen_init(void)
 	ret = fsocket_pins_init();
 	if (ret)
 		return ret;
-	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
+	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
+	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
+	if (ret)
+		goto err_claims;
 	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
 					"net/fastsocket:offline", NULL,
 					fsocket_listen_cpu_offline);
@@ -613,6 +616,8 @@ int fsocket_listen_init(void)
 err_probe:
 	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
 	tracepoint_synchronize_unregister();
+err_claims:
+	fsocket_claims_exit();
 err_pins:
 	fsocket_pins_exit();
 	return ret;
@@ -623,6 +628,7 @@ void fsocket_listen_exit(void)
 	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
 	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
 	tracepoint_synchronize_unregister();
+	fsocket_claims_exit();
 	fsocket_pins_exit();
 	/* Sockets that could not be accepted are released by way of our ops. */
 	flush_delayed_fput();

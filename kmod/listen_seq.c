@@ -77,7 +77,7 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 	spin_unlock(&fsocket_claims_lock);
 	for_each_possible_cpu(cpu) {
 		local = smp_load_acquire(&l->locals[cpu]);
-		if (local && !READ_ONCE(local->claims))
+		if (local && smp_load_acquire(&local->sock) && !READ_ONCE(local->claims))
 			fsocket_seq_listener(seq, l, smp_load_acquire(&local->sock), cpu,
 					     READ_ONCE(local->attached), NULL);
 	}
