@@ -10,6 +10,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuhotplug.h>
 #include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/pid.h>
@@ -32,6 +33,7 @@ DEFINE_SPINLOCK(fsocket_claims_lock);
 static DEFINE_HASHTABLE(fsocket_claims_table, 8);
 
 static struct tracepoint *fsocket_process_exit;
+static enum cpuhp_state fsocket_cpuhp_state;
 
 static void fsocket_claim_enter(struct fsocket_claim *claim,
 				struct fsocket_local *local)
@@ -454,6 +456,45 @@ void fsocket_listen_retire_all(struct fsocket_claims *file,
 	fsocket_retire_if(file, sock, owner, NULL);
 }
 
+void fsocket_tidy_work(struct work_struct *work)
+{
+	struct fsocket_listener *l =
+		container_of(work, struct fsocket_listener, tidy_work);
+	int cpu;
+
+	mutex_lock(&l->lock);
+	if (!l->ended)
+		fsocket_claims_drop_dead(l);
+	for_each_possible_cpu(cpu) {
+		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
+			fsocket_local_park(l->locals[cpu]);
+	}
+	mutex_unlock(&l->lock);
+	fsocket_listener_put(l);
+}
+
+void fsocket_listener_tidy(struct fsocket_listener *l)
+{
+	refcount_inc(&l->refs);
+	if (!queue_work(system_unbound_wq, &l->tidy_work))
+		fsocket_listener_put(l);
+}
+
+/*
+ * No SYN is handled on an offline CPU, but one handled on a CPU without local
+ * listener may be given to any; the worker meanwhile runs elsewhere.
+ */
+static int fsocket_listen_cpu_offline(unsigned int cpu)
+{
+	struct fsocket_listener *l;
+
+	mutex_lock(&fsocket_listeners_mutex);
+	list_for_each_entry(l, &fsocket_listeners, in_all)
+		fsocket_listener_tidy(l);
+	mutex_unlock(&fsocket_listeners_mutex);
+	return 0;
+}
+
 /* @task, which is current, ends. It has made its claims itself, so it sees them. */
 static void fsocket_exits(void *unused, struct task_struct *task)
 {
@@ -479,17 +520,32 @@ static void fsocket_find_process_exit(struct tracepoint *tp, void *unused)
 
 int fsocket_claims_init(void)
 {
+	int ret;
+
 	/* Its symbol is not exported. */
 	for_each_kernel_tracepoint(fsocket_find_process_exit, NULL);
 	if (!fsocket_process_exit) {
 		pr_err("this kernel has no tracepoint sched_process_exit\n");
 		return -EOPNOTSUPP;
 	}
-	return tracepoint_probe_register(fsocket_process_exit, fsocket_exits, NULL);
+	ret = tracepoint_probe_register(fsocket_process_exit, fsocket_exits, NULL);
+	if (ret)
+		return ret;
+	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
+					"net/fastsocket:offline", NULL,
+					fsocket_listen_cpu_offline);
+	if (ret >= 0) {
+		fsocket_cpuhp_state = ret;
+		return 0;
+	}
+	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
+	tracepoint_synchronize_unregister();
+	return ret;
 }
 
 void fsocket_claims_exit(void)
 {
+	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
 	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
 	tracepoint_synchronize_unregister();
 }

@@ -143,7 +143,7 @@ static void fsocket_local_look(struct timer_list *timer)
 {
 	struct fsocket_local *local = from_timer(local, timer, timer);
 	struct fsocket_listener *l = local->listener;
-	const struct socket *sock = smp_load_acquire(&local->sock);
+	const struct socket *sock = fsocket_local_sock(local);
 	const struct request_sock *head;
 
 	/* It has gone to another CPU, whose timer runs. */
@@ -362,6 +362,7 @@ static void fsocket_local_inherit_spare(struct fsocket_local *local)
 	spare->bind = NULL;
 	sock->sk->sk_incoming_cpu = local->cpu;
 	rcu_assign_pointer(sock->sk->sk_wq, &local->wq);
+	/* Pairs with fsocket_local_sock(). */
 	smp_store_release(&local->sock, sock);
 	/* For what came with it, or is on its way to the former place. */
 	mod_timer(&local->timer, jiffies + fsocket_look_after());
@@ -434,6 +435,7 @@ void fsocket_local_quiet(struct fsocket_local *local)
 
 bool fsocket_local_polled(struct fsocket_local *local)
 {
+	/* Nobody can register any more. */
 	return waitqueue_active(&local->wq.wait);
 }
 
