@@ -21,11 +21,11 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 	struct fsocket_local *here, *local;
 	int cpu;
 
-	here = smp_load_acquire(&l->locals[raw_smp_processor_id()]);
+	here = fsocket_local_at(l, raw_smp_processor_id());
 	if (here && READ_ONCE(here->worker) == current)
 		return here;
 	for_each_possible_cpu(cpu) {
-		local = smp_load_acquire(&l->locals[cpu]);
+		local = fsocket_local_at(l, cpu);
 		if (local && READ_ONCE(local->worker) == current)
 			return local;
 	}
@@ -45,7 +45,7 @@ static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 	if (mine)
 		return fsocket_local_queued(mine) ? mine : NULL;
 	for_each_possible_cpu(cpu) {
-		local = smp_load_acquire(&l->locals[cpu]);
+		local = fsocket_local_at(l, cpu);
 		if (local && fsocket_local_queued(local))
 			return local;
 	}
@@ -58,6 +58,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 			      struct socket *newsock, int flags, bool kern)
 {
 	struct fsocket_local *local = NULL;
+	struct socket *sock;
 	int ret = -EAGAIN;
 
 	flags |= O_NONBLOCK;
@@ -68,8 +69,10 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 	}
 	if (ret == -EAGAIN)
 		local = fsocket_queued(l, mine);
-	if (local) {
-		ret = fsocket_inet_accept(local->sock, newsock, flags, kern);
+	/* It may just have gone to another CPU. */
+	sock = local ? fsocket_local_sock(local) : NULL;
+	if (sock) {
+		ret = fsocket_inet_accept(sock, newsock, flags, kern);
 		if (!ret && local->cpu == raw_smp_processor_id())
 			this_cpu_inc(l->stats->accept_local);
 		else if (!ret)

@@ -217,7 +217,25 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	kfree_rcu(bind, rcu);
 }
 
-struct socket *fsocket_bind_guard(const struct sock *shared, bool reuseport)
+/* Binds @sk to what the listener @shared, which is locked, is bound to. */
+static int fsocket_bind_as(struct sock *sk, struct sock *shared)
+{
+	int ret;
+
+	/* It may be bound elsewhere by now. */
+	if (shared->sk_state != TCP_LISTEN)
+		return -EINVAL;
+	fsocket_inherit_address(sk, shared);
+	inet_sk(sk)->inet_num = inet_sk(shared)->inet_num;
+	local_bh_disable();
+	ret = __inet_inherit_port(shared, sk);
+	local_bh_enable();
+	if (ret)
+		inet_sk(sk)->inet_num = 0;
+	return ret;
+}
+
+struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport)
 {
 	struct socket *sock;
 	struct sock *sk;
@@ -231,19 +249,16 @@ struct socket *fsocket_bind_guard(const struct sock *shared, bool reuseport)
 	ret = fsocket_inherit(sk, shared);
 	if (ret)
 		goto err_release;
-	SOCK_INODE(sock)->i_uid = sock_i_uid((struct sock *)shared);
+	SOCK_INODE(sock)->i_uid = sock_i_uid(shared);
 	sk->sk_reuseport = reuseport;
 	/* A listener conflicts in spite of SO_REUSEADDR; the guard does not listen. */
 	sk->sk_reuse = reuseport ? shared->sk_reuse : SK_NO_REUSE;
 
-	inet_sk(sk)->inet_num = inet_sk(shared)->inet_num;
-	local_bh_disable();
-	ret = __inet_inherit_port(shared, sk);
-	local_bh_enable();
-	if (ret) {
-		inet_sk(sk)->inet_num = 0;
+	lock_sock(shared);
+	ret = fsocket_bind_as(sk, shared);
+	release_sock(shared);
+	if (ret)
 		goto err_release;
-	}
 	return sock;
 
 err_release:

@@ -17,7 +17,7 @@ bool fsocket_bound_to_any(const struct sock *sk);
  * @reuseport: the program itself has set SO_REUSEPORT. If it has not, the guard
  * keeps SO_REUSEPORT sockets off the port, whatever @shared looks like meanwhile.
  */
-struct socket *fsocket_bind_guard(const struct sock *shared, bool reuseport);
+struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport);
 
 /*
  * Binds @local, an unbound socket with the address of @guard that nobody else

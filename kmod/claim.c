@@ -10,10 +10,13 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuhotplug.h>
+#include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
+#include <linux/tracepoint.h>
 #include <net/inet_sock.h>
 
 #include "listen.h"
@@ -25,6 +28,12 @@
 static DEFINE_PER_CPU(atomic_t, fsocket_cpu_claims);
 
 DEFINE_SPINLOCK(fsocket_claims_lock);
+
+/* By worker; under fsocket_claims_lock. */
+static DEFINE_HASHTABLE(fsocket_claims_table, 8);
+
+static struct tracepoint *fsocket_process_exit;
+static enum cpuhp_state fsocket_cpuhp_state;
 
 static void fsocket_claim_enter(struct fsocket_claim *claim,
 				struct fsocket_local *local)
@@ -75,6 +84,7 @@ static void fsocket_claim_link(struct fsocket_claim *claim)
 	spin_lock(&fsocket_claims_lock);
 	list_add(&claim->in_listener, &claim->listener->claims);
 	list_add(&claim->in_file, &claim->file->list);
+	hash_add(fsocket_claims_table, &claim->in_table, (unsigned long)claim->worker);
 	spin_unlock(&fsocket_claims_lock);
 }
 
@@ -83,7 +93,36 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 	spin_lock(&fsocket_claims_lock);
 	list_del(&claim->in_listener);
 	list_del(&claim->in_file);
+	hash_del(&claim->in_table);
 	spin_unlock(&fsocket_claims_lock);
+}
+
+/* A thread that is on its way out has given up its claims. */
+static bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
+{
+	return READ_ONCE(claim->worker->flags) & PF_EXITING;
+}
+
+/*
+ * The last worker of @l, of those that the module has pinned, is left alone, as it
+ * would be had there never been another. Under the listener's lock.
+ */
+static void fsocket_claims_settle(struct fsocket_listener *l)
+{
+	struct fsocket_claim *claim, *last;
+
+	last = list_first_entry_or_null(&l->claims, struct fsocket_claim, in_listener);
+	if (!last || !last->pinned || !last->pin || last->wanted)
+		return;
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (claim->worker != last->worker)
+			return;
+	}
+	last->active = false;
+	last->pinned = false;
+	if (last->local->claims == 1)
+		fsocket_local_park(last->local);
+	fsocket_unpin(last->worker);
 }
 
 void fsocket_claims_drop_dead(struct fsocket_listener *l)
@@ -92,11 +131,12 @@ void fsocket_claims_drop_dead(struct fsocket_listener *l)
 
 	/* Changed under the listener's lock, too, which we hold. */
 	list_for_each_entry_safe(claim, next, &l->claims, in_listener) {
-		if (!READ_ONCE(claim->worker->exit_state))
+		if (!fsocket_claim_is_dead(claim))
 			continue;
 		fsocket_claim_unlink(claim);
 		fsocket_claim_undo(claim);
 	}
+	fsocket_claims_settle(l);
 }
 
 void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
@@ -110,11 +150,13 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 		if ((file && claim->file != file) || !fsocket_claim_is(claim, owner, worker))
 			continue;
 		list_del(&claim->in_file);
+		hash_del(&claim->in_table);
 		list_move(&claim->in_listener, &dropped);
 	}
 	spin_unlock(&fsocket_claims_lock);
 	list_for_each_entry_safe(claim, next, &dropped, in_listener)
 		fsocket_claim_undo(claim);
+	fsocket_claims_settle(l);
 }
 
 /*
@@ -242,7 +284,7 @@ static struct fsocket_claim *fsocket_claim_new(struct fsocket_claims *file,
 
 /* Under the lock of @l, which has not ended. */
 static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_listener *l,
-			       int cpu, bool alone)
+			       int cpu, bool alone, bool wanted)
 {
 	struct fsocket_claim *claim, *old = fsocket_claim_find(l);
 	struct fsocket_local *local = fsocket_local_get(l, cpu);
@@ -259,6 +301,7 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 	claim->pin = current->nr_cpus_allowed != 1 ||
 		     !cpumask_test_cpu(cpu, &current->cpus_mask) ||
 		     (old && old->pinned);
+	claim->wanted = wanted;
 	fsocket_claim_enter(claim, local);
 	ret = alone && claim->pin ? 0 : fsocket_claim_activate(claim);
 	if (ret) {
@@ -341,7 +384,7 @@ static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener
 		ret = -EINVAL;
 	if (ret >= 0) {
 		alone = want < 0 && fsocket_alone(l);
-		ret = fsocket_claim_spawn(file, l, cpu, alone);
+		ret = fsocket_claim_spawn(file, l, cpu, alone, want >= 0);
 		if (!ret && !alone)
 			fsocket_claims_activate(l);
 	}
@@ -411,4 +454,98 @@ void fsocket_listen_retire_all(struct fsocket_claims *file,
 			       const struct socket *sock, fl_owner_t owner)
 {
 	fsocket_retire_if(file, sock, owner, NULL);
+}
+
+void fsocket_tidy_work(struct work_struct *work)
+{
+	struct fsocket_listener *l =
+		container_of(work, struct fsocket_listener, tidy_work);
+	int cpu;
+
+	mutex_lock(&l->lock);
+	if (!l->ended)
+		fsocket_claims_drop_dead(l);
+	for_each_possible_cpu(cpu) {
+		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
+			fsocket_local_park(l->locals[cpu]);
+	}
+	mutex_unlock(&l->lock);
+	fsocket_listener_put(l);
+}
+
+void fsocket_listener_tidy(struct fsocket_listener *l)
+{
+	refcount_inc(&l->refs);
+	if (!queue_work(system_unbound_wq, &l->tidy_work))
+		fsocket_listener_put(l);
+}
+
+/*
+ * No SYN is handled on an offline CPU, but one handled on a CPU without local
+ * listener may be given to any; the worker meanwhile runs elsewhere.
+ */
+static int fsocket_listen_cpu_offline(unsigned int cpu)
+{
+	struct fsocket_listener *l;
+
+	mutex_lock(&fsocket_listeners_mutex);
+	list_for_each_entry(l, &fsocket_listeners, in_all)
+		fsocket_listener_tidy(l);
+	mutex_unlock(&fsocket_listeners_mutex);
+	return 0;
+}
+
+/* @task, which is current, ends. It has made its claims itself, so it sees them. */
+static void fsocket_exits(void *unused, struct task_struct *task)
+{
+	struct fsocket_claim *claim;
+
+	if (hlist_empty(&fsocket_claims_table[hash_min((unsigned long)task,
+						       HASH_BITS(fsocket_claims_table))]))
+		return;
+	spin_lock(&fsocket_claims_lock);
+	hash_for_each_possible(fsocket_claims_table, claim, in_table,
+			       (unsigned long)task) {
+		if (claim->worker == task)
+			fsocket_listener_tidy(claim->listener);
+	}
+	spin_unlock(&fsocket_claims_lock);
+}
+
+static void fsocket_find_process_exit(struct tracepoint *tp, void *unused)
+{
+	if (!strcmp(tp->name, "sched_process_exit"))
+		fsocket_process_exit = tp;
+}
+
+int fsocket_claims_init(void)
+{
+	int ret;
+
+	/* Its symbol is not exported. */
+	for_each_kernel_tracepoint(fsocket_find_process_exit, NULL);
+	if (!fsocket_process_exit) {
+		pr_err("this kernel has no tracepoint sched_process_exit\n");
+		return -EOPNOTSUPP;
+	}
+	ret = tracepoint_probe_register(fsocket_process_exit, fsocket_exits, NULL);
+	if (ret)
+		return ret;
+	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
+					"net/fastsocket:offline", NULL,
+					fsocket_listen_cpu_offline);
+	if (ret >= 0) {
+		fsocket_cpuhp_state = ret;
+		return 0;
+	}
+	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
+	tracepoint_synchronize_unregister();
+	return ret;
+}
+
+void fsocket_claims_exit(void)
+{
+	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
+	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
+	tracepoint_synchronize_unregister();
 }

@@ -5,6 +5,7 @@
  * options of the listening socket that it stands for. What can only be shared,
  * not copied, is an obstacle: such sockets keep to the shared accept queue.
  */
+#include <linux/cgroup.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 #include <net/ipv6.h>
@@ -36,8 +37,18 @@ const char *fsocket_inherit_obstacle(const struct sock *sk)
 		return "a socket filter";
 	if (fsocket_has_reuseport_prog(sk))
 		return "a BPF program that selects SO_REUSEPORT sockets";
-	if (sk->sk_flags & SK_FLAGS_TIMESTAMP)
+	if (sk->sk_flags & SK_FLAGS_TIMESTAMP || sk->sk_tsflags)
 		return "time stamps";
+	if (sk->sk_user_data)
+		return "a user in the kernel";
+#ifdef CONFIG_BPF_SYSCALL
+	if (rcu_access_pointer(sk->sk_bpf_storage))
+		return "storage of a BPF program";
+#endif
+	if (sock_flag(sk, SOCK_TXTIME))
+		return "SO_TXTIME";
+	if (icsk->icsk_ack.pingpong)
+		return "TCP_QUICKACK";
 	if (rcu_access_pointer(inet_sk(sk)->inet_opt))
 		return "IP options";
 	if (icsk->icsk_accept_queue.fastopenq.max_qlen)
@@ -78,8 +89,6 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 		sock_valbool_flag(to, flags[i], sock_flag(from, flags[i]));
 
 	to->sk_reuse = from->sk_reuse;
-	to->sk_bound_dev_if = from->sk_bound_dev_if;
-	to->sk_ipv6only = from->sk_ipv6only;
 	to->sk_userlocks = from->sk_userlocks;
 	to->sk_rcvbuf = from->sk_rcvbuf;
 	to->sk_sndbuf = from->sk_sndbuf;
@@ -108,8 +117,6 @@ static void fsocket_inherit_inet(struct sock *to, const struct sock *from)
 	const struct inet_sock *fi = inet_sk(from);
 
 	fsocket_copy_inet_flags(ti, fi);
-	ti->inet_saddr = fi->inet_saddr;
-	ti->inet_rcv_saddr = fi->inet_rcv_saddr;
 	ti->uc_ttl = fi->uc_ttl;
 	ti->tos = fi->tos;
 	ti->min_ttl = fi->min_ttl;
@@ -125,8 +132,8 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 {
 #if IS_ENABLED(CONFIG_IPV6)
 	struct ipv6_pinfo *np = inet6_sk(to);
+	struct in6_addr saddr = np->saddr;
 
-	to->sk_v6_rcv_saddr = from->sk_v6_rcv_saddr;
 	/* As tcp_v6_syn_recv_sock(): all, but for what cannot be shared. */
 	*np = *inet6_sk(from);
 	np->ipv6_mc_list = NULL;
@@ -137,7 +144,42 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 	np->pktoptions = NULL;
 	np->rxpmtu = NULL;
 	RCU_INIT_POINTER(np->opt, NULL);
+	np->saddr = saddr;
 #endif
+}
+
+/* Children are of the cgroup of their listener, not of who has spawned it. */
+static void fsocket_inherit_cgroup(struct sock *to, const struct sock *from)
+{
+#ifdef CONFIG_SOCK_CGROUP_DATA
+	struct cgroup *own = sock_cgroup_ptr(&to->sk_cgrp_data);
+	struct cgroup *cgroup =
+		sock_cgroup_ptr((struct sock_cgroup_data *)&from->sk_cgrp_data);
+
+	if (own == cgroup)
+		return;
+	/* As cgroup_sk_clone() and cgroup_sk_free(), which are not exported. */
+	cgroup_get(cgroup);
+	cgroup_bpf_get(cgroup);
+	to->sk_cgrp_data = from->sk_cgrp_data;
+	cgroup_bpf_put(own);
+	cgroup_put(own);
+#endif
+}
+
+void fsocket_inherit_address(struct sock *to, const struct sock *from)
+{
+	to->sk_bound_dev_if = from->sk_bound_dev_if;
+	to->sk_ipv6only = from->sk_ipv6only;
+	inet_sk(to)->inet_saddr = inet_sk(from)->inet_saddr;
+	inet_sk(to)->inet_rcv_saddr = inet_sk(from)->inet_rcv_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (from->sk_family == AF_INET6) {
+		to->sk_v6_rcv_saddr = from->sk_v6_rcv_saddr;
+		inet6_sk(to)->saddr = inet6_sk(from)->saddr;
+	}
+#endif
+	fsocket_inherit_cgroup(to, from);
 }
 
 static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)

@@ -11,6 +11,13 @@ struct sock;
 const char *fsocket_inherit_obstacle(const struct sock *sk);
 
 /*
+ * Gives the new, unbound socket @to what the listener @from is bound to, and its
+ * cgroup. Once, and with the lock of @from: the kernel's tables of bound sockets are
+ * by address.
+ */
+void fsocket_inherit_address(struct sock *to, const struct sock *from);
+
+/*
  * Gives the local listener @to every option of the listener @from that an
  * accepted connection inherits from its listener. Called for a new local
  * listener, and again when an option of @from changes.

@@ -32,7 +32,6 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/cpuhotplug.h>
 #include <linux/file.h>
 #include <linux/hashtable.h>
 #include <linux/module.h>
@@ -57,6 +56,7 @@ static struct fsocket_family {
 	const struct proto_ops *orig;
 } fsocket_families[2];
 
+/* Around changes of the list and the table. */
 DEFINE_MUTEX(fsocket_listeners_mutex);
 LIST_HEAD(fsocket_listeners);
 DEFINE_SRCU(fsocket_srcu);
@@ -64,7 +64,6 @@ DEFINE_SRCU(fsocket_srcu);
 /* By socket; changed under fsocket_listeners_mutex. */
 static DEFINE_HASHTABLE(fsocket_table, 8);
 
-static enum cpuhp_state fsocket_cpuhp_state;
 static struct tracepoint *fsocket_set_state;
 
 static struct fsocket_family *fsocket_family_of(const struct socket *sock)
@@ -421,46 +420,8 @@ static int fsocket_family_init(struct fsocket_family *family, const struct proto
 	family->ops.shutdown = fsocket_listener_shutdown;
 	family->ops.setsockopt = fsocket_listener_setsockopt;
 	fsocket_accept_set_ops(&family->ops);
+	fsocket_info_set_ops(&family->ops);
 	family->orig = orig;
-	return 0;
-}
-
-static void fsocket_tidy_work(struct work_struct *work)
-{
-	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, tidy_work);
-	int cpu;
-
-	mutex_lock(&l->lock);
-	if (!l->ended)
-		fsocket_claims_drop_dead(l);
-	for_each_possible_cpu(cpu) {
-		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
-			fsocket_local_park(l->locals[cpu]);
-	}
-	mutex_unlock(&l->lock);
-	fsocket_listener_put(l);
-}
-
-void fsocket_listener_tidy(struct fsocket_listener *l)
-{
-	refcount_inc(&l->refs);
-	if (!queue_work(system_unbound_wq, &l->tidy_work))
-		fsocket_listener_put(l);
-}
-
-/*
- * No SYN is handled on an offline CPU, but one handled on a CPU without local
- * listener may be given to any; the worker meanwhile runs elsewhere.
- */
-static int fsocket_listen_cpu_offline(unsigned int cpu)
-{
-	struct fsocket_listener *l;
-
-	mutex_lock(&fsocket_listeners_mutex);
-	list_for_each_entry(l, &fsocket_listeners, in_all)
-		fsocket_listener_tidy(l);
-	mutex_unlock(&fsocket_listeners_mutex);
 	return 0;
 }
 
@@ -599,20 +560,13 @@ int fsocket_listen_init(void)
 	ret = fsocket_pins_init();
 	if (ret)
 		return ret;
-	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
+	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
-	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
-					"net/fastsocket:offline", NULL,
-					fsocket_listen_cpu_offline);
-	if (ret < 0)
-		goto err_probe;
-	fsocket_cpuhp_state = ret;
-	return 0;
-
-err_probe:
-	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
-	tracepoint_synchronize_unregister();
+	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
+	if (!ret)
+		return 0;
+	fsocket_claims_exit();
 err_pins:
 	fsocket_pins_exit();
 	return ret;
@@ -620,9 +574,9 @@ err_pins:
 
 void fsocket_listen_exit(void)
 {
-	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
 	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
 	tracepoint_synchronize_unregister();
+	fsocket_claims_exit();
 	fsocket_pins_exit();
 	/* Sockets that could not be accepted are released by way of our ops. */
 	flush_delayed_fput();

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* /proc/net/fastsocket_listeners; its columns are in listen.h. */
+/*
+ * What listeners tell: /proc/net/fastsocket_listeners, whose columns are in listen.h,
+ * and TCP_INFO of the shared one.
+ */
 #include <linux/pid.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file_net.h>
@@ -71,14 +74,14 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 	spin_lock(&fsocket_claims_lock);
 	list_for_each_entry(claim, &l->claims, in_listener) {
 		local = READ_ONCE(claim->local);
-		fsocket_seq_listener(seq, l, smp_load_acquire(&local->sock), local->cpu,
+		fsocket_seq_listener(seq, l, fsocket_local_sock(local), local->cpu,
 				     READ_ONCE(local->attached), claim->pid);
 	}
 	spin_unlock(&fsocket_claims_lock);
 	for_each_possible_cpu(cpu) {
-		local = smp_load_acquire(&l->locals[cpu]);
-		if (local && !READ_ONCE(local->claims))
-			fsocket_seq_listener(seq, l, smp_load_acquire(&local->sock), cpu,
+		local = fsocket_local_at(l, cpu);
+		if (local && fsocket_local_sock(local) && !READ_ONCE(local->claims))
+			fsocket_seq_listener(seq, l, fsocket_local_sock(local), cpu,
 					     READ_ONCE(local->attached), NULL);
 	}
 	return 0;
@@ -90,3 +93,66 @@ const struct seq_operations fsocket_listen_seq_ops = {
 	.stop = fsocket_listen_seq_stop,
 	.show = fsocket_listen_seq_show,
 };
+
+/* The sums of all queues of @l. */
+static void fsocket_info_sum(struct fsocket_listener *l, u32 *queued, u32 *limit)
+{
+	const struct socket *sock;
+	int cpu;
+
+	*queued = READ_ONCE(l->sock->sk->sk_ack_backlog);
+	*limit = READ_ONCE(l->sock->sk->sk_max_ack_backlog);
+	mutex_lock(&l->lock);
+	for_each_possible_cpu(cpu) {
+		sock = !l->ended && l->locals[cpu] ? l->locals[cpu]->sock : NULL;
+		if (!sock)
+			continue;
+		*queued += READ_ONCE(sock->sk->sk_ack_backlog);
+		if (l->locals[cpu]->attached)
+			*limit += READ_ONCE(sock->sk->sk_max_ack_backlog);
+	}
+	mutex_unlock(&l->lock);
+}
+
+/* Of a listener, TCP_INFO tells the connections that wait, and how many may. */
+static int fsocket_info_patch(struct fsocket_listener *l, char __user *optval,
+			      int __user *optlen)
+{
+	u32 queued, limit;
+	int len;
+
+	if (get_user(len, optlen))
+		return -EFAULT;
+	fsocket_info_sum(l, &queued, &limit);
+	if (len >= offsetofend(struct tcp_info, tcpi_unacked) &&
+	    copy_to_user(optval + offsetof(struct tcp_info, tcpi_unacked), &queued,
+			 sizeof(queued)))
+		return -EFAULT;
+	if (len >= offsetofend(struct tcp_info, tcpi_sacked) &&
+	    copy_to_user(optval + offsetof(struct tcp_info, tcpi_sacked), &limit,
+			 sizeof(limit)))
+		return -EFAULT;
+	return 0;
+}
+
+static int fsocket_listener_getsockopt(struct socket *sock, int level, int optname,
+				       char __user *optval, int __user *optlen)
+{
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	struct fsocket_listener *l = fsocket_listener_get(sock);
+	int ret;
+
+	ret = fsocket_passing(orig->getsockopt(sock, level, optname, optval, optlen));
+	if (!l)
+		return ret;
+	if (!ret && level == SOL_TCP && optname == TCP_INFO &&
+	    inet_sk_state_load(sock->sk) == TCP_LISTEN)
+		ret = fsocket_info_patch(l, optval, optlen);
+	fsocket_listener_put(l);
+	return ret;
+}
+
+void fsocket_info_set_ops(struct proto_ops *ops)
+{
+	ops->getsockopt = fsocket_listener_getsockopt;
+}

@@ -29,7 +29,10 @@ struct fsocket_stats;
 struct fsocket_local {
 	struct fsocket_listener *listener;
 	int cpu;
-	/* The local listener; NULL at first, then set for good. Read without lock. */
+	/*
+	 * The local listener; NULL at first, and when it has gone to another CPU. It
+	 * lives until the shared one is closed. Read without lock.
+	 */
 	struct socket *sock;
 	/* How @sock is bound; NULL once it is not. */
 	struct fsocket_bind *bind;
@@ -91,6 +94,7 @@ struct fsocket_listener {
 struct fsocket_claim {
 	struct list_head in_listener;
 	struct list_head in_file;
+	struct hlist_node in_table;
 	struct fsocket_listener *listener;
 	/* The open device. */
 	struct fsocket_claims *file;
@@ -102,6 +106,8 @@ struct fsocket_claim {
 	bool pinned;
 	/* Pinning the worker is up to the module. */
 	bool pin;
+	/* The program has named the CPU. */
+	bool wanted;
 	/* The process: its table of open files, as ->flush() names it. */
 	fl_owner_t owner;
 	/* Referenced. */
@@ -177,6 +183,10 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 			 fl_owner_t owner, const struct task_struct *worker);
 /* Those of threads that have ended. Under its lock. */
 void fsocket_claims_drop_dead(struct fsocket_listener *l);
+/* The work of fsocket_listener_tidy(). */
+void fsocket_tidy_work(struct work_struct *work);
+int fsocket_claims_init(void);
+void fsocket_claims_exit(void);
 /* A worker that has pinned itself takes its claim along. */
 void fsocket_follow_pin(struct fsocket_listener *l);
 
@@ -185,15 +195,34 @@ void fsocket_follow_pin(struct fsocket_listener *l);
 /* Makes accept() and poll() of @ops ours. */
 void fsocket_accept_set_ops(struct proto_ops *ops);
 
+/* listen_seq.c */
+
+/* Makes getsockopt() of @ops ours. */
+void fsocket_info_set_ops(struct proto_ops *ops);
+
 static inline bool fsocket_acceptq_empty(const struct socket *sock)
 {
 	return reqsk_queue_empty(&inet_csk(sock->sk)->icsk_accept_queue);
 }
 
+/* accept() and poll() read both without a lock; they were published complete. */
+static inline struct socket *fsocket_local_sock(const struct fsocket_local *local)
+{
+	/* Pairs with who gives it a socket, in local.c. */
+	return smp_load_acquire(&local->sock);
+}
+
+static inline struct fsocket_local *fsocket_local_at(const struct fsocket_listener *l,
+						     int cpu)
+{
+	/* Pairs with fsocket_local_get(). */
+	return smp_load_acquire(&l->locals[cpu]);
+}
+
 /* Whether connections wait at @local. */
 static inline bool fsocket_local_queued(const struct fsocket_local *local)
 {
-	const struct socket *sock = smp_load_acquire(&local->sock);
+	const struct socket *sock = fsocket_local_sock(local);
 
 	return sock && !fsocket_acceptq_empty(sock);
 }

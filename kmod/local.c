@@ -45,13 +45,12 @@ static bool fsocket_move_one(struct sock *to, struct request_sock *req)
 }
 
 /*
- * Moves what waits at @local to the shared queue as far as that has room, and
+ * Moves what waits at @from to the shared queue of @to as far as that has room, and
  * returns how many. The local socket is locked, so that inet_csk_accept() does not
  * take the same; bottom halves are off.
  */
-static unsigned int fsocket_local_drain(struct fsocket_local *local)
+static unsigned int fsocket_drain(struct sock *from, struct sock *to)
 {
-	struct sock *from = local->sock->sk, *to = local->listener->sock->sk;
 	struct request_sock_queue *queue = &inet_csk(from)->icsk_accept_queue;
 	struct request_sock *req;
 	unsigned int moved = 0;
@@ -72,7 +71,7 @@ static void fsocket_local_move(struct fsocket_local *local)
 
 	lock_sock(from);
 	local_bh_disable();
-	moved = fsocket_local_drain(local);
+	moved = fsocket_drain(from, to);
 	this_cpu_add(local->listener->stats->moved, moved);
 	local_bh_enable();
 	release_sock(from);
@@ -122,31 +121,35 @@ static bool fsocket_worker_ended(const struct fsocket_local *local)
 }
 
 /* In softirq: gives what waits at @local to everybody. False: try again. */
-static bool fsocket_local_steal(struct fsocket_local *local)
+static bool fsocket_local_steal(struct fsocket_local *local, struct sock *from)
 {
-	struct sock *from = local->sock->sk, *to = local->listener->sock->sk;
+	struct sock *to = local->listener->sock->sk;
 	unsigned int moved = 0;
 	bool mine;
 
 	bh_lock_sock(from);
 	mine = !sock_owned_by_user(from);
 	if (mine)
-		moved = fsocket_local_drain(local);
+		moved = fsocket_drain(from, to);
 	bh_unlock_sock(from);
 	if (moved) {
 		this_cpu_add(local->listener->stats->stolen, moved);
 		to->sk_data_ready(to);
 	}
-	return mine && !fsocket_local_queued(local);
+	return mine && reqsk_queue_empty(&inet_csk(from)->icsk_accept_queue);
 }
 
 static void fsocket_local_look(struct timer_list *timer)
 {
 	struct fsocket_local *local = from_timer(local, timer, timer);
 	struct fsocket_listener *l = local->listener;
+	const struct socket *sock = fsocket_local_sock(local);
 	const struct request_sock *head;
 
-	head = READ_ONCE(inet_csk(local->sock->sk)->icsk_accept_queue.rskq_accept_head);
+	/* It has gone to another CPU, whose timer runs. */
+	if (!sock)
+		return;
+	head = READ_ONCE(inet_csk(sock->sk)->icsk_accept_queue.rskq_accept_head);
 	if (head != local->seen) {
 		local->seen = head;
 		local->late = 0;
@@ -159,7 +162,7 @@ static void fsocket_local_look(struct timer_list *timer)
 		fsocket_listener_tidy(l);
 	if ((!READ_ONCE(local->attached) || local->late >= FSOCKET_STUCK ||
 	     (local->late && fsocket_other_sleeps(l, local))) &&
-	    fsocket_local_steal(local)) {
+	    fsocket_local_steal(local, sock->sk)) {
 		local->seen = NULL;
 		return;
 	}
@@ -252,6 +255,8 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	ret = fsocket_inherit(sk, shared);
 	if (ret)
 		return ret;
+	/* The guard stays bound as the shared one was when it listened. */
+	fsocket_inherit_address(sk, l->guard->sk);
 	security_sk_clone(shared, sk);
 	/*
 	 * In the group, without opening the port to SO_REUSEPORT sockets that
@@ -333,10 +338,42 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 	return 0;
 }
 
+/*
+ * Gives @local the socket of a place without workers, if there is one: so a listener
+ * never has more of them than it has had workers at once, and one.
+ */
+static void fsocket_local_inherit_spare(struct fsocket_local *local)
+{
+	struct fsocket_listener *l = local->listener;
+	struct fsocket_local *spare;
+	struct socket *sock;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		spare = l->locals[cpu];
+		if (spare && spare->sock && !spare->claims && !spare->attached)
+			break;
+	}
+	if (cpu >= nr_cpu_ids)
+		return;
+	sock = spare->sock;
+	WRITE_ONCE(spare->sock, NULL);
+	local->bind = spare->bind;
+	spare->bind = NULL;
+	sock->sk->sk_incoming_cpu = local->cpu;
+	rcu_assign_pointer(sock->sk->sk_wq, &local->wq);
+	/* Pairs with fsocket_local_sock(). */
+	smp_store_release(&local->sock, sock);
+	/* For what came with it, or is on its way to the former place. */
+	mod_timer(&local->timer, jiffies + fsocket_look_after());
+}
+
 int fsocket_local_start(struct fsocket_local *local)
 {
 	int ret;
 
+	if (!local->sock)
+		fsocket_local_inherit_spare(local);
 	if (!local->sock) {
 		ret = fsocket_guard_get(local->listener);
 		if (!ret)
@@ -389,11 +426,16 @@ void fsocket_local_quiet(struct fsocket_local *local)
 	/* Nobody starts the timer once nothing sees connections arrive. */
 	remove_wait_queue(&local->wq.wait, &local->arrival);
 	del_timer_sync(&local->timer);
-	wake_up_pollfree(&local->wq.wait);
+	/*
+	 * Who polls looks again. What stays registered, in an epoll instance or by a
+	 * poll() that sleeps on, keeps @local: fsocket_local_polled().
+	 */
+	wake_up_interruptible_poll(&local->wq.wait, EPOLLIN | EPOLLRDNORM);
 }
 
 bool fsocket_local_polled(struct fsocket_local *local)
 {
+	/* Nobody can register any more. */
 	return waitqueue_active(&local->wq.wait);
 }
 

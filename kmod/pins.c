@@ -10,6 +10,8 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuset.h>
+#include <linux/cred.h>
 #include <linux/hashtable.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
@@ -18,6 +20,9 @@
 #include <linux/tracepoint.h>
 
 #include "pins.h"
+#include "resolve.h"
+
+FSOCKET_KERNEL_FUNCTION(pins, cpuset_cpus_allowed);
 
 struct fsocket_pin {
 	struct hlist_node node;
@@ -31,6 +36,9 @@ struct fsocket_pin {
 static DEFINE_HASHTABLE(fsocket_pins, 6);
 /* Taken in process context only. */
 static DEFINE_SPINLOCK(fsocket_pins_lock);
+
+/* Where the mask is made that a task gets back; under fsocket_pins_lock. */
+static struct cpumask fsocket_lifted;
 
 static struct tracepoint *fsocket_process_fork;
 
@@ -57,8 +65,14 @@ static bool fsocket_pin_holds(const struct fsocket_pin *pin)
  */
 static void fsocket_pin_lift(const struct fsocket_pin *pin, struct task_struct *task)
 {
-	if (fsocket_pin_holds(pin) && cpumask_test_cpu(task_cpu(task), pin->allowed))
-		set_cpus_allowed_ptr(task, pin->allowed);
+	if (!fsocket_pin_holds(pin))
+		return;
+	/* The cpuset may have become narrower since. */
+	fsocket_kernel(pins, cpuset_cpus_allowed)(task, &fsocket_lifted);
+	if (cpumask_intersects(&fsocket_lifted, pin->allowed))
+		cpumask_and(&fsocket_lifted, &fsocket_lifted, pin->allowed);
+	if (cpumask_test_cpu(task_cpu(task), &fsocket_lifted))
+		set_cpus_allowed_ptr(task, &fsocket_lifted);
 }
 
 /* @child of @parent, which is current, has not run yet. */
@@ -67,6 +81,9 @@ static void fsocket_forked(void *unused, struct task_struct *parent,
 {
 	struct fsocket_pin *pin;
 
+	/* As almost all are; no line of ours is touched. */
+	if (likely(parent->nr_cpus_allowed != 1))
+		return;
 	spin_lock(&fsocket_pins_lock);
 	pin = fsocket_pin_of(parent);
 	if (pin)
@@ -101,11 +118,26 @@ static void fsocket_pin_free(struct fsocket_pin *pin)
 	kfree(pin);
 }
 
+/* What sched_setaffinity(2) of current would refuse. */
+static int fsocket_pinnable(struct task_struct *task)
+{
+	if (!uid_eq(task_uid(task), current_uid()))
+		return -EPERM;
+	if (task->flags & PF_NO_SETAFFINITY)
+		return -EINVAL;
+	/* Its admission counted on the CPUs that it has. */
+	return task->policy == SCHED_DEADLINE ? -EBUSY : 0;
+}
+
 int fsocket_pin(struct task_struct *task, int cpu)
 {
-	struct fsocket_pin *pin, *new = fsocket_pin_new(task, cpu);
+	struct fsocket_pin *pin, *new;
 	int ret;
 
+	ret = fsocket_pinnable(task);
+	if (ret)
+		return ret;
+	new = fsocket_pin_new(task, cpu);
 	if (!new)
 		return -ENOMEM;
 	spin_lock(&fsocket_pins_lock);
@@ -167,6 +199,10 @@ static void fsocket_find_process_fork(struct tracepoint *tp, void *unused)
 
 int fsocket_pins_init(void)
 {
+	if (!fsocket_kernel_resolve(pins, cpuset_cpus_allowed)) {
+		pr_err("this kernel's cpuset_cpus_allowed() cannot be resolved (CONFIG_KPROBES?)\n");
+		return -EOPNOTSUPP;
+	}
 	/* Its symbol is not exported. */
 	for_each_kernel_tracepoint(fsocket_find_process_fork, NULL);
 	if (!fsocket_process_fork) {

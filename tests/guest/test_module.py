@@ -53,6 +53,11 @@ def test_paths(lab, name):
             "test_paths", name)
 
 
+@pytest.mark.parametrize("name", names("test_listener"))
+def test_listener(lab, name):
+    run_one(lab, "", "test_listener", name)
+
+
 @pytest.mark.parametrize("name", names("test_locality"))
 def test_locality(lab, name):
     run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Whoever holds the module's listening socket: what ended the kernel once, and the
+ * guarantees of a listener that workers share. Runs in the guest as root with
+ * fastsocket.ko loaded. Usage: test_listener [TEST]
+ */
+#include <sys/resource.h>
+
+#include "helpers.h"
+
+#define NOBODY 65534
+
+static int dev = -1;
+
+static int spawn(int fd, int cpu)
+{
+	struct fsocket_ioctl_arg arg = { .fd = fd };
+
+	arg.op.spawn_op.cpu = cpu;
+	return ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg);
+}
+
+static int retire(int fd)
+{
+	struct fsocket_ioctl_arg arg = { .fd = fd };
+
+	return ioctl(dev, FSOCKET_IOC_RETIRE_LISTEN, &arg);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	unpin();
+	write_file(PARAM "enable_listen_spawn", "2");
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	return dev < 0 ? -1 : 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	close(dev);
+	return 0;
+}
+
+static int rows(void)
+{
+	FILE *file = fopen("/proc/net/fastsocket_listeners", "r");
+	char line[256];
+	int count = 0;
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		count++;
+	fclose(file);
+	return count;
+}
+
+/* A process of nobody's that runs @body; its exit status. */
+static int as_nobody(int (*body)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_ok(pid);
+	if (!pid) {
+		alarm(60);
+		if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
+			_exit(100);
+		_exit(body());
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* --- who holds our ops --------------------------------------------------------- */
+
+/* Leaves a spawned IPv6 listener and becomes an IPv4 connection of the same fd. */
+static int becomes_ipv4(void)
+{
+	struct sockaddr_in6 mapped = { .sin6_family = AF_INET6 };
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	int fd, target, family = AF_INET, channel;
+	union address a, b;
+
+	channel = open(FSOCKET_DEVICE, O_RDONLY);
+	if (channel < 0 || dup2(channel, dev) != dev)
+		return 1;
+	fd = listener(AF_INET6, &a);
+	target = listener(AF_INET, &b);
+	if (spawn(fd, sched_getcpu()) || connect(fd, &none, sizeof(none)))
+		return 2;
+	mapped.sin6_port = b.in.sin_port;
+	inet_pton(AF_INET6, "::ffff:127.0.0.1", &mapped.sin6_addr);
+	close(fd);
+	fd = socket(AF_INET6, SOCK_STREAM, 0);
+	a.in6.sin6_addr = in6addr_any;
+	a.in6.sin6_port = 0;
+	if (bind(fd, &a.sa, sizeof(a.in6)) || listen(fd, 5) || spawn(fd, sched_getcpu()) ||
+	    connect(fd, &none, sizeof(none)) ||
+	    connect(fd, (struct sockaddr *)&mapped, sizeof(mapped)))
+		return 3;
+	if (setsockopt(fd, IPPROTO_IPV6, IPV6_ADDRFORM, &family, sizeof(family)))
+		return 4;
+	close(fd);
+	close(target);
+	return 0;
+}
+
+static void addrform(void **state)
+{
+	int before = rows();
+
+	(void)state;
+	assert_int_equal(as_nobody(becomes_ipv4), 0);
+	usleep(100000);
+	assert_int_equal(rows(), before);
+}
+
+/* accept4() of a listener's connection when the process may open no more files. */
+static void accept_without_files(void **state)
+{
+	char text[32], old[32] = { 0 };
+	union address a;
+	int fd = listener(AF_INET, &a), client, other, i, failed = 0, filler[300];
+	FILE *file = fopen("/proc/sys/fs/file-nr", "r");
+	unsigned long used;
+	pid_t pid;
+	int status;
+
+	(void)state;
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%lu", &used), 1);
+	fclose(file);
+	file = fopen("/proc/sys/fs/file-max", "r");
+	assert_non_null(fgets(old, sizeof(old), file));
+	fclose(file);
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	other = connect_on(1, &a);
+	/* The limit is not root's: nobody's server meets it. */
+	snprintf(text, sizeof(text), "%lu", used / 2);
+	write_file("/proc/sys/fs/file-max", text);
+	pid = fork();
+	if (!pid) {
+		if (setresuid(NOBODY, NOBODY, NOBODY))
+			_exit(100);
+		for (i = 0; i < 300 && !failed; i++) {
+			filler[i] = accept4(fd, NULL, NULL, 0);
+			failed = filler[i] < 0 && errno == ENFILE;
+		}
+		_exit(failed ? 0 : 1);
+	}
+	waitpid(pid, &status, 0);
+	write_file("/proc/sys/fs/file-max", old);
+	assert_int_equal(status, 0);
+	/* The listener lives, and so do its connections. */
+	accept_and_greet(fd, 'x');
+	accept_and_greet(fd, 'x');
+	assert_int_equal(greeting(client), 'x');
+	assert_int_equal(greeting(other), 'x');
+	close(client);
+	close(other);
+	close(fd);
+	rows();
+}
+
+/* kTLS copies the ops of a socket on which it is set: never ours. */
+static int asks_for_tls(void)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	union address a;
+	int fd = listener(AF_INET, &a), len, channel = open(FSOCKET_DEVICE, O_RDONLY);
+	char name[16] = "x";
+	socklen_t size = sizeof(name);
+
+	if (channel < 0 || dup2(channel, dev) != dev || spawn(fd, sched_getcpu()))
+		return 1;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &size) || size)
+		return 2;
+	if (!setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3) ||
+	    (errno != ENOTCONN && errno != ENOENT))
+		return 3;
+	if (shutdown(fd, SHUT_RDWR))
+		return 4;
+	len = setsockopt(fd, IPPROTO_TCP, TCP_ULP, "tls", 3);
+	if (!len)
+		return 5;
+	if (connect(fd, &none, sizeof(none)) || listen(fd, 5))
+		return 6;
+	close(fd);
+	return 0;
+}
+
+static void no_ulp(void **state)
+{
+	(void)state;
+	assert_int_equal(as_nobody(asks_for_tls), 0);
+}
+
+/* Every way out of TCP_LISTEN: the local listeners go, the port is free. */
+static void leaves_listen(void **state)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+	union address a;
+	int fd, other, way, before = rows();
+
+	(void)state;
+	for (way = 0; way < 2; way++) {
+		fd = listener(AF_INET, &a);
+		assert_ok(spawn(fd, 1));
+		assert_ok(spawn(fd, 2));
+		if (way)
+			assert_ok(shutdown(fd, SHUT_RDWR));
+		else
+			assert_ok(connect(fd, &none, sizeof(none)));
+		assert_errno(spawn(fd, 1), EINVAL);
+		/* As after the same of any socket. */
+		other = socket(AF_INET, SOCK_STREAM, 0);
+		if (bind(other, &a.sa, sizeof(a.in)))
+			assert_int_equal(errno, EADDRINUSE);
+		close(other);
+		close(fd);
+		other = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(bind(other, &a.sa, sizeof(a.in)));
+		close(other);
+	}
+	usleep(100000);
+	assert_int_equal(rows(), before);
+}
+
+/* --- who waits for whom, and how much ------------------------------------------ */
+
+/* One thread goes round the CPUs: it has one local listener, not one for each. */
+static void bounded_by_claims(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), cpus = sysconf(_SC_NPROCESSORS_ONLN), i;
+	int before = rows();
+
+	(void)state;
+	for (i = 0; i < 4 * cpus; i++)
+		assert_ok(spawn(fd, i % cpus));
+	/* The shared one, the worker's, and one that is parked. */
+	assert_in_range(rows() - before, 2, 3);
+	assert_ok(retire(fd));
+	close(fd);
+	assert_int_equal(rows(), before);
+}
+
+/* The shared queue keeps to its backlog, whatever comes from local ones. */
+static void move_is_bounded(void **state)
+{
+	union address a;
+	int fd = bound_socket(AF_INET, &a), i, round, most = 0, clients[200];
+	struct tcp_info info;
+	socklen_t len;
+
+	(void)state;
+	assert_ok(listen(fd, 4));
+	for (i = 0, round = 0; round < 20; round++) {
+		assert_ok(spawn(fd, 1 + round % 2));
+		for (int n = 0; n < 8 && i < 200; n++, i++) {
+			clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+			pin(1 + round % 2);
+			connect(clients[i], &a.sa, sizeof(a.in));
+		}
+		assert_ok(retire(fd));
+		unpin();
+		len = sizeof(info);
+		assert_ok(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len));
+		if ((int)info.tcpi_unacked > most)
+			most = info.tcpi_unacked;
+	}
+	/* Backlog and one for the shared queue, and for each of two local ones. */
+	assert_in_range(most, 5, 15);
+	while (i--)
+		close(clients[i]);
+	close(fd);
+}
+
+/* --- a worker alone, and with others ------------------------------------------- */
+
+static pid_t waiting_worker(int fd, int *ready)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	pid_t pid = fork();
+
+	assert_ok(pid);
+	if (!pid) {
+		int ep = epoll_create1(0), conn;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (spawn(fd, -1) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ||
+		    write(ready[1], "r", 1) != 1)
+			_exit(1);
+		for (;;) {
+			if (epoll_wait(ep, &ev, 1, -1) != 1)
+				continue;
+			conn = accept(fd, NULL, NULL);
+			if (conn >= 0 && write(conn, "w", 1) != 1)
+				_exit(2);
+			close(conn);
+		}
+	}
+	return pid;
+}
+
+static int cpus_of(pid_t pid)
+{
+	cpu_set_t set;
+
+	assert_ok(sched_getaffinity(pid, sizeof(set), &set));
+	return CPU_COUNT(&set);
+}
+
+/* Pinned while there are two; what they start is not. */
+static void pinned_in_company(void **state)
+{
+	int ready[2], all = cpus_of(0), cpu;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	char byte;
+	pid_t one, two;
+
+	(void)state;
+	assert_ok(pipe(ready));
+	set_nonblock(fd);
+	one = waiting_worker(fd, ready);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(cpus_of(one), all);
+	two = waiting_worker(fd, ready);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	assert_int_equal(cpus_of(one), 1);
+	assert_int_equal(cpus_of(two), 1);
+	for (cpu = 0; cpu < 4; cpu++) {
+		int client = connect_on(cpu, &a);
+
+		assert_int_equal(greeting(client), 'w');
+		close(client);
+	}
+	kill(one, SIGKILL);
+	waitpid(one, NULL, 0);
+	assert_int_equal(cpus_of(two), all);
+	for (cpu = 0; cpu < 4; cpu++) {
+		int client = connect_on(cpu, &a);
+
+		assert_int_equal(greeting(client), 'w');
+		close(client);
+	}
+	kill(two, SIGKILL);
+	waitpid(two, NULL, 0);
+	close(fd);
+}
+
+static void *count_cpus(void *arg)
+{
+	*(int *)arg = cpus_of(0);
+	return NULL;
+}
+
+/* A child, a thread, a program of a pinned worker may use what that could before. */
+static void children_are_free(void **state)
+{
+	int all = cpus_of(0), status, seen = 0;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	pthread_t thread;
+	pid_t pid;
+
+	(void)state;
+	assert_ok(spawn(fd, 1));
+	assert_int_equal(pinned_cpu(), 1);
+	pid = fork();
+	if (!pid)
+		_exit(cpus_of(0));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WEXITSTATUS(status), all);
+	assert_int_equal(pthread_create(&thread, NULL, count_cpus, &seen), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(seen, all);
+	/* And the worker itself, when it is none any more. */
+	assert_ok(retire(fd));
+	assert_int_equal(cpus_of(0), all);
+	/* What the program has set since stays. */
+	assert_ok(spawn(fd, 1));
+	pin(2);
+	assert_ok(retire(fd));
+	assert_int_equal(pinned_cpu(), 2);
+	unpin();
+	close(fd);
+}
+
+static void *spawns_and_ends(void *arg)
+{
+	int *fd = arg;
+
+	*fd = spawn(*fd, 1);
+	return NULL;
+}
+
+/* A thread that has ended has no claim. */
+static void dead_threads_go(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), ret = fd, i;
+	unsigned long long retired = counter("retire", -1);
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, spawns_and_ends, &ret), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(ret, 0);
+	for (i = 0; i < 100 && counter("retire", -1) == retired; i++)
+		usleep(10000);
+	assert_int_equal(counter("retire", -1), retired + 1);
+	close(fd);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(addrform),
+		T(accept_without_files),
+		T(no_ulp),
+		T(leaves_listen),
+		T(bounded_by_claims),
+		T(move_is_bounded),
+		T(pinned_in_company),
+		T(children_are_free),
+		T(dead_threads_go),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
