@@ -248,7 +248,8 @@ print(sum(one.recv(99).startswith(b"HTTP/1.0 200") for one in all))
 
 
 def test_listeners_queues(lab):
-    """Connections that wait are seen where they wait."""
+    """Connections that wait are seen where they wait, before others take them."""
+    lab.server("fsocketctl set steal_after_ms=10000")
     with serving(lab, port=80) as unit:
         pids = " ".join(map(str, unit.children()))
         lab.server(f"kill -STOP {pids}")
@@ -260,6 +261,7 @@ def test_listeners_queues(lab):
         finally:
             lab.server(f"kill -CONT {pids}")
         assert load.communicate(timeout=60)[0] == "60\n"
+    lab.server("fsocketctl set steal_after_ms=8")
         assert all(worker["queued"] == 0 for worker in listener(lab, 80)["workers"])
 
 
