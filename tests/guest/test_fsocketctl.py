@@ -261,8 +261,8 @@ def test_listeners_queues(lab):
         finally:
             lab.server(f"kill -CONT {pids}")
         assert load.communicate(timeout=60)[0] == "60\n"
-    lab.server("fsocketctl set steal_after_ms=8")
         assert all(worker["queued"] == 0 for worker in listener(lab, 80)["workers"])
+    lab.server("fsocketctl set steal_after_ms=8")
 
 
 def test_listeners_while_they_come_and_go(lab):
