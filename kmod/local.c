@@ -4,10 +4,11 @@
  * leave its accept queue for the shared one.
  *
  * They leave when the local listener is parked, and when they are late: a timer,
- * which runs only while connections wait, looks at the first in the queue. The
- * second time it sees the same one, and another worker of the listener sleeps, all
- * that wait become everybody's. A queue that stands still for FSOCKET_STUCK looks
- * does so whoever sleeps, since a worker that polls without sleeping looks busy.
+ * which runs only while connections wait, looks at the first in the queue. When it
+ * sees the same one for the second time, and the worker sleeps, and another worker of
+ * the listener does, all that wait become everybody's. A queue that stands still for
+ * FSOCKET_STUCK looks, 100 ms by default, does so whoever sleeps: its worker computes,
+ * or its CPU has no time for it.
  */
 #include <linux/security.h>
 #include <linux/slab.h>
@@ -82,6 +83,22 @@ static void fsocket_local_move(struct fsocket_local *local)
 static unsigned long fsocket_look_after(void)
 {
 	return max(msecs_to_jiffies(fsocket_steal_after_ms()) / 2, 1UL);
+}
+
+/*
+ * Whether the worker of @local sleeps although connections have woken it: it waits for
+ * something else. One that may run is at work, or its CPU is.
+ */
+static bool fsocket_worker_sleeps(const struct fsocket_local *local)
+{
+	const struct task_struct *worker;
+	bool sleeps;
+
+	rcu_read_lock();
+	worker = READ_ONCE(local->worker);
+	sleeps = !worker || READ_ONCE(worker->__state) != TASK_RUNNING;
+	rcu_read_unlock();
+	return sleeps;
 }
 
 /* Whether a worker of @l other than that of @local sleeps, as it does in epoll_wait(). */
@@ -161,7 +178,7 @@ static void fsocket_local_look(struct timer_list *timer)
 	if (local->late && fsocket_worker_ended(local))
 		fsocket_listener_tidy(l);
 	if ((!READ_ONCE(local->attached) || local->late >= FSOCKET_STUCK ||
-	     (local->late && fsocket_other_sleeps(l, local))) &&
+	     (local->late && fsocket_worker_sleeps(local) && fsocket_other_sleeps(l, local))) &&
 	    fsocket_local_steal(local, sock->sk)) {
 		local->seen = NULL;
 		return;

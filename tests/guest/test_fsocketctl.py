@@ -248,8 +248,7 @@ print(sum(one.recv(99).startswith(b"HTTP/1.0 200") for one in all))
 
 
 def test_listeners_queues(lab):
-    """Connections that wait are seen where they wait, before others take them."""
-    lab.server("fsocketctl set steal_after_ms=10000")
+    """Connections that wait are seen, wherever they wait: others could take them."""
     with serving(lab, port=80) as unit:
         pids = " ".join(map(str, unit.children()))
         lab.server(f"kill -STOP {pids}")
@@ -257,12 +256,10 @@ def test_listeners_queues(lab):
             load = lab.start_load(f"python3 -c '{WAITING}'")
             eventually(lambda: sum(worker["queued"] for worker in listener(lab, 80)["workers"])
                        + listener(lab, 80)["queued"] == 60)
-            assert sum(worker["queued"] > 0 for worker in listener(lab, 80)["workers"]) > 1
         finally:
             lab.server(f"kill -CONT {pids}")
         assert load.communicate(timeout=60)[0] == "60\n"
         assert all(worker["queued"] == 0 for worker in listener(lab, 80)["workers"])
-    lab.server("fsocketctl set steal_after_ms=8")
 
 
 def test_listeners_while_they_come_and_go(lab):
