@@ -47,8 +47,6 @@ const char *fsocket_inherit_obstacle(const struct sock *sk)
 #endif
 	if (sock_flag(sk, SOCK_TXTIME))
 		return "SO_TXTIME";
-	if (icsk->icsk_ack.pingpong)
-		return "TCP_QUICKACK";
 	if (rcu_access_pointer(inet_sk(sk)->inet_opt))
 		return "IP options";
 	if (icsk->icsk_accept_queue.fastopenq.max_qlen)
@@ -194,6 +192,8 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	ticsk->icsk_syn_retries = ficsk->icsk_syn_retries;
 	ticsk->icsk_rto_min = ficsk->icsk_rto_min;
 	ticsk->icsk_delack_max = ficsk->icsk_delack_max;
+	/* TCP_QUICKACK, which HAProxy sets on its listeners. */
+	ticsk->icsk_ack.pingpong = ficsk->icsk_ack.pingpong;
 	ticsk->icsk_accept_queue.rskq_defer_accept =
 		ficsk->icsk_accept_queue.rskq_defer_accept;
 
