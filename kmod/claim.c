@@ -370,7 +370,7 @@ static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener
 	bool alone;
 	int cpu, ret;
 
-	allowed = kmalloc(cpumask_size(), GFP_KERNEL);
+	allowed = kzalloc(cpumask_size(), GFP_KERNEL);
 	if (!allowed)
 		return -ENOMEM;
 	fsocket_pins_allowed(allowed);

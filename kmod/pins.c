@@ -98,7 +98,7 @@ static struct fsocket_pin *fsocket_pin_new(struct task_struct *task, int cpu)
 	pin = kzalloc(sizeof(*pin), GFP_KERNEL_ACCOUNT);
 	if (!pin)
 		return NULL;
-	pin->allowed = kmalloc(cpumask_size(), GFP_KERNEL_ACCOUNT);
+	pin->allowed = kzalloc(cpumask_size(), GFP_KERNEL_ACCOUNT);
 	if (!pin->allowed) {
 		kfree(pin);
 		return NULL;
