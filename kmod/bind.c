@@ -24,12 +24,13 @@
  * children and TIME_WAIT sockets move to the buckets in the chains.
  *
  * A child whose address is not that of the listener, as the listener is bound to
- * any, gets an inet_bind2_bucket found in the chain by __inet_inherit_port(). That
- * would be another one than the private, and since 6.8 an inet_bind_bucket lives no
- * longer than the inet_bind2_buckets that belong to it. So for these listeners the
- * private bucket is given the child's address right before: a copy of icsk_af_ops
- * has our syn_recv_sock(), as that of net/smc has. The address in a bucket is
- * compared when somebody joins, and at no other time.
+ * any, or as TPROXY or a BPF program has sent it there, gets an inet_bind2_bucket
+ * found in the chain by __inet_inherit_port(). That would be another one than the
+ * private, and since 6.8 an inet_bind_bucket lives no longer than the
+ * inet_bind2_buckets that belong to it. So the private bucket is given the child's
+ * address right before: a copy of icsk_af_ops has our syn_recv_sock(), as that of
+ * net/smc has. The address in a bucket is compared when somebody joins, and at no
+ * other time.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -50,9 +51,10 @@
 #define FSOCKET_SETTLE_BATCH	64
 
 struct fsocket_bind {
-	/* What icsk_af_ops of the local listener points to, if that is bound to any. */
+	/* What icsk_af_ops of the local listener points to. */
 	struct inet_connection_sock_af_ops ops;
 	const struct inet_connection_sock_af_ops *orig;
+	/* NULL once nobody may join: those that have are being moved. Under @lock. */
 	struct inet_bind2_bucket *tb2;
 	/* From giving @tb2 a child's address until the child has joined it. */
 	spinlock_t lock;
@@ -83,19 +85,25 @@ fsocket_bind_syn_recv_sock(const struct sock *sk, struct sk_buff *skb,
 			   FSOCKET_CHILD_INIT_PARAM)
 {
 	const struct inet_connection_sock_af_ops *ops = READ_ONCE(inet_csk(sk)->icsk_af_ops);
+	struct sock *child = NULL;
 	struct fsocket_bind *bind;
-	struct sock *child;
 
-	/* The local listener has ended in between. */
+	/* The local listener has let go of its port in between: no child can have it. */
 	if (ops->syn_recv_sock != fsocket_bind_syn_recv_sock)
 		return ops->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req
 					  FSOCKET_CHILD_INIT_ARG);
 
 	bind = container_of(ops, struct fsocket_bind, ops);
 	spin_lock_bh(&bind->lock);
-	fsocket_bind2_set_address(bind->tb2, req_to_sk(req), sk->sk_family);
-	child = bind->orig->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req
-					  FSOCKET_CHILD_INIT_ARG);
+	if (bind->tb2) {
+		fsocket_bind2_set_address(bind->tb2, req_to_sk(req), sk->sk_family);
+		child = bind->orig->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req
+						  FSOCKET_CHILD_INIT_ARG);
+	} else {
+		/* It has ended: as the original does without memory. */
+		dst_release(dst);
+		tcp_listendrop(sk);
+	}
 	spin_unlock_bh(&bind->lock);
 	/* IPv4 children of IPv6 listeners have others already. */
 	if (child && inet_csk(child)->icsk_af_ops == &bind->ops)
@@ -149,8 +157,7 @@ struct fsocket_bind *fsocket_bind_private(struct sock *local, const struct sock 
 	bind->orig = icsk->icsk_af_ops;
 	bind->ops = *bind->orig;
 	bind->ops.syn_recv_sock = fsocket_bind_syn_recv_sock;
-	if (fsocket_bound_to_any(local))
-		icsk->icsk_af_ops = &bind->ops;
+	icsk->icsk_af_ops = &bind->ops;
 	return bind;
 }
 
@@ -202,7 +209,10 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	struct inet_bind2_bucket *spare = NULL;
 	bool more;
 
-	WRITE_ONCE(inet_csk(local)->icsk_af_ops, bind->orig);
+	/* A child that joined later would stay. */
+	spin_lock_bh(&bind->lock);
+	bind->tb2 = NULL;
+	spin_unlock_bh(&bind->lock);
 	do {
 		/* Left behind, a connection would not keep others off its port. */
 		if (!spare)
@@ -213,6 +223,7 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	if (spare)
 		kmem_cache_free(cache, spare);
 	inet_put_port(local);
+	WRITE_ONCE(inet_csk(local)->icsk_af_ops, bind->orig);
 	/* syn_recv_sock() may have begun before. */
 	kfree_rcu(bind, rcu);
 }

@@ -284,8 +284,13 @@ static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
 	    tb2->l3mdev != tb->l3mdev)
 		return false;
 #if IS_ENABLED(CONFIG_IPV6)
-	if (tb2->family != sk->sk_family)
-		return false;
+	/* A mapped address is that of IPv4: two buckets for one would mislead bind(). */
+	if (tb2->family == AF_INET6 && sk->sk_family == AF_INET)
+		return ipv6_addr_v4mapped(&tb2->v6_rcv_saddr) &&
+		       tb2->v6_rcv_saddr.s6_addr32[3] == sk->sk_rcv_saddr;
+	if (tb2->family == AF_INET && sk->sk_family == AF_INET6)
+		return ipv6_addr_v4mapped(&sk->sk_v6_rcv_saddr) &&
+		       sk->sk_v6_rcv_saddr.s6_addr32[3] == tb2->rcv_saddr;
 	if (sk->sk_family == AF_INET6)
 		return ipv6_addr_equal(&tb2->v6_rcv_saddr, &sk->sk_v6_rcv_saddr);
 #endif

@@ -31,7 +31,15 @@
 /* Pages that a pool keeps at most. */
 #define FSOCKET_PAGES	1024
 
+/* NULL while the pool is off. */
 static DEFINE_PER_CPU(struct page_pool *, fsocket_page_pool);
+
+/*
+ * The same, for good: what has been copied stays in use for as long as a program
+ * leaves it unread, and the kernel warns of a pool that has been destroyed a minute
+ * before its last page returns.
+ */
+static DEFINE_PER_CPU(struct page_pool *, fsocket_kept_pool);
 
 /*
  * Originals that may wait for their CPU: it may receive nothing for long, as where
@@ -160,20 +168,14 @@ void fsocket_skbpool_reap_all(void)
 		fsocket_skbpool_free(per_cpu_ptr(&fsocket_homecoming, cpu), 0);
 }
 
-/* Pages that are still in use return first, and hold their pool until then. */
 static void fsocket_skbpool_stop(void)
 {
-	struct page_pool *pools;
 	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		pools = xchg(per_cpu_ptr(&fsocket_page_pool, cpu), NULL);
-		if (!pools)
-			continue;
-		/* No packet is being copied there any more. */
-		synchronize_net();
-		page_pool_destroy(pools);
-	}
+	for_each_possible_cpu(cpu)
+		WRITE_ONCE(per_cpu(fsocket_page_pool, cpu), NULL);
+	/* No packet is being copied there any more. */
+	synchronize_net();
 	fsocket_skbpool_reap_all();
 }
 
@@ -187,14 +189,17 @@ static int fsocket_skbpool_start(void)
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
+		pool = per_cpu(fsocket_kept_pool, cpu);
+		if (pool)
+			continue;
 		params.nid = cpu_to_node(cpu);
 		pool = page_pool_create(&params);
-		if (IS_ERR(pool)) {
-			fsocket_skbpool_stop();
+		if (IS_ERR(pool))
 			return PTR_ERR(pool);
-		}
-		WRITE_ONCE(per_cpu(fsocket_page_pool, cpu), pool);
+		per_cpu(fsocket_kept_pool, cpu) = pool;
 	}
+	for_each_possible_cpu(cpu)
+		WRITE_ONCE(per_cpu(fsocket_page_pool, cpu), per_cpu(fsocket_kept_pool, cpu));
 	return 0;
 }
 
@@ -204,4 +209,13 @@ int fsocket_skbpool_enable(bool on)
 		return fsocket_skbpool_start();
 	fsocket_skbpool_stop();
 	return 0;
+}
+
+void fsocket_skbpool_exit(void)
+{
+	int cpu;
+
+	/* Pages that are still in use return first, and hold their pool until then. */
+	for_each_possible_cpu(cpu)
+		page_pool_destroy(per_cpu(fsocket_kept_pool, cpu));
 }

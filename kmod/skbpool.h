@@ -7,6 +7,9 @@
 /* Applies enable_skb_pool; process context, one caller at a time. */
 int fsocket_skbpool_enable(bool on);
 
+/* Frees the pools, which are off; no packet is handed over any more. */
+void fsocket_skbpool_exit(void);
+
 /*
  * @skb has been handed to this CPU by another. Returns what is to be handled in
  * its place: a copy in this CPU's pool, if there is a pool and @skb fits, or

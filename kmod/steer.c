@@ -550,11 +550,40 @@ int fsocket_steer_init(void)
 	return 0;
 }
 
+/*
+ * Every CPU runs its NET_RX softirq once, although nothing is queued: there it frees
+ * the packets that others have left to it (skb_attempt_defer_free()). One that receives
+ * nothing would keep them, and with them pages of the skb pool.
+ */
+static void fsocket_queues_run(void)
+{
+	struct fsocket_queue *q;
+	int cpu;
+
+	cpus_read_lock();
+	for_each_online_cpu(cpu) {
+		q = &per_cpu(fsocket_queues, cpu);
+		while (atomic_xchg(&q->scheduled, 1))
+			usleep_range(100, 1000);
+		/* On this CPU, what has been raised runs when bottom halves may. */
+		local_bh_disable();
+		smp_call_function_single_async(cpu, &q->csd);
+		local_bh_enable();
+	}
+	for_each_online_cpu(cpu) {
+		q = &per_cpu(fsocket_queues, cpu);
+		while (atomic_read(&q->scheduled))
+			usleep_range(100, 1000);
+	}
+	cpus_read_unlock();
+}
+
 /* Steering is off: the queues are empty. */
 void fsocket_steer_exit(void)
 {
 	int cpu;
 
+	fsocket_queues_run();
 	if (fsocket_cpuhp_state)
 		cpuhp_remove_state(fsocket_cpuhp_state);
 	for_each_possible_cpu(cpu) {
@@ -564,4 +593,5 @@ void fsocket_steer_exit(void)
 		netif_napi_del(&q->napi);
 	}
 	synchronize_net();
+	fsocket_skbpool_exit();
 }

@@ -233,6 +233,40 @@ static void disconnected_child(void **state)
 	close_all(children, count);
 }
 
+/*
+ * A mapped address and that of IPv4 are one to the bind table: a socket that is bound
+ * to it can listen, whose children have come to it meanwhile. The kernel would warn.
+ */
+static void mapped_beside(void **state)
+{
+	static const char * const beside[] = { "127.0.0.1", "::ffff:127.0.0.1" };
+	int clients[CONNECTIONS], children[CONNECTIONS], port, fd, count, i;
+	struct situation s = { .any = true, .reuseaddr = true };
+	struct fsocket_ioctl_arg arg = { 0 };
+
+	(void)state;
+	for (i = 0; i < 2; i++) {
+		union address a = make_address(beside[i], next_port);
+		int other = socket(a.sa.sa_family, SOCK_STREAM, 0);
+
+		assert_ok(other);
+		option(other, SOL_SOCKET, SO_REUSEADDR, 1);
+		assert_ok(bind(other, &a.sa, address_len(&a)));
+		s.family = i ? AF_INET : AF_INET6;
+		fd = listen_at(&s, &port);
+		arg.fd = fd;
+		assert_ok(ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg));
+		count = connect_all(&s, fd, port, clients, children);
+		assert_true(count > 0);
+		close(fd);
+		assert_ok(listen(other, 1));
+		close_all(clients, count);
+		close_all(children, count);
+		close(connect_on(0, &a));
+		close(other);
+	}
+}
+
 static unsigned long slab_objects(const char *name)
 {
 	FILE *file = fopen("/proc/slabinfo", "r");
@@ -332,6 +366,7 @@ int main(int argc, char **argv)
 		T(matrix_ipv4),
 		T(matrix_ipv6),
 		T(disconnected_child),
+		T(mapped_beside),
 		T(nothing_left),
 		T(unload),
 	};
