@@ -73,6 +73,9 @@ static inline void *fail_count(const void *memory, int change)
 /* Names are not replaced again within their own replacement. */
 #define kzalloc(...)	(fail_now() ? NULL : fail_count(kzalloc(__VA_ARGS__), 1))
 #define kmemdup(...)	(fail_now() ? NULL : fail_count(kmemdup(__VA_ARGS__), 1))
+/* Not counted: the kernel frees bind buckets with their last socket. */
+#define kmem_cache_zalloc(cache, flags) \
+	(!((flags) & __GFP_NOFAIL) && fail_now() ? NULL : kmem_cache_zalloc(cache, flags))
 #define kvcalloc(...)	(fail_now() ? NULL : fail_count(kvcalloc(__VA_ARGS__), 1))
 #define kvzalloc_node(...) \
 	(fail_now() ? NULL : fail_count(kvzalloc_node(__VA_ARGS__), 1))
