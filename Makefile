@@ -40,7 +40,7 @@ test: packages-test ## build everything, run all tests; ends with "N passed, N f
 
 test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERNELS="6.1-kasan ..."; built once, an hour
 	@tests/debug/build.sh $(KERNELS)
-	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -q -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
+	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -v -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
 
 test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=servers, docs/servers.md
 	@rm -f tests/servers/results.json

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Random calls of nobody's, while root changes parameters, CPUs and the module."""
+import contextlib
 import os
 import re
 import subprocess
@@ -7,22 +8,27 @@ import time
 
 import pytest
 
-from conftest import LAB, REPORT, ROOT, SOURCES
+from conftest import KERNELS, LAB, REPORT, ROOT, SOURCES, talking
 
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
 # Processes, threads, calls, seconds. One process alone does the same each time.
 SHORT = [(1, 1, 20000, 5), (4, 2, 100000, 15)]
-LONG = [(1, 1, 100000, 300), (6, 2, 1000000, 3600)]
+# The debug kernels of a run make a million together.
+LONG = [(1, 1, 100000, 300), (6, 2, 1000000 // len(KERNELS), 3600)]
 
 
 @pytest.mark.parametrize("size", [0, 1], ids=["alone", "together"])
-def test_fuzz(lab, size):
+def test_fuzz(lab, pytestconfig, size):
     """The kernel has nothing to complain of, everybody goes on, nothing is left behind."""
     processes, threads, calls, seconds = (LONG if lab.debug else SHORT)[size]
     calls = int(os.environ.get("FUZZ_CALLS", calls))
     seconds = int(os.environ.get("FUZZ_SECONDS", seconds))
     # Always the same one, or make test would be another test each day.
     seed = os.environ.get("FUZZ_SEED") or (int(time.time()) if lab.debug else 1)
+    if lab.debug:
+        with talking(pytestconfig):
+            print(f"\nfuzzing {lab.kernel}: seed {seed}, {processes} processes, until {calls} "
+                  f"calls or {seconds} s", flush=True)
     lab.new_kernel_warnings()
     lab.server("echo 1 > /sys/kernel/debug/gcov/reset 2> /dev/null", check=False)
     # Not to ssh itself: a process that is stuck would keep it.
@@ -30,7 +36,8 @@ def test_fuzz(lab, size):
                       f"--processes {processes} --threads {threads} "
                       f"--calls {calls} --seconds {seconds} > /tmp/fuzz 2>&1 < /dev/null; "
                       "status=$?; cat /tmp/fuzz; exit $status", check=False, limit=seconds + 200)
-    print(done.stdout)
+    with talking(pytestconfig) if lab.debug else contextlib.nullcontext():
+        print(done.stdout.strip(), flush=True)
     log = lab.server("dmesg").stdout
     first = re.search(rf".*({REPORT})", log)
     reports = [line for line in lab.new_kernel_warnings() if re.search(REPORT, line)]

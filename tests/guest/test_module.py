@@ -20,7 +20,8 @@ def names(program):
 def run_one(lab, environment, program, name, expected="$^"):
     """Runs a test; the kernel may warn only of what is expected."""
     # One command, since there are hundreds of them.
-    done = lab.server(f"cd {FOLDER}; {environment} timeout 100 ./{program} {name} 2>&1; "
+    seconds = 500 if lab.debug else 100
+    done = lab.server(f"cd {FOLDER}; {environment} timeout {seconds} ./{program} {name} 2>&1; "
                       f"status=$?; {lab.warnings_command} >&2; exit $status", check=False)
     assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
     assert [line for line in lab.new_kernel_warnings(done.stderr)

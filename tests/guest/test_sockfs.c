@@ -696,7 +696,9 @@ static void drive_options(FILE *log, int conn, int client, const union address *
 		len = sizeof(value);
 		value = -1;
 		LOG(getsockopt(conn, options[i].level, options[i].name, &value, &len));
-		fprintf(log, "%d %d\n", len, value);
+		/* Until it is set, the kernel decides by how soon answers followed. */
+		if (options[i].level != IPPROTO_TCP || options[i].name != TCP_QUICKACK)
+			fprintf(log, "%d %d\n", len, value);
 		value = 1;
 		LOG(setsockopt(conn, options[i].level, options[i].name, &value, sizeof(value)));
 		len = sizeof(value);
@@ -940,6 +942,20 @@ static void drive(accept_fn *fn, int family, int how, char *text, size_t size)
 	fclose(log);
 }
 
+/* As assert_string_equal(), which cuts off long texts: names the lines that differ. */
+static void assert_same_log(const char *log, const char *stock)
+{
+	size_t at = 0, line = 0;
+
+	while (log[at] && log[at] == stock[at])
+		if (log[at++] == '\n')
+			line = at;
+	if (log[at] != stock[at])
+		fail_msg("\"%.*s\", on the stock stack \"%.*s\"",
+			 (int)strcspn(log + line, "\n"), log + line,
+			 (int)strcspn(stock + line, "\n"), stock + line);
+}
+
 static void conformance(int family)
 {
 	static char stock[65536], fresh[65536], pooled[65536];
@@ -968,8 +984,8 @@ static void conformance(int family)
 		counts();
 		drive(pool_accept4, family, how, pooled, sizeof(pooled));
 		assert_int_equal(counts().from_pool, 1);
-		assert_string_equal(fresh, stock);
-		assert_string_equal(pooled, stock);
+		assert_same_log(fresh, stock);
+		assert_same_log(pooled, stock);
 		assert_true(strlen(stock) > 5000);
 	}
 }
@@ -1145,6 +1161,9 @@ static void worker(int fd, int nr)
 	}
 }
 
+/* So many connections make one. */
+#define STORM	100
+
 /* Sizes change, workers are killed, statistics are read, while connections come. */
 static void storm(void **state)
 {
@@ -1167,10 +1186,13 @@ static void storm(void **state)
 	}
 	client = fork();
 	if (!client) {
-		time_t until = time(NULL) + 9;
+		time_t begin = time(NULL);
 		int conn;
 
-		for (i = 0; time(NULL) < until; i++) {
+		/* A kernel that checks each access needs longer for enough of them. */
+		for (i = 0; time(NULL) < begin + 9 ||
+		     (counter("sock_accept_conns", -1) - before <= STORM &&
+		      time(NULL) < begin + 60); i++) {
 			struct linger reset = { .l_onoff = 1 };
 
 			conn = connect_on(i % 8, &a);
@@ -1199,7 +1221,7 @@ static void storm(void **state)
 		kill(workers[i], SIGKILL);
 		waitpid(workers[i], NULL, 0);
 	}
-	assert_true(counter("sock_accept_conns", -1) - before > 100);
+	assert_true(counter("sock_accept_conns", -1) - before > STORM);
 	write_file(SIZE, "10");
 	from_slab = counter("sock_alloc_from_slab", -1);
 	to_slab = counter("sock_free_to_slab", -1);
