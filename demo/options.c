@@ -26,18 +26,20 @@ static const char usage[] =
 	"  -w N        worker processes, one per core: 1 to the number of cores online\n"
 	"              (default: all cores from the first one on)\n"
 	"  -c CORE     first core, from 0: worker i runs on core CORE+i (default 0)\n"
-	"  -a IP:PORT  address to listen on, IPv6 as [IP]:PORT, port 1 to 65535; [::] means\n"
-	"              IPv6 only; may be given many times (default 0.0.0.0:80)\n"
-	"  -x IP:PORT  backend, written like -a; may be given many times: each worker takes\n"
-	"              them in turn (default: none, server mode)\n"
+	"  -a IP:PORT… addresses to listen on, IPv6 as [IP]:PORT, port 1 to 65535; [::] means\n"
+	"              IPv6 only; several after one -a, or -a several times (default 0.0.0.0:80)\n"
+	"  -x IP:PORT… backends, written like -a: each worker takes them in turn (default:\n"
+	"              none, server mode)\n"
 	"  -m MODE     how the workers listen (default shared):\n"
 	"                shared     all wait for the same listening socket\n"
 	"                exclusive  the same with EPOLLEXCLUSIVE\n"
 	"                reuseport  a SO_REUSEPORT socket each\n"
 	"                cbpf       the same, and a BPF program picks the socket of the\n"
 	"                           worker on the CPU that the connection arrives on\n"
-	"  -k          HTTP keep-alive; not together with -x (default: a connection each)\n"
-	"  -v          statistics on stdout every second, each figure per second\n"
+	"  -k          HTTP keep-alive (default: a connection for each request); with -x the\n"
+	"              backends decide, and -k changes nothing\n"
+	"  -v          statistics on stdout every second, each figure per second (default:\n"
+	"              the requests per second alone, and only if stdout is a terminal)\n"
 	"  -o LOG      append every message to the file LOG (default: no file)\n"
 	"  -d          debug lines in the log, or on stderr without -o\n"
 	"  -h          this text\n"
@@ -100,6 +102,14 @@ static void add_endpoint(int option, const char *text, struct endpoint *list, in
 		fail(2, "-%c %s: not an address: give IPV4:PORT or [IPV6]:PORT, in numbers, with a port from 1 to 65535",
 		     option, text);
 	++*count;
+}
+
+/* As the original's: all words up to the next option are addresses. */
+static void add_endpoints(int option, int argc, char **argv, struct endpoint *list, int *count)
+{
+	add_endpoint(option, optarg, list, count);
+	while (optind < argc && argv[optind][0] != '-')
+		add_endpoint(option, argv[optind++], list, count);
 }
 
 /* Twice the same address would be two members of one reuseport group per worker. */
@@ -179,10 +189,10 @@ void options_parse(struct options *opt, int argc, char **argv)
 				fail(2, "-c %s: not a core: give 0 to %ld", optarg, online - 1);
 			break;
 		case 'a':
-			add_endpoint('a', optarg, opt->listen, &opt->listen_count);
+			add_endpoints('a', argc, argv, opt->listen, &opt->listen_count);
 			break;
 		case 'x':
-			add_endpoint('x', optarg, opt->backends, &opt->backend_count);
+			add_endpoints('x', argc, argv, opt->backends, &opt->backend_count);
 			break;
 		case 'o':
 			opt->log_path = optarg;
@@ -212,8 +222,6 @@ void options_parse(struct options *opt, int argc, char **argv)
 	if (optind < argc)
 		fail(2, "%s: not an option: give -w, -c, -a, -x, -m, -k, -v, -o, -d or -h",
 		     argv[optind]);
-	if (opt->keepalive && opt->backend_count)
-		fail(2, "-k: not together with -x: a proxied connection ends when its backend ends it: leave one of them out");
 
 	if (!opt->listen_count)
 		add_endpoint('a', "0.0.0.0:80", opt->listen, &opt->listen_count);

@@ -25,7 +25,7 @@ struct options {
 	const char *log_path;		/* -o: NULL means no log file */
 	bool statistics;		/* -v */
 	bool debug;			/* -d */
-	bool keepalive;			/* -k */
+	bool keepalive;			/* -k; of no effect with -x */
 	enum listen_mode mode;		/* -m */
 };
 

@@ -26,6 +26,7 @@ static struct options opt;
 static pid_t *pids;		/* by worker; 0 once it has ended */
 static int running;		/* workers that have not ended */
 static bool stopping;
+static bool for_a_person;	/* stdout is a terminal */
 static sigset_t signals;	/* what the parent waits for */
 
 /* Thousands of connections each: as many descriptors as the administrator allows. */
@@ -164,12 +165,15 @@ static void say_ready(void)
 	free(text);
 }
 
-/* The next signal, or -1 when a second of the statistics is over first. */
+/*
+ * The next signal, or -1 when a second of the statistics is over first. Where nobody
+ * looks, as in a measurement, the parent does not wake up in between.
+ */
 static int next_signal(struct timespec *tick)
 {
 	struct timespec now, left;
 
-	if (!opt.statistics)
+	if (!opt.statistics && !for_a_person)
 		return sigwaitinfo(&signals, NULL);
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	left.tv_sec = tick->tv_sec - now.tv_sec;
@@ -202,7 +206,10 @@ static void supervise(void)
 			reap_workers(0);
 			return;
 		} else if (errno == EAGAIN) {
-			stats_say_rates();
+			if (opt.statistics)
+				stats_say_rates();
+			else
+				stats_say_requests();
 			tick.tv_sec++;
 		}
 	}
@@ -212,6 +219,7 @@ int main(int argc, char **argv)
 {
 	options_parse(&opt, argc, argv);
 	log_debugging = opt.debug;
+	for_a_person = isatty(STDOUT_FILENO);
 	if (opt.log_path)
 		log_open(opt.log_path);
 	raise_file_limit();

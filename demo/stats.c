@@ -13,7 +13,7 @@
 
 static union stats_page *pages;
 static int page_count;
-/* What stats_say_rates() saw last time. */
+/* What the last call of stats_take_rates() has seen. */
 static struct stats *previous;
 static double previous_time;
 
@@ -78,16 +78,12 @@ static void stats_print(FILE *line, const struct stats *stats)
 		stats->errors);
 }
 
-void stats_say_rates(void)
+/* The rates of each worker since the last call, and their sum. */
+static struct stats stats_take_rates(struct stats *rates)
 {
 	double now = now_seconds(), seconds = now - previous_time;
-	struct stats rates[page_count], sum = { 0 };
-	char *text;
-	size_t len;
-	FILE *line = open_memstream(&text, &len);
+	struct stats sum = { 0 };
 
-	if (!line)
-		fail(1, "no memory for the statistics: %s", strerror(errno));
 	for (int i = 0; i < page_count; i++) {
 		struct stats current = stats_read(i);
 
@@ -96,7 +92,25 @@ void stats_say_rates(void)
 		previous[i] = current;
 	}
 	previous_time = now;
+	return sum;
+}
 
+void stats_say_requests(void)
+{
+	struct stats rates[page_count];
+
+	say("Request/s %8" PRIu64, stats_take_rates(rates).responses);
+}
+
+void stats_say_rates(void)
+{
+	struct stats rates[page_count], sum = stats_take_rates(rates);
+	char *text;
+	size_t len;
+	FILE *line = open_memstream(&text, &len);
+
+	if (!line)
+		fail(1, "no memory for the statistics: %s", strerror(errno));
 	stats_print(line, &sum);
 	for (int i = 0; i < page_count; i++) {
 		fprintf(line, " | worker %d: ", i);

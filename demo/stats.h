@@ -30,8 +30,11 @@ static inline void stats_add(uint64_t *counter, uint64_t n)
 /* A page for each of that many workers, shared with processes forked later. */
 union stats_page *stats_create(int workers);
 
-/* `stats: …`: the rates since the last call, all workers together, then each. */
+/* `stats: …`: the rates since the last call of all workers together, then of each. */
 void stats_say_rates(void);
+
+/* `Request/s …`: the answers per second since the last call, as the original prints it. */
+void stats_say_requests(void);
 
 /* `total: …`: the sums since the start. */
 void stats_say_total(void);

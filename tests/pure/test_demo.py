@@ -497,6 +497,40 @@ def test_proxy_keepalive_connections_pass_through():
             s.stop()
 
 
+def test_command_line_of_the_original():
+    """Several addresses after one flag, and -k with -x: the backends decide."""
+    ports = [free_port(), free_port()]
+    with server("-w", 1, "-k") as one, server("-w", 1, "-k") as two:
+        with server("-k", "-w", 1, "-a", *(f"127.0.0.1:{x}" for x in ports),
+                    "-x", f"127.0.0.1:{one.port}", f"127.0.0.1:{two.port}") as s:
+            assert s.line("ready:").startswith(
+                f"ready: 1 workers on 127.0.0.1:{ports[0]},127.0.0.1:{ports[1]} ")
+            for port in ports:
+                ab(f"http://127.0.0.1:{port}/", 100, 2, "-k")
+            s.stop()
+        for backend in (one, two):
+            assert backend.stop()["accepted"] >= 2
+
+
+def test_requests_per_second_on_a_terminal_only():
+    """The original prints them without -v; a measurement has a file there, and no wake-ups."""
+    port, (master, slave) = free_port(), os.openpty()
+    process = subprocess.Popen([DEMO / "server-asan", "-w", "1", "-a", f"127.0.0.1:{port}"],
+                               stdout=slave)
+    os.close(slave)
+    with os.fdopen(master, errors="replace") as terminal:
+        assert terminal.readline().startswith("ready:")
+        ab(f"http://127.0.0.1:{port}/", 300, 10)
+        counts = [re.fullmatch(r"Request/s +(\d+)\n", terminal.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+    assert all(counts) and 150 <= sum(int(x[1]) for x in counts)
+    with server("-w", 1) as s:
+        time.sleep(1.5)
+        s.stop()
+        assert [x.split(":")[0] for x in s.out] == ["ready", "total"]
+
+
 def test_proxy_big_bodies_both_ways_at_once():
     """64 MB up and 64 MB down, interleaved with pauses on either side."""
     up, down = os.urandom(1 << 20), os.urandom(1 << 20)
@@ -912,7 +946,10 @@ BAD_OPTIONS = [
     (["-a", "127.0.0.1:9999", "-a", "127.0.0.1:9999"], "-a 127.0.0.1:9999: given twice"),
     (["-x", "backend"], f"-x backend: {ADDRESS}"),
     (["-m", "fast"], "-m fast: not a mode: give shared, exclusive, reuseport or cbpf"),
-    (["-k", "-x", "127.0.0.1:1"], "-k: not together with -x"),
+    (["-a", "127.0.0.1:9999", "9998"], f"-a 9998: {ADDRESS}"),
+    (["-a", "127.0.0.1:9999", "[::1]:9999", "127.0.0.1:9999"], "given twice"),
+    (["-x", "127.0.0.1:1", "backend", "-k"], f"-x backend: {ADDRESS}"),
+    (["-x"], "-x: the value is missing"),
     (["-z"], "-z: no such option: give -w, "),
     (["--workers", "1"], "no such option"),
     (["8080"], "8080: not an option"),
