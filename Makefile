@@ -69,6 +69,7 @@ pack: ## pack the raw files of finished runs, before they are committed
 
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py
+	@docs/reference.py
 
 # A copy is built, so that neither the tree nor its parent gets files of the build.
 deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/

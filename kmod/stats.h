@@ -8,118 +8,147 @@
 struct net;
 
 /*
- * Counters of one CPU in one network namespace, shown as the columns of
- * /proc/net/fastsocket in this order. They only grow.
+ * The counters of one CPU in one network namespace are the columns of
+ * /proc/net/fastsocket, in this order. They never decrease. docs/reference.md is
+ * made from these comments.
  */
 struct fsocket_stats {
-	/* Connections a worker accepted, on this CPU, from this CPU's local listener. */
+	/* Connections that accept() took on this CPU from this CPU's local listener. */
 	u64 accept_local;
-	/* The same from the shared listener of a socket that has local ones. */
+	/*
+	 * Connections that accept() took on this CPU from the shared queue of a listening
+	 * socket that has local listeners.
+	 */
 	u64 accept_global;
-	/* The same from the local listener of another CPU (the worker moved). */
+	/*
+	 * Connections that accept() took on this CPU from the local listener of another
+	 * CPU, because the worker has moved or the other worker was late.
+	 */
 	u64 accept_remote;
-	/* Local listeners that began to receive connections on this CPU. */
+	/* Local listeners of this CPU that joined the SO_REUSEPORT group of their port. */
 	u64 spawn;
-	/* Local listeners that ceased to. */
+	/* Local listeners of this CPU that left the SO_REUSEPORT group of their port. */
 	u64 retire;
-	/* Connections moved from a retired local listener to the shared one. */
+	/* Connections moved from the queue of a retired local listener to the shared queue. */
 	u64 moved;
-	/* The same, because their worker was late (steal_after_ms). */
+	/*
+	 * Connections moved from the queue of a local listener to the shared queue because
+	 * their worker had not accepted them within steal_after_ms.
+	 */
 	u64 stolen;
 	/*
-	 * How often a local listener's first connection had waited for half of
-	 * steal_after_ms, or longer.
+	 * Checks of a local listener that found its first connection waiting for half of
+	 * steal_after_ms or longer.
 	 */
 	u64 overdue;
 	/*
-	 * Received packets of TCP, other than SYNs, whose connection was in this
-	 * CPU's established table (enable_local_established).
+	 * Received TCP packets other than SYNs whose connection was in the established table
+	 * of the receiving CPU (enable_local_established).
 	 */
 	u64 established_hit;
 	/*
-	 * The same, where the connection was found in the kernel's global table
-	 * only: it lives on another CPU, had to make room, or was there before.
+	 * Received TCP packets other than SYNs whose connection was in the kernel's global
+	 * table only: it belongs to another CPU, was evicted, or is older than the table.
 	 */
 	u64 established_remote;
-	/* The same, where no connection was found: handshakes, TIME_WAIT, strays. */
-	u64 established_miss;
 	/*
-	 * Connections that entered an established table, and that left one, on
-	 * this CPU. The sums of both differ by what is in the tables.
+	 * Received TCP packets other than SYNs without an established connection: packets of
+	 * handshakes, of connections in TIME_WAIT, and of unknown connections.
 	 */
+	u64 established_miss;
+	/* Connections added to the established table of this CPU. */
 	u64 established_add;
+	/*
+	 * Connections removed from the established table of this CPU. The sum of
+	 * established_add less that of established_del is the number in the tables.
+	 */
 	u64 established_del;
-	/* Received packets that took their connection's route (enable_direct_tcp). */
+	/*
+	 * Received packets that took the route cached in their connection's socket
+	 * (enable_direct_tcp).
+	 */
 	u64 direct_tcp;
-	/* Received packets that a policy wanted here, where they were (enable_rps_framework). */
+	/*
+	 * Received TCP packets for which a policy chose the CPU that received them
+	 * (enable_rps_framework).
+	 */
 	u64 steer_local;
-	/* The same, handed by this CPU to another. */
+	/* Received TCP packets for which a policy chose another CPU, to which they were queued. */
 	u64 steer_remote;
-	/* The same, handed to where earlier packets of the flow still waited. */
+	/*
+	 * Received TCP packets queued to the CPU of the flow's earlier packets, which were
+	 * still queued there, instead of the CPU that the policy chose.
+	 */
 	u64 steer_kept;
-	/* Received packets of TCP on which no policy had an opinion. */
+	/* Received TCP packets for which no policy chose a CPU. */
 	u64 steer_pass;
-	/* Received packets lost, as the queue of the CPU they were handed to was full. */
+	/* Received TCP packets dropped because the queue of the chosen CPU was full. */
 	u64 steer_drop;
 	/*
-	 * Packets handed to this CPU that got memory of its skb pool
-	 * (enable_skb_pool), and that did not: too large, or no memory.
+	 * Redispatched packets whose data was copied to a page of the receiving CPU's pool
+	 * (enable_skb_pool, bit 0).
 	 */
 	u64 skb_pool_copy;
-	u64 skb_pool_pass;
 	/*
-	 * Packets to be sent that this CPU's pool had ready (enable_skb_pool), and
-	 * those it had none for: the work item had not been there since.
+	 * Redispatched packets that kept their memory, because they were too large or the
+	 * pool had no page (enable_skb_pool, bit 0).
 	 */
+	u64 skb_pool_pass;
+	/* Packets to send that came from the pool of this CPU (enable_skb_pool, bit 1). */
 	u64 skb_pool_send;
+	/*
+	 * Packets to send that the kernel allocated because the pool of this CPU was empty:
+	 * the work item that refills it had not run since (enable_skb_pool, bit 1).
+	 */
 	u64 skb_pool_empty;
-	/* Source ports chosen for active connections (enable_receive_flow_deliver). */
+	/* Active connections that got a source port of this CPU (enable_receive_flow_deliver). */
 	u64 rfd_port;
-	/* Active connections left to the kernel's choice, as no port for the CPU was free. */
+	/*
+	 * Active connections whose source port the kernel chose, because no port of this CPU
+	 * was free (enable_receive_flow_deliver).
+	 */
 	u64 rfd_exhausted;
 	/*
-	 * System calls of epoll that the library spared (enable_fast_epoll), less
-	 * those it made in their stead; by the CPU that reported them, which it
-	 * does by the hundred and when it ends (a killed process loses the rest).
+	 * System calls of epoll that the library saved, less those that it made in their
+	 * stead (enable_fast_epoll). Processes report them by the hundred and when they
+	 * exit, and the CPU of the report counts them; a killed process loses the rest.
 	 */
 	u64 epoll_saved;
 };
 
 /*
- * Counters of one CPU of the socket pool (enable_socket_pool_size), of the whole
- * machine: every network namespace shows the same. They are the columns behind
- * those of struct fsocket_stats, under the original's names. All count sockets,
- * that is, inodes with their dentries, but for the last two. All only grow, but
- * for sock_in_pool.
- *
- * Summed over the CPUs, sock_alloc_from_slab - sock_free_to_slab are now in the
- * pools, of which sock_in_pool are closed and the others open.
+ * The counters of one CPU's socket pool (enable_socket_pool_size) are the columns
+ * behind those of struct fsocket_stats, under the original's names. They are of the
+ * whole machine, so every network namespace shows the same. A socket is an inode with
+ * its dentry here. All but sock_in_pool never decrease. Summed over the CPUs,
+ * sock_alloc_from_slab less sock_free_to_slab is the number of sockets in the pools,
+ * closed (sock_in_pool) and open ones.
  */
 struct fsocket_pool_stats {
-	/* Made for a connection, as the pool had none. They enter the pool. */
+	/* Sockets allocated for a connection because the pool had no closed one. */
 	u64 sock_alloc_from_slab;
 	/*
-	 * That the pool let go of: they had long been open when another needed
-	 * their place, or the pool was made smaller. Freed once they are closed.
+	 * Sockets that the pool released: others needed their place while they were open,
+	 * or the pool was made smaller. The kernel frees them once they are closed.
 	 */
 	u64 sock_free_to_slab;
-	/* Used again for another connection. */
+	/* Sockets of the pool that were used again for another connection. */
 	u64 sock_alloc_from_pool;
-	/* Found closed in this CPU's pool, after each use once. */
+	/* Sockets of this CPU's pool that were found closed, counted once for each use. */
 	u64 sock_free_to_pool;
-	/* Closed, waiting in this CPU's pool for their next use; from 0 to its size. */
+	/* Closed sockets in this CPU's pool at the moment; from 0 to its size. */
 	u64 sock_in_pool;
-	/* How often this CPU had to wait for another to access a pool. */
+	/* Times that this CPU had to wait for another CPU's lock of a pool. */
 	u64 sock_pool_lock;
 	/* Connections accepted through FSOCKET_IOC_ACCEPT while the pool was on. */
 	u64 sock_accept_conns;
 };
 
-/* Counts an event of @net on this CPU. */
+/* Counts one event in network namespace @net on this CPU. */
 #define fsocket_count(net, counter)	\
 	this_cpu_inc(fsocket_stats_of(net)->counter)
 
-/* Counts @n events. */
+/* Counts @n events in network namespace @net on this CPU. */
 #define fsocket_add(net, counter, n)	\
 	this_cpu_add(fsocket_stats_of(net)->counter, n)
 

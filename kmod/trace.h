@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tracepoints, for perf and bpftrace: perf list 'fastsocket:*'. They cost
- * nothing while nobody listens.
+ * Tracepoints for perf and bpftrace: perf list 'fastsocket:*'. While a tracepoint is
+ * disabled it is a NOP. docs/reference.md is made from these comments.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM fastsocket
@@ -25,11 +25,11 @@ DECLARE_EVENT_CLASS(fsocket_listener,
 	TP_printk("port=%u cpu=%d", __entry->port, __entry->cpu)
 );
 
-/* The local listener of @port begins to receive connections on @cpu. */
+/* The local listener of port on cpu joins the SO_REUSEPORT group. */
 DEFINE_EVENT(fsocket_listener, fsocket_spawn,
 	TP_PROTO(u16 port, int cpu), TP_ARGS(port, cpu));
 
-/* It ceases to. */
+/* The local listener of port on cpu leaves the SO_REUSEPORT group. */
 DEFINE_EVENT(fsocket_listener, fsocket_retire,
 	TP_PROTO(u16 port, int cpu), TP_ARGS(port, cpu));
 
@@ -47,15 +47,15 @@ DECLARE_EVENT_CLASS(fsocket_established,
 	TP_printk("sport=%u dport=%u", __entry->sport, __entry->dport)
 );
 
-/* A received packet's connection is in this CPU's established table; its ports. */
+/* A received packet's connection is in the established table of the receiving CPU. */
 DEFINE_EVENT(fsocket_established, fsocket_hit,
 	TP_PROTO(u16 sport, u16 dport), TP_ARGS(sport, dport));
 
-/* It is not. */
+/* A received packet's connection is not in the established table of the receiving CPU. */
 DEFINE_EVENT(fsocket_established, fsocket_miss,
 	TP_PROTO(u16 sport, u16 dport), TP_ARGS(sport, dport));
 
-/* A received packet with these ports is handed to CPU @to. */
+/* A received packet is queued to CPU to. */
 TRACE_EVENT(fsocket_steer,
 	TP_PROTO(u16 sport, u16 dport, int to),
 	TP_ARGS(sport, dport, to),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The documents show the committed results, and these follow from their samples."""
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import fill
+import reference
 
 RUNS = [(fill.ROOT / path).parent for path in fill.committed("results/*/*/samples.csv")]
 
@@ -14,6 +16,28 @@ RUNS = [(fill.ROOT / path).parent for path in fill.committed("results/*/*/sample
 @pytest.mark.parametrize("document", fill.documents(), ids=lambda path: path.name)
 def test_documents_show_the_newest_committed_results(document):
     assert fill.filled(document) == document.read_text(encoding="utf-8"), "run make docs"
+
+
+def test_reference_says_what_the_sources_say():
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run make docs"
+
+
+def test_reference_knows_everything_that_is_declared():
+    """A declaration in another form than those that reference.py reads would be left out."""
+    def names(pattern, *files):
+        return [found for name in files for found in re.findall(pattern, reference.source(name))]
+
+    columns = names(r"\bCOLUMN\((\w+)\),", "kmod/stats.c")
+    assert columns == [row[0] for struct in ("fsocket_stats", "fsocket_pool_stats")
+                       for row in reference.fields(struct)]
+    assert sorted(names(r"module_param_cb\((\w+),", "kmod/params.c")) == sorted(
+        row[0] for row in reference.parameters())
+    header = names(r'"(inode port [\w ]+)\\n"', "kmod/listen_seq.c")[0]
+    assert header.split() == [row[0] for row in reference.listener_columns()]
+    assert names(r"(?:DEFINE_EVENT\(\w+, |TRACE_EVENT\()(\w+),", "kmod/trace.h") == [
+        row[0] for row in reference.tracepoints()]
+    assert names(r"#define (FSOCKET_IOC_\w+) ", "kmod/fastsocket_abi.h") == [
+        row[1] for row in reference.calls()]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "/".join(run.parts[-2:]))
