@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * accept() and poll() of a listening socket that has local listeners: from the
- * shared queue first (or connections could starve there), then from the worker's
- * local listener. They take no lock of ours, and are under SRCU.
+ * accept() and poll() of a listening socket that has local listeners. accept() takes
+ * from the shared queue first, since connections could starve there, and then from
+ * the worker's local listener. Both functions run in an SRCU read section and take no
+ * lock of the module.
  */
 #include <linux/sched/signal.h>
 #include <net/sock.h>
@@ -13,8 +14,8 @@
 #include "stats.h"
 
 /*
- * The local listener from which current is served: the one it spawned, or, if
- * it shares a CPU with another worker, that of the CPU to which it is pinned.
+ * Returns the local listener of current: the one that it has spawned, or, if it
+ * shares a CPU with another worker, the one of the CPU to which it is pinned.
  */
 static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 {
@@ -33,8 +34,9 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 }
 
 /*
- * The local listener from which current can take a connection at once; @mine is
- * its own, if it has one.
+ * Returns a local listener whose queue has a connection for current, or NULL. A task
+ * with a local listener of its own, @mine, takes from that only; any other task takes
+ * from all of them.
  */
 static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 					    struct fsocket_local *mine)
@@ -52,7 +54,7 @@ static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 	return NULL;
 }
 
-/* Takes one connection if there is one; -EAGAIN if not. */
+/* Accepts one connection without waiting; returns -EAGAIN if no queue has one. */
 static int fsocket_accept_one(struct fsocket_listener *l,
 			      struct fsocket_local *mine,
 			      struct socket *newsock, int flags, bool kern)
@@ -69,7 +71,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 	}
 	if (ret == -EAGAIN)
 		local = fsocket_queued(l, mine);
-	/* It may just have gone to another CPU. */
+	/* NULL if the socket has just moved to the local listener of another CPU. */
 	sock = local ? fsocket_local_sock(local) : NULL;
 	if (sock) {
 		ret = fsocket_inet_accept(sock, newsock, flags, kern);
@@ -78,7 +80,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 		else if (!ret)
 			this_cpu_inc(l->stats->accept_remote);
 	}
-	/* A group of the module's making is no affair of the program. */
+	/* The program sees its own SO_REUSEPORT, not the one that the module has set. */
 	if (!ret)
 		newsock->sk->sk_reuseport = l->reuseport;
 	return ret;
@@ -101,7 +103,7 @@ static int fsocket_accept_wait(struct fsocket_listener *l,
 	long timeo = sock_rcvtimeo(sk, false);
 	int ret;
 
-	/* Wake-one on the shared queue only, as inet_csk_wait_for_connect(). */
+	/* Only the shared queue wakes one waiter, as in inet_csk_wait_for_connect(). */
 	add_wait_queue_exclusive(sk_sleep(sk), &shared_wait);
 	if (local)
 		add_wait_queue(&local->wq.wait, &local_wait);
@@ -124,7 +126,7 @@ static int fsocket_accept_wait(struct fsocket_listener *l,
 	return ret;
 }
 
-/* As accept() of the original ops, but from all queues; under SRCU. */
+/* Accepts from all queues without waiting. The caller is in the SRCU read section. */
 static int fsocket_accept_now(struct fsocket_listener *l, struct socket *newsock,
 			      int flags, bool kern)
 {
@@ -138,7 +140,7 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 	struct fsocket_listener *l;
 	int idx, ret = -EAGAIN;
 
-	/* do_accept() has given the new socket the listener's ops. */
+	/* do_accept() has copied the listener's ops to the new socket: put back TCP's. */
 	if (newsock->ops)
 		newsock->ops = fsocket_orig_ops(newsock);
 
@@ -146,7 +148,11 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 	l = fsocket_listener_find(sock);
 	if (l)
 		ret = fsocket_accept_now(l, newsock, FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
-	/* Who waits, or ends the listener, needs it for longer than others may wait. */
+	/*
+	 * fsocket_accept_wait() and fsocket_listener_end() may sleep for long, and an SRCU
+	 * read section of theirs would keep all ended listeners from being freed: take a
+	 * reference instead.
+	 */
 	if (l && ((ret == -EAGAIN && !(FSOCKET_ACCEPT_FLAGS & O_NONBLOCK)) ||
 		  (!ret && FSOCKET_ACCEPT_KERN)))
 		refcount_inc(&l->refs);
@@ -161,7 +167,10 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 	if (ret == -EAGAIN)
 		ret = fsocket_accept_wait(l, fsocket_my_local(l), newsock,
 					  FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
-	/* kernel_accept() gives the new socket the listener's ops only now. */
+	/*
+	 * kernel_accept() copies the listener's ops to the new socket after this function
+	 * has returned, so end the listener, which gives it its original ops back.
+	 */
 	if (!ret && FSOCKET_ACCEPT_KERN)
 		fsocket_listener_end(l);
 	fsocket_listener_put(l);
@@ -176,7 +185,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 	__poll_t mask;
 
 	local = fsocket_my_local(l);
-	/* tcp_poll() registers with the shared queue, and knows other states. */
+	/* tcp_poll() registers with the shared queue, and handles states other than LISTEN. */
 	if (poll_does_not_wait(wait) &&
 	    inet_sk_state_load(sock->sk) == TCP_LISTEN)
 		mask = inet_csk_listen_poll(sock->sk);
@@ -185,7 +194,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 
 	if (local && !poll_does_not_wait(wait)) {
 		poll_wait(file, &local->wq.wait, wait);
-		/* As sock_poll_wait(): registered before we look. */
+		/* As in sock_poll_wait(): register before the queue is looked at. */
 		smp_mb();
 	}
 	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&

@@ -2,31 +2,31 @@
 /*
  * The local established table, and Direct-TCP.
  *
- * Each CPU has a table of the connections that became established on it. A
- * received TCP packet looks there first, at the end of PRE_ROUTING, where the
- * kernel's own early demultiplexing (tcp_v4_early_demux()) comes next; that
- * leaves a packet alone which has its socket already. A connection that is not
- * in the table of this CPU is found in the kernel's global one, as without us:
- * it was established before the table was switched on, or on another CPU, or
- * had to make room. Handshakes and TIME_WAIT are the global table's alone.
+ * Each CPU has a table of the connections that became established on it. A hook at
+ * the end of PRE_ROUTING looks up each received TCP packet in the table of its CPU.
+ * The kernel's early demultiplexing (tcp_v4_early_demux()) comes next and skips a
+ * packet that has its socket already. If the connection is not in the table of this
+ * CPU, the hook looks it up in the kernel's global table, as early demultiplexing
+ * would: the connection was established on another CPU or before the table was
+ * switched on, or it was evicted. Sockets in handshakes and in TIME_WAIT are in the
+ * global table only.
  *
- * The table holds no reference. A TCP socket enters when it becomes
- * TCP_ESTABLISHED and leaves before it becomes TCP_CLOSE, which each one does
- * before it is freed; the kernel's tracepoint inet_sock_set_state tells of both,
- * with the socket locked. Nothing in a socket leads to us, so that the module
- * can go while connections are open. Sockets are SLAB_TYPESAFE_BY_RCU: one read
- * from the table is a TCP socket for the time of the RCU section, if maybe
- * another one; hence the second look once a reference is held (compare
- * __inet_lookup_established()).
+ * The table holds no references. The kernel's tracepoint inet_sock_set_state reports,
+ * with the socket locked, that a socket becomes TCP_ESTABLISHED, when it is added, and
+ * that it becomes TCP_CLOSE, as each socket does before it is freed, when it is
+ * removed. A socket has no pointer to this module, so the module can be unloaded while
+ * connections are open. Sockets are SLAB_TYPESAFE_BY_RCU: a pointer read from the table
+ * in an RCU read section points to a TCP socket, but its memory may have been used
+ * again for another one. The lookup therefore compares once more when it holds a
+ * reference (as __inet_lookup_established() does).
  *
- * A table is a set-associative cache without locks: slots are filled on their
- * own CPU only, with bottom halves off, and emptied from anywhere by cmpxchg().
+ * A table is a set-associative cache without locks: its own CPU fills slots, with
+ * bottom halves off; any CPU empties them, by cmpxchg().
  *
- * Direct-TCP is what the kernel does itself since 3.6 where the sysctl
- * tcp_early_demux is on: the route that the connection's packets took before,
- * as long as it is valid, stands in for a routing decision. Our parameter does
- * it wherever that sysctl stands. dst_check() sees each change of routes,
- * addresses and policies.
+ * Direct-TCP uses the route cached in the connection's socket, while it is valid,
+ * instead of a routing decision. The kernel itself has done so since 3.6 where the
+ * sysctl tcp_early_demux is on; enable_direct_tcp does it whatever that sysctl is.
+ * dst_check() notices changes of routes, addresses and policies.
  */
 #include <linux/mm.h>
 #include <linux/netfilter.h>
@@ -51,7 +51,7 @@
 
 struct fsocket_slot {
 	struct sock *sk;
-	/* A hint that saves looking at @sk; may be of its predecessor. */
+	/* Compared before @sk is read; may still be the hash of the previous socket. */
 	u32 hash;
 };
 
@@ -62,7 +62,7 @@ struct fsocket_set {
 
 static DEFINE_PER_CPU(struct fsocket_set *, fsocket_table);
 
-/* Which of the two are on. */
+/* Whether enable_local_established and enable_direct_tcp are on. */
 static bool fsocket_local, fsocket_direct;
 
 static struct tracepoint *fsocket_set_state;
@@ -73,11 +73,11 @@ static struct fsocket_set *fsocket_set_of(int cpu, u32 hash)
 }
 
 /*
- * Puts @sk, or nothing, into @slot; false if what is there is about to leave, or
- * has left just now. What was there is counted in its namespace, for which we
- * need a reference to it: it may be freed, and used again, as soon as it has
- * left. That @slot still holds it then, and nobody else fills slots of this
- * table, tells that it has not.
+ * Puts @sk, or NULL, into @slot. Returns false if the socket in @slot is being
+ * removed, or was removed meanwhile. A replaced socket is counted as removed in its
+ * network namespace. That needs a reference, since a socket that has been removed may
+ * be freed and its memory used again at once. If cmpxchg() then still finds it in
+ * @slot, it was not removed before, because only this CPU fills slots of this table.
  */
 static bool fsocket_slot_replace(struct fsocket_slot *slot, struct sock *sk)
 {
@@ -109,9 +109,9 @@ static void fsocket_table_add(struct sock *sk)
 		if (!READ_ONCE(set->way[i].sk))
 			free = &set->way[i];
 	}
-	/* Any connection may have to make room: it is found globally then. */
+	/* A full set evicts any of its connections, which the global table still has. */
 	slot = free ?: &set->way[jiffies & (FSOCKET_WAYS - 1)];
-	/* One that leaves at this moment leaves the place to us. */
+	/* Fails if the socket in the slot is removed meanwhile; then the slot is empty. */
 	if (fsocket_slot_replace(slot, sk) || fsocket_slot_replace(slot, sk))
 		fsocket_count(sock_net(sk), established_add);
 	rcu_read_unlock();
@@ -133,7 +133,7 @@ static bool fsocket_table_del_from(int cpu, struct sock *sk)
 
 static void fsocket_table_del(struct sock *sk)
 {
-	/* Where its last packet was handled: its home, but for rare cases. */
+	/* The CPU of the last packet is almost always the one whose table has @sk. */
 	int home = READ_ONCE(sk->sk_incoming_cpu), cpu;
 	bool found;
 
@@ -150,12 +150,13 @@ static void fsocket_table_del(struct sock *sk)
 		fsocket_count(sock_net(sk), established_del);
 }
 
-/* On each change of state of each inet socket; TCP sockets are locked. */
+/* The kernel calls this at each change of state of an inet socket; TCP sockets are locked. */
 static void fsocket_state_changes(void *unused, const struct sock *sk,
 				  const int old, const int new)
 {
 	/*
-	 * Kernel sockets do not hold their namespace, nor the counters there.
+	 * Kernel sockets hold no reference to their network namespace, so its counters may
+	 * be freed before they are.
 	 */
 	if (!sk_is_tcp(sk) || !sk->sk_net_refcnt)
 		return;
@@ -166,7 +167,7 @@ static void fsocket_state_changes(void *unused, const struct sock *sk,
 		fsocket_table_del((struct sock *)sk);
 }
 
-/* Who sent a packet to whom: what the two IP versions have to tell apart. */
+/* The addresses, ports and interfaces of a received packet, of either IP version. */
 struct fsocket_tuple {
 	struct net *net;
 	bool v6;
@@ -209,7 +210,7 @@ static struct sock *fsocket_lookup_local(const struct fsocket_tuple *t)
 		if (!sk || !fsocket_match(t, sk) ||
 		    !refcount_inc_not_zero(&sk->sk_refcnt))
 			continue;
-		/* Still the one that entered the table, and so not freed before. */
+		/* If @sk is still in its slot, it was not freed before we took the reference. */
 		smp_mb__after_atomic();
 		if (READ_ONCE(set->way[i].sk) == sk && fsocket_match(t, sk))
 			return sk;
@@ -254,7 +255,7 @@ static void fsocket_take_route(const struct fsocket_tuple *t,
 	fsocket_count(t->net, direct_tcp);
 }
 
-/* @sk: what the global table has, if anything. */
+/* Counts a packet that the local table has no socket for; @sk is the global table's or NULL. */
 static void fsocket_count_missed(const struct fsocket_tuple *t,
 				 const struct sock *sk)
 {
@@ -274,7 +275,7 @@ static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 		fsocket_count(t->net, established_hit);
 		trace_fsocket_hit(ntohs(t->th->source), ntohs(t->th->dest));
 	} else {
-		/* Where the kernel would look next: it need not do so again. */
+		/* tcp_v4_early_demux() would look there next, and skips a packet with a socket. */
 		sk = fsocket_lookup_global(t);
 		if (local)
 			fsocket_count_missed(t, sk);
@@ -283,13 +284,16 @@ static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 		return;
 	skb->sk = sk;
 	skb->destructor = sock_edemux;
-	/* Having found the socket first, we owe what the kernel would have done. */
+	/* tcp_v4_early_demux() would set the route, too, and skips this packet now. */
 	if (sk_fullsock(sk) && !skb_dst(skb) &&
 	    (direct || fsocket_kernel_demuxes(t->net)))
 		fsocket_take_route(t, skb, sk);
 }
 
-/* The TCP header, if the packet may belong to a connection; as the kernel's. */
+/*
+ * Returns the TCP header if @skb may belong to a connection, else NULL; the conditions are
+ * those of tcp_v4_early_demux(), and SYNs are left out.
+ */
 static const struct tcphdr *fsocket_tcp_header(struct sk_buff *skb)
 {
 	const struct tcphdr *th;
@@ -304,9 +308,9 @@ static const struct tcphdr *fsocket_tcp_header(struct sk_buff *skb)
 }
 
 /*
- * Whether @skb passes the hook once more, as that of its VRF, or turns out to
- * be another namespace's (ipvlan in L3S mode): only then is it known which
- * sockets may have it. @climbed: it is at the VRF.
+ * Whether @skb passes the hook a second time, with the VRF as its device, or moves to
+ * another network namespace (ipvlan in L3S mode). Which sockets may receive it is known
+ * only then. @climbed: its device is the VRF already.
  */
 static bool fsocket_comes_again(const struct sk_buff *skb, bool climbed)
 {
@@ -356,7 +360,7 @@ static unsigned int fsocket_prerouting6(void *priv, struct sk_buff *skb,
 }
 #endif
 
-/* Last: after NAT and TPROXY, right before the kernel's own early demux. */
+/* The last hook: after NAT and TPROXY, right before the kernel's early demultiplexing. */
 static const struct nf_hook_ops fsocket_prerouting[] = {
 	{
 		.hook = fsocket_prerouting4,
@@ -429,7 +433,7 @@ static int fsocket_tables_start(void)
 {
 	int ret;
 
-	/* Its symbol is not exported. */
+	/* The tracepoint's symbol is not exported: search for its name. */
 	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
 	if (!fsocket_set_state)
 		return -EOPNOTSUPP;
@@ -443,7 +447,10 @@ static int fsocket_tables_start(void)
 	return ret;
 }
 
-/* Nothing enters any more; what leaves meanwhile is counted there. */
+/*
+ * Removes all sockets from @table, to which none is added any more. A socket that closes
+ * meanwhile is counted by fsocket_table_del().
+ */
 static void fsocket_table_clear(struct fsocket_set *table)
 {
 	int i, j;
@@ -471,7 +478,7 @@ static void fsocket_tables_stop(void)
 	fsocket_tables_free();
 }
 
-/* Both features share the hooks, which are there while either is on. */
+/* The hooks are registered while at least one of the two features is on. */
 static int fsocket_prerouting_set(bool *feature, bool on)
 {
 	bool others = feature == &fsocket_local ? fsocket_direct : fsocket_local;
@@ -485,7 +492,7 @@ static int fsocket_prerouting_set(bool *feature, bool on)
 	WRITE_ONCE(*feature, on);
 	if (!on && !others)
 		unregister_pernet_subsys(&fsocket_prerouting_ops);
-	/* From here on, no packet still thinks the feature on. */
+	/* After this no packet is under way that has seen the feature switched on. */
 	if (!on)
 		synchronize_net();
 	return 0;

@@ -5,8 +5,8 @@
 #include <linux/types.h>
 
 /*
- * Apply enable_local_established and enable_direct_tcp; process context, one
- * caller at a time. Off never fails.
+ * Apply the parameters enable_local_established and enable_direct_tcp. Called in process
+ * context, by one caller at a time. Switching off never fails.
  */
 int fsocket_established_enable(bool on);
 int fsocket_direct_tcp_enable(bool on);

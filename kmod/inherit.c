@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A connection inherits its options from the listener on which it arrived
- * (sk_clone_lock() and its callers), so a local listener has to have all the
- * options of the listening socket that it stands for. What can only be shared,
- * not copied, is an obstacle: such sockets keep to the shared accept queue.
+ * (sk_clone_lock() and its callers), so a local listener needs all options of the
+ * listening socket for which it accepts. An option that can be shared but not copied is
+ * an obstacle: a socket with such an option keeps its one, shared accept queue.
  */
 #include <linux/cgroup.h>
 #include <linux/ipv6.h>
@@ -16,7 +16,7 @@
 #include "compat.h"
 #include "inherit.h"
 
-/* A program selects among the sockets of the SO_REUSEPORT group, by their index. */
+/* Whether a BPF program selects among the sockets of the SO_REUSEPORT group by index. */
 static bool fsocket_has_reuseport_prog(const struct sock *sk)
 {
 	struct sock_reuseport *group;
@@ -132,7 +132,7 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 	struct ipv6_pinfo *np = inet6_sk(to);
 	struct in6_addr saddr = np->saddr;
 
-	/* As tcp_v6_syn_recv_sock(): all, but for what cannot be shared. */
+	/* As tcp_v6_syn_recv_sock(): copy everything and clear what must not be shared. */
 	*np = *inet6_sk(from);
 	np->ipv6_mc_list = NULL;
 	np->ipv6_ac_list = NULL;
@@ -146,7 +146,7 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 #endif
 }
 
-/* Children are of the cgroup of their listener, not of who has spawned it. */
+/* Connections belong to the cgroup of their listener, not to that of the spawning task. */
 static void fsocket_inherit_cgroup(struct sock *to, const struct sock *from)
 {
 #ifdef CONFIG_SOCK_CGROUP_DATA
@@ -156,7 +156,7 @@ static void fsocket_inherit_cgroup(struct sock *to, const struct sock *from)
 
 	if (own == cgroup)
 		return;
-	/* As cgroup_sk_clone() and cgroup_sk_free(), which are not exported. */
+	/* Does what cgroup_sk_clone() and cgroup_sk_free() do, which are not exported. */
 	cgroup_get(cgroup);
 	cgroup_bpf_get(cgroup);
 	to->sk_cgrp_data = from->sk_cgrp_data;
@@ -192,7 +192,7 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	ticsk->icsk_syn_retries = ficsk->icsk_syn_retries;
 	ticsk->icsk_rto_min = ficsk->icsk_rto_min;
 	ticsk->icsk_delack_max = ficsk->icsk_delack_max;
-	/* TCP_QUICKACK, which HAProxy sets on its listeners. */
+	/* The option TCP_QUICKACK, which HAProxy sets on its listeners. */
 	ticsk->icsk_ack.pingpong = ficsk->icsk_ack.pingpong;
 	ticsk->icsk_accept_queue.rskq_defer_accept =
 		ficsk->icsk_accept_queue.rskq_defer_accept;
@@ -215,7 +215,7 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 
 	if (ticsk->icsk_ca_ops == ficsk->icsk_ca_ops)
 		return 0;
-	/* Counts references of the congestion-control module. */
+	/* setsockopt() takes a reference to the module of the congestion control. */
 	strscpy(name, ficsk->icsk_ca_ops->name, sizeof(name));
 	return to->sk_prot->setsockopt(to, SOL_TCP, TCP_CONGESTION,
 				       KERNEL_SOCKPTR(name), strlen(name));

@@ -11,16 +11,17 @@ struct sock;
 const char *fsocket_inherit_obstacle(const struct sock *sk);
 
 /*
- * Gives the new, unbound socket @to what the listener @from is bound to, and its
- * cgroup. Once, and with the lock of @from: the kernel's tables of bound sockets are
- * by address.
+ * Copies to the new, unbound socket @to the address and the interface to which the
+ * listener @from is bound, and its cgroup. Called once, before @to is bound, since the
+ * kernel's tables of bound sockets are hashed by address. The caller holds the lock of
+ * @from.
  */
 void fsocket_inherit_address(struct sock *to, const struct sock *from);
 
 /*
- * Gives the local listener @to every option of the listener @from that an
- * accepted connection inherits from its listener. Called for a new local
- * listener, and again when an option of @from changes.
+ * Copies to the local listener @to every option of the listener @from that a
+ * connection inherits from its listener. Called for each new local listener, and for
+ * all of them when an option of @from changes.
  */
 int fsocket_inherit(struct sock *to, const struct sock *from);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What listeners tell: /proc/net/fastsocket_listeners, whose columns are in listen.h,
- * and TCP_INFO of the shared one.
+ * /proc/net/fastsocket_listeners, whose columns are described in listen.h, and
+ * getsockopt(TCP_INFO) of a listening socket.
  */
 #include <linux/pid.h>
 #include <linux/proc_fs.h>
@@ -28,7 +28,7 @@ static void fsocket_listen_seq_stop(struct seq_file *seq, void *v)
 	mutex_unlock(&fsocket_listeners_mutex);
 }
 
-/* A row about @sock, the shared listener of @l or a local one, and @worker. */
+/* Prints a row for @sock, the shared listener or a local listener of @l, and @worker. */
 static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_listener *l,
 				 const struct socket *sock, int cpu, bool attached,
 				 struct pid *worker)
@@ -36,7 +36,7 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 	const struct sock *shared = l->sock->sk, *sk = sock ? sock->sk : NULL;
 	pid_t nr = 0;
 
-	/* The number of one that has ended may be another's by now. */
+	/* A worker that has ended is shown as 0: its number may belong to another task now. */
 	rcu_read_lock();
 	if (worker && pid_task(worker, PIDTYPE_PID))
 		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
@@ -94,7 +94,7 @@ const struct seq_operations fsocket_listen_seq_ops = {
 	.show = fsocket_listen_seq_show,
 };
 
-/* The sums of all queues of @l. */
+/* Sums the lengths and the limits of all accept queues of @l. */
 static void fsocket_info_sum(struct fsocket_listener *l, u32 *queued, u32 *limit)
 {
 	const struct socket *sock;
@@ -114,7 +114,10 @@ static void fsocket_info_sum(struct fsocket_listener *l, u32 *queued, u32 *limit
 	mutex_unlock(&l->lock);
 }
 
-/* Of a listener, TCP_INFO tells the connections that wait, and how many may. */
+/*
+ * Writes the sums of all accept queues into a TCP_INFO that the kernel has filled in:
+ * tcpi_unacked is the length, tcpi_sacked the limit.
+ */
 static int fsocket_info_patch(struct fsocket_listener *l, char __user *optval,
 			      int __user *optlen)
 {

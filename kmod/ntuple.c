@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive Flow Deliver by the NIC (section 3.3 of the paper, which does it with
- * Intel's Flow Director): an interface whose ntuple filters are on
- * (ethtool -K NIC ntuple on) gets one filter for each CPU, which looks at the
- * bits of the destination port that name it. Packets of active connections then
- * arrive where they belong, and redispatch finds nothing to do.
+ * Receive Flow Deliver by the NIC (section 3.3 of the paper, which uses Intel's Flow
+ * Director). An interface whose ntuple filters are on (ethtool -K NIC ntuple on) gets
+ * one filter for each CPU. The filter compares those bits of the destination port that
+ * name the CPU. The NIC then delivers packets of active connections to the queue of
+ * their CPU, and redispatch has nothing to do for them.
  *
- * Queue i is taken for the one that interrupts CPU i: playbooks/tune.yml sees to
- * that, and most drivers do it themselves. Filters cannot tell an active
- * connection by the paper's three rules. They match ports from 32768 on, where
- * by default all source ports are that the kernel chooses, and hardly a server
- * listens. What has no filter is left to redispatch: NICs that compare whole
- * ports only, or that have fewer queues than the machine has CPUs.
+ * The module assumes that queue i interrupts CPU i: playbooks/tune.yml sets that, and
+ * most drivers do so by default. A filter cannot apply the paper's three rules for
+ * active connections. It matches destination ports from 32768 on: by default the kernel
+ * chooses all source ports from there, and few servers listen there. Redispatch serves
+ * interfaces without filters, such as NICs that compare whole ports only and NICs with
+ * fewer queues than the machine has CPUs.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -26,21 +26,21 @@
 #include "ntuple.h"
 #include "portbits.h"
 
-/* The lower end of net.ipv4.ip_local_port_range; a power of two. */
+/* The lower end of the default net.ipv4.ip_local_port_range; a power of two. */
 #define FSOCKET_NTUPLE_PORTS	32768
 
-/* Larger tables than any NIC has are taken for nonsense. */
+/* No NIC has a larger table: a driver that reports one is not believed. */
 #define FSOCKET_NTUPLE_TABLE_MAX	65536
 
 struct fsocket_ntuple {
 	struct list_head in_all;
 	struct net_device *dev;
-	/* Where in the NIC's table the filters are. */
+	/* The indices of the filters in the NIC's table. */
 	unsigned int count;
 	u32 locations[];
 };
 
-/* Under RTNL. */
+/* All of struct fsocket_ntuple; under RTNL. */
 static LIST_HEAD(fsocket_ntuples);
 
 static int fsocket_rxnfc_get(struct net_device *dev, struct ethtool_rxnfc *nfc,
@@ -52,8 +52,8 @@ static int fsocket_rxnfc_get(struct net_device *dev, struct ethtool_rxnfc *nfc,
 }
 
 /*
- * Finds the highest @count places that are free, as ethtool does; or has the
- * NIC choose, if it can.
+ * Finds the @count highest free indices of the NIC's table, as ethtool does, or sets
+ * RX_CLS_LOC_ANY if the driver can choose them.
  */
 static int fsocket_ntuple_find_places(struct net_device *dev,
 				      struct fsocket_ntuple *filters,
@@ -110,7 +110,7 @@ static int fsocket_ntuple_insert(struct net_device *dev, u32 *location,
 	struct ethtool_rxnfc nfc = { .cmd = ETHTOOL_SRXCLSRLINS };
 	int ret;
 
-	/* Their drivers know no other way to say: whatever the addresses. */
+	/* TCP_V4_FLOW with a mask of 0 is how drivers take "any address". */
 	nfc.fs.flow_type = TCP_V4_FLOW;
 	nfc.fs.h_u.tcp_ip4_spec.pdst = htons(port);
 	nfc.fs.m_u.tcp_ip4_spec.pdst = htons(mask);
@@ -214,7 +214,10 @@ static void fsocket_ntuple_del(struct net_device *dev)
 	kfree(filters);
 }
 
-/* Interfaces that are up come and go with the notifier, too. */
+/*
+ * register_netdevice_notifier() also reports the interfaces that are up already, and
+ * unregister_netdevice_notifier() reports them as going down.
+ */
 static int fsocket_ntuple_event(struct notifier_block *nb, unsigned long event,
 				void *ptr)
 {

@@ -5,8 +5,9 @@
 #include <linux/types.h>
 
 /*
- * Has NICs deliver packets whose destination port names a CPU to that CPU, as
- * far as they can; or no longer. Process context, one caller at a time.
+ * Adds (@on) or removes the NICs' filters that deliver packets whose destination port
+ * names a CPU to that CPU. NICs that cannot have such filters are left alone. Called in
+ * process context, by one caller at a time.
  */
 int fsocket_ntuple_enable(bool on);
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive CPU Selection: packets of a connection go to the CPU where the
- * program that uses it runs. What the kernel's RFS does, as a policy of packet
- * redispatch: without rps_cpus, rps_flow_cnt and rps_sock_flow_entries.
+ * Receive CPU Selection: redispatch delivers the packets of a connection to the CPU
+ * where its program runs. The kernel's RFS does the same; this is a policy of
+ * redispatch, so it needs no rps_cpus, rps_flow_cnt and rps_sock_flow_entries.
  *
- * "Runs" means: has sent there from a system call. Each packet that a socket
- * sends in process context leaves the CPU under the connection's hash in a
- * table without locks; a clash of hashes costs locality, nothing else.
+ * A program runs, for this policy, where it has last sent in a system call. For each
+ * packet that a socket sends in process context, a LOCAL_OUT hook stores the CPU under
+ * the connection's hash in a table without locks. If the hashes of two connections are
+ * the same, a packet may go to the wrong CPU, which costs locality only.
  */
 #include <linux/mm.h>
 #include <linux/netfilter.h>
@@ -20,7 +21,7 @@
 #include "flowmap.h"
 #include "rcs.h"
 
-/* By the connection's hash, where its program sent last. */
+/* The CPU where the program has last sent, by the connection's hash. */
 static u32 *fsocket_owners;
 
 static unsigned int fsocket_sent(void *priv, struct sk_buff *skb,

@@ -4,7 +4,10 @@
 
 #include <linux/types.h>
 
-/* Applies enable_receive_cpu_selection; process context, one caller at a time. */
+/*
+ * Applies the parameter enable_receive_cpu_selection. Called in process context, by one
+ * caller at a time.
+ */
 int fsocket_rcs_enable(bool on);
 
 #endif

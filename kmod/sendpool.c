@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The skb pool, sending side (bit 2 of enable_skb_pool).
+ * The sending side of the skb pool (enable_skb_pool=2 or 3).
  *
- * Each CPU keeps some skbs of the kind that TCP sends, made in advance by a work
- * item, so that a program that sends finds one ready. TCP has one place where it
- * allocates them, tcp_stream_alloc_skb(), and all that it allocates there on the
- * way of sent data is of one size: the headers' room; the data goes into page
- * fragments. Modules cannot be called there, so ftrace, as for a live patch, sends
- * its callers to our version, which goes back to the kernel's where the pool does
- * not serve.
+ * A work item allocates skbs for TCP in advance and keeps some for each CPU, so that a
+ * program that sends finds one ready. TCP allocates its skbs in one function,
+ * tcp_stream_alloc_skb(), and those for sent data have one size: they have room for the
+ * headers, and the data is in page fragments. The function has no hook for modules, so
+ * ftrace redirects its callers to our version, as for a live patch. Our version calls
+ * the kernel's if the pool cannot serve.
  *
- * The original took freed skbs back, which needs a place in the path of every skb
- * that is freed. We leave that to SLUB, whose per-CPU lists are such a pool too.
+ * The original also took freed skbs back. That would need a hook in the path of every
+ * skb that is freed, so this module leaves it to SLUB, which has per-CPU lists too.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -33,7 +32,7 @@
 
 #define FSOCKET_ALLOCATOR	"tcp_stream_alloc_skb"
 
-/* The skbs of a full pool, and those of one that is worth a work item. */
+/* The skbs of a full pool, and the number below which the work item is queued. */
 #define FSOCKET_SEND_FULL	64
 #define FSOCKET_SEND_LOW	32
 
@@ -44,10 +43,10 @@ struct fsocket_send_pool {
 
 static DEFINE_PER_CPU(struct fsocket_send_pool, fsocket_send_pools);
 
-/* Those who are in our version; it may sleep. */
+/* Read sections: calls of fsocket_stream_alloc_skb(), which may sleep. */
 DEFINE_STATIC_SRCU(fsocket_send_users);
 
-/* The kernel's version. */
+/* The kernel's tcp_stream_alloc_skb(). */
 FSOCKET_KERNEL_FUNCTION(sendpool, tcp_stream_alloc_skb);
 
 static void fsocket_send_fill(struct work_struct *work)
@@ -76,7 +75,10 @@ static struct sk_buff *fsocket_send_take(void)
 	return skb;
 }
 
-/* As the kernel's from where the skb is allocated. */
+/*
+ * Does what tcp_stream_alloc_skb() does with a new skb. Returns NULL if the pool cannot
+ * serve.
+ */
 static struct sk_buff *fsocket_send_alloc(struct sock *sk)
 {
 	struct sk_buff *skb = fsocket_send_take();
@@ -86,7 +88,7 @@ static struct sk_buff *fsocket_send_alloc(struct sock *sk)
 		return NULL;
 	}
 	skb->truesize = SKB_TRUESIZE(skb_end_offset(skb));
-	/* Where memory is scarce, the kernel knows whom to force it for. */
+	/* The kernel's version decides for which socket it exceeds the limit of memory. */
 	if (!sk_wmem_schedule(sk, skb->truesize)) {
 		__kfree_skb(skb);
 		return NULL;
@@ -111,7 +113,10 @@ static struct sk_buff *fsocket_stream_alloc_skb(FSOCKET_STREAM_ALLOC_PARAMS)
 	return skb;
 }
 
-/* The kernel's version begins. Called by ours, it is let go on. */
+/*
+ * ftrace callback on entry to tcp_stream_alloc_skb(): redirects to our version, unless this
+ * module made the call.
+ */
 static void notrace fsocket_send_redirect(unsigned long ip, unsigned long parent_ip,
 					  struct ftrace_ops *ops,
 					  struct ftrace_regs *regs)
@@ -128,8 +133,9 @@ static int fsocket_send_redirect_start(void)
 	int ret;
 
 	/*
-	 * Anew each time, as ftrace_free_filter() leaves pointers to what it frees.
-	 * Permanent: while it is registered, nobody can switch ftrace off.
+	 * Initialise the structure each time, since ftrace_free_filter() leaves pointers to
+	 * freed memory in it. FTRACE_OPS_FL_PERMANENT keeps kernel.ftrace_enabled from being
+	 * set to 0 while it is registered.
 	 */
 	fsocket_send_ops = (struct ftrace_ops){
 		.func = fsocket_send_redirect,
@@ -172,12 +178,12 @@ static void fsocket_sendpool_stop(void)
 {
 	int cpu;
 
-	/* Waits for those whom ftrace has sent, but who have not arrived. */
+	/* Waits for tasks that the callback has redirected but that have not entered our version. */
 	unregister_ftrace_function(&fsocket_send_ops);
 	ftrace_free_filter(&fsocket_send_ops);
-	/* For those who have; */
+	/* Wait for tasks between srcu_read_lock() and srcu_read_unlock() of our version. */
 	synchronize_srcu(&fsocket_send_users);
-	/* and for those who said so, and are about to return. */
+	/* Wait for tasks in the instructions before and after these two calls. */
 	synchronize_rcu_tasks();
 	for_each_possible_cpu(cpu) {
 		struct fsocket_send_pool *pool = per_cpu_ptr(&fsocket_send_pools, cpu);

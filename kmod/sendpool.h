@@ -5,9 +5,9 @@
 #include <linux/types.h>
 
 /*
- * Applies bit 2 of enable_skb_pool; process context, one caller at a time.
- * EOPNOTSUPP: ftrace cannot redirect the kernel's allocator here; the kernel log
- * says why.
+ * Switches the sending side of the skb pool on or off. Called in process context, by one
+ * caller at a time. Returns -EOPNOTSUPP if ftrace cannot redirect tcp_stream_alloc_skb();
+ * the kernel log says why.
  */
 int fsocket_sendpool_enable(bool on);
 

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The socket pool: what the VFS keeps of a socket, for use by the next one.
+ * The socket pool keeps inodes and dentries of closed sockets for new connections.
  *
- * The original had a file system of its own, to keep sockets off the lists and
- * locks of dentries and inodes. The kernel's sockfs is off them since 2.6.38;
- * what is left to save is to allocate, charge, label, evict, and free after a
- * grace period, an inode and a dentry for each connection. So the pool keeps
- * these: they are sockfs's own, made by sock_alloc() and sock_alloc_file(), and
- * a socket that is accepted with them differs in nothing from others. Each
- * struct file is a new one.
+ * The original had a file system of its own, which kept sockets off the lists and
+ * locks of dentries and inodes. The kernel's sockfs does so itself since 2.6.38. For
+ * each connection the kernel still allocates an inode and a dentry, charges, labels and
+ * evicts them, and frees them after a grace period; the pool saves that. The inodes
+ * and dentries are those of sockfs, made by sock_alloc() and sock_alloc_file(), so a
+ * socket accepted with them is an ordinary socket. Only the struct file is always new.
  *
- * The pool of a CPU is a ring of the sockets that were accepted there last, open
- * or not. It holds a reference to each dentry and inode; once these references
- * are the last, the socket has been closed, wherever that was done, and is used
- * again. So there is no way back into the pool: nothing to do when a socket is
- * closed, no lock or list that two CPUs share, and no code of the module in
- * reach of a socket. Whatever the pool lets go of, open or not, lives on as an
- * ordinary socket.
+ * The pool of a CPU is a ring of the sockets that were accepted there last, open or
+ * closed. It holds a reference to each dentry and inode. When its references are the
+ * last ones, the socket has been closed, on whatever CPU, and can be used again. So
+ * nothing needs to be returned to the pool when a socket is closed: CPUs share no lock
+ * or list, and a socket has no pointer to code of this module. A socket that the pool
+ * drops its references to, open or closed, remains an ordinary socket.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -47,36 +45,36 @@
 #include "stats.h"
 
 /*
- * How many sockets of a pool, the oldest first, are looked at for one that has
- * been closed. If none is, the last of them gives up its place: connections
- * that stay open leave the ring to those that do not.
+ * Number of sockets, from the oldest on, among which fsocket_pool_take() searches for a
+ * closed one. If all are open, fsocket_pool_add() replaces the last of them, so that
+ * long connections leave the ring to short ones.
  */
 #define FSOCKET_PROBES	4
 
-/* For how many sockets the statistics keep a pool locked. */
+/* Number of sockets that the statistics look at while they hold a pool's lock. */
 #define FSOCKET_STATS_BATCH	256
 
 struct fsocket_pooled {
 	struct dentry *dentry;
-	/* Of @dentry; an own reference, as SMC exchanges the inode of a dentry. */
+	/* The inode of @dentry, with its own reference, since SMC exchanges a dentry's inode. */
 	struct inode *inode;
 	/* The memory cgroup that both are charged to. */
 	u64 memcg;
-	/* Seen closed, and counted in sock_free_to_pool. */
+	/* Found closed since its last use, and counted in sock_free_to_pool. */
 	bool returned;
 };
 
 struct fsocket_pool {
-	/* Of this CPU alone, but for resizing and statistics. */
+	/* Taken by this CPU; by others only for resizing and statistics. */
 	spinlock_t lock;
 	unsigned int size;
 	unsigned int count;
-	/* The oldest. */
+	/* Index of the oldest socket. */
 	unsigned int next;
 	struct fsocket_pooled *ring;
-	/* While resizing: the ring to come, then the one that was. */
+	/* While the pool is resized: the new ring, and after the swap the old one. */
 	struct fsocket_pooled *spare;
-	/* sock_free_to_pool; under the lock, since others may notice it. */
+	/* The counter sock_free_to_pool; under @lock, since statistics increase it, too. */
 	u64 returned;
 };
 
@@ -88,7 +86,7 @@ static DEFINE_PER_CPU(struct fsocket_pool_stats, fsocket_pool_stats);
 
 static unsigned int fsocket_pool_size;
 
-/* What sockfs keeps to itself; learnt from a socket. */
+/* Static in net/socket.c; fsocket_sockfs_learn() reads them from a socket. */
 static const struct file_operations *fsocket_file_ops;
 static struct vfsmount *fsocket_sock_mnt;
 static fmode_t fsocket_sock_nowait;
@@ -123,20 +121,19 @@ static struct fsocket_pool *fsocket_pool_lock(struct fsocket_pool *pool)
 }
 
 /*
- * Whether @p has been closed, and nobody else knows of it: no other file (open()
- * with O_PATH), no path into it, no watch on its inode. sock_close() clears
- * sock->file and is done with the socket; what __fput() then still does is to
- * drop the dentry.
+ * Whether @p has been closed and only the pool refers to it: no other file (open() with
+ * O_PATH), no path, no watch on its inode. sock_close() clears sock->file as its last
+ * access to the socket; after that __fput() only drops the dentry.
  */
 static bool fsocket_pooled_idle(const struct fsocket_pooled *p)
 {
-	/* Before anything that the next user writes into the socket. */
+	/* Acquire: the next user writes to the socket only after sock_close() is done. */
 	return !smp_load_acquire(&SOCKET_I(p->inode)->file) &&
 	       d_count(p->dentry) == 1 && d_inode(p->dentry) == p->inode &&
 	       atomic_read(&p->inode->i_count) == 2;
 }
 
-/* Notes whether @p of @pool is idle; under the pool's lock. */
+/* Returns whether @p of @pool is idle, and counts it once; under the pool's lock. */
 static bool fsocket_pooled_check(struct fsocket_pool *pool,
 				 struct fsocket_pooled *p)
 {
@@ -151,14 +148,14 @@ static bool fsocket_pooled_check(struct fsocket_pool *pool,
 static void fsocket_pooled_drop(struct fsocket_pooled *p)
 {
 	this_cpu_inc(fsocket_pool_stats.sock_free_to_slab);
-	/* In this order: the dentry is linked to the inode. */
+	/* The dentry goes first, since it refers to the inode. */
 	dput(p->dentry);
 	iput(p->inode);
 }
 
 /*
- * A dentry of the pool that is as a socket called @name would have it and that
- * is charged as that would be, with a reference for the caller; or NULL.
+ * Returns, with a reference, the dentry of an idle socket whose name is @name and which
+ * is charged to the memory cgroup of current; or NULL.
  */
 static struct dentry *fsocket_pool_take(const char *name)
 {
@@ -176,7 +173,7 @@ static struct dentry *fsocket_pool_take(const char *name)
 		if (fsocket_pooled_check(pool, p) && p->memcg == memcg &&
 		    !strcmp(p->dentry->d_name.name, name)) {
 			p->returned = false;
-			/* No longer idle. */
+			/* This reference makes the socket no longer idle. */
 			dentry = dget(p->dentry);
 			this_cpu_inc(fsocket_pool_stats.sock_alloc_from_pool);
 			break;
@@ -186,7 +183,7 @@ static struct dentry *fsocket_pool_take(const char *name)
 	return dentry;
 }
 
-/* The new socket of @file enters the pool. */
+/* Adds the new socket of @file to the pool. */
 static void fsocket_pool_add(struct file *file)
 {
 	struct fsocket_pooled new = {
@@ -203,7 +200,7 @@ static void fsocket_pool_add(struct file *file)
 	if (pool->count < pool->size) {
 		pool->ring[pool->count++] = new;
 	} else if (pool->size) {
-		/* The one that fsocket_pool_take() looked at last. */
+		/* Replace the socket that fsocket_pool_take() looked at last. */
 		unsigned int last = (pool->next ?: pool->count) - 1;
 
 		old = pool->ring[last];
@@ -218,8 +215,8 @@ static void fsocket_pool_add(struct file *file)
 }
 
 /*
- * Gives a socket of the pool a new file, as sock_alloc_file() would: without the
- * checks of open(), which sockets do not have.
+ * Makes a new file for a socket of the pool, as sock_alloc_file() does for a new one,
+ * that is, without the checks of open().
  */
 static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 {
@@ -227,7 +224,7 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 	struct socket *sock = SOCKET_I(inode);
 	struct file *file, base;
 
-	/* All that alloc_file_clone() looks at. */
+	/* alloc_file_clone() reads only these members of its first argument. */
 	base.f_path.mnt = fsocket_sock_mnt;
 	base.f_path.dentry = dentry;
 	base.f_mapping = inode->i_mapping;
@@ -238,10 +235,9 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 		return file;
 
 	/*
-	 * As sock_alloc() and sock_alloc_file(), which leave the times as the
-	 * last user of the memory had them, too. The wait queue is empty and
-	 * stays: a softirq that still has the last connection's struct sock may
-	 * be about to wake it up, which is harmless.
+	 * Set what sock_alloc() and sock_alloc_file() set; they do not set the times
+	 * either. The wait queue is empty and is not initialised again: a softirq that
+	 * still has the previous connection's struct sock may wake it, which does no harm.
 	 */
 	inode->i_ino = get_next_ino();
 	inode->i_mode = S_IFSOCK | 0777;
@@ -257,7 +253,7 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 	return file;
 }
 
-/* The file of a socket that is about to be accepted. */
+/* Returns a file with a socket for accept(), from the pool or a new one. */
 static struct file *fsocket_sock_file(const char *name, int flags)
 {
 	struct dentry *dentry = fsocket_pool_take(name);
@@ -279,7 +275,7 @@ static struct file *fsocket_sock_file(const char *name, int flags)
 	return file;
 }
 
-/* net/socket.c has the same for itself. */
+/* As move_addr_to_user() of net/socket.c, which is static. */
 static int fsocket_addr_to_user(const struct sockaddr_storage *addr, int size,
 				void __user *uaddr, int __user *ulen)
 {
@@ -295,7 +291,7 @@ static int fsocket_addr_to_user(const struct sockaddr_storage *addr, int size,
 	return put_user(size, ulen);
 }
 
-/* do_accept() of net/socket.c. */
+/* As do_accept() of net/socket.c, but with a file of the pool. */
 static struct file *fsocket_do_accept(struct file *listener,
 				      const struct proto_ops *ops,
 				      const struct fsocket_ioctl_arg *arg)
@@ -344,7 +340,7 @@ bool fsocket_sockfs_serves(struct file *listener, int flags)
 {
 	struct socket *sock = sock_from_file(listener);
 
-	/* An audited process gets a record of the address from the kernel. */
+	/* accept4(2) records the address for an audited process; this function does not. */
 	return READ_ONCE(fsocket_pool_size) && sock &&
 	       !(flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) &&
 	       fsocket_listen_plain_ops(sock) && audit_dummy_context();
@@ -370,7 +366,7 @@ int fsocket_sockfs_accept(struct file *listener,
 	return fd;
 }
 
-/* How many bytes each socket of a pool takes. */
+/* The memory that each socket of a pool takes. */
 static size_t fsocket_pooled_bytes(void)
 {
 	return sizeof(struct fsocket_pooled) + sizeof(struct socket_alloc) +
@@ -403,13 +399,13 @@ static int fsocket_sockfs_learn(void)
 	if (IS_ERR(file))
 		return PTR_ERR(file);
 
-	/* A label is given when an inode is made, and can be changed. */
+	/* Security modules label an inode when it is made, and the label can be changed. */
 	if (security_inode_listsecurity(file_inode(file), NULL, 0) > 0) {
 		pr_info("no socket pool: a security module labels sockets (SELinux, Smack)\n");
 		ret = -EOPNOTSUPP;
 	} else {
 		fsocket_file_ops = file->f_op;
-		/* Mounted for as long as the kernel runs. */
+		/* sockfs is mounted for as long as the kernel runs. */
 		fsocket_sock_mnt = file->f_path.mnt;
 		fsocket_sock_nowait = file->f_mode & FMODE_NOWAIT;
 	}
@@ -418,8 +414,8 @@ static int fsocket_sockfs_learn(void)
 }
 
 /*
- * Exchanges the ring of @pool for the empty one of @size sockets in ->spare. What
- * does not fit into that is dropped.
+ * Exchanges the ring of @pool for the empty one in ->spare, which has room for @size
+ * sockets. Sockets for which the new ring has no room are dropped.
  */
 static void fsocket_pool_swap(struct fsocket_pool *pool, unsigned int size)
 {
@@ -488,7 +484,7 @@ void fsocket_sockfs_stats(int cpu, struct fsocket_pool_stats *stats)
 
 	*stats = *per_cpu_ptr(&fsocket_pool_stats, cpu);
 	do {
-		/* Anybody may read this: never for long without a break. */
+		/* Any user may read the statistics, so hold the lock for a short time only. */
 		fsocket_pool_lock(pool);
 		end = min(pool->count, i + FSOCKET_STATS_BATCH);
 		for (; i < end; i++)

@@ -9,26 +9,30 @@ struct fsocket_ioctl_arg;
 struct fsocket_pool_stats;
 
 /*
- * Applies enable_socket_pool_size: @size sockets for each CPU, 0 for off. May
- * sleep; one caller at a time. Sockets in use, and those that are just being
- * accepted, stay what they are.
+ * Applies enable_socket_pool_size: each CPU's pool gets room for @size sockets; 0 switches
+ * the pool off. May sleep; one caller at a time. Sockets that are open or being accepted
+ * are not affected.
  *
- * -EOPNOTSUPP  the kernel's accept() cannot be followed here (the log says why)
+ * -EOPNOTSUPP  this kernel does not let the module do what accept4(2) does (the kernel
+ *		log says why)
  * -ENOMEM
  */
 int fsocket_sockfs_resize(unsigned int size);
 
-/* The largest size for which a full pool fits into memory (a quarter of it). */
+/* The largest size for which the full pools take a quarter of the memory. */
 unsigned int fsocket_sockfs_size_max(void);
 
-/* Whether accept4(2) on @listener with @flags is fsocket_sockfs_accept()'s. */
+/* Whether fsocket_sockfs_accept() can do accept4(2) on @listener with @flags. */
 bool fsocket_sockfs_serves(struct file *listener, int flags);
 
-/* accept4(2) on @listener, which has to be served; the new fd, or an error. */
+/*
+ * Does accept4(2) on @listener, for which fsocket_sockfs_serves() was true. Returns the new
+ * fd or an error.
+ */
 int fsocket_sockfs_accept(struct file *listener,
 			  const struct fsocket_ioctl_arg *arg);
 
-/* The counters of @cpu; looks at each socket of its pool. */
+/* Reads the counters of @cpu into @stats, for which it looks at each socket of the pool. */
 void fsocket_sockfs_stats(int cpu, struct fsocket_pool_stats *stats);
 
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /proc/net/fastsocket: a header row, then one row for each CPU, of the
- * reader's network namespace. And the entry of /proc/net/fastsocket_listeners
- * (listen.h).
+ * /proc/net/fastsocket shows a header row and one row for each CPU, with the counters of
+ * the reader's network namespace. This file also creates
+ * /proc/net/fastsocket_listeners (listen.h).
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -27,7 +27,7 @@ struct fsocket_stats __percpu *fsocket_stats_of(struct net *net)
 	return fn->stats;
 }
 
-/* The columns; one word each. */
+/* The columns, in the order in which they are shown. */
 static const struct {
 	const char *name;
 	size_t offset;

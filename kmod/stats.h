@@ -86,19 +86,19 @@ struct fsocket_stats {
 	u64 steer_drop;
 	/*
 	 * Redispatched packets whose data was copied to a page of the receiving CPU's pool
-	 * (enable_skb_pool, bit 0).
+	 * (enable_skb_pool=1 or 3).
 	 */
 	u64 skb_pool_copy;
 	/*
 	 * Redispatched packets that kept their memory, because they were too large or the
-	 * pool had no page (enable_skb_pool, bit 0).
+	 * pool had no page (enable_skb_pool=1 or 3).
 	 */
 	u64 skb_pool_pass;
-	/* Packets to send that came from the pool of this CPU (enable_skb_pool, bit 1). */
+	/* Packets to send that came from the pool of this CPU (enable_skb_pool=2 or 3). */
 	u64 skb_pool_send;
 	/*
 	 * Packets to send that the kernel allocated because the pool of this CPU was empty:
-	 * the work item that refills it had not run since (enable_skb_pool, bit 1).
+	 * the work item that refills it had not run since (enable_skb_pool=2 or 3).
 	 */
 	u64 skb_pool_empty;
 	/* Active connections that got a source port of this CPU (enable_receive_flow_deliver). */
