@@ -44,6 +44,7 @@ METRICS = {
                       "several tools, the median of what they say",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
+    "latency_p999_ms": "the same, 99.9th percentile, ms, whole; ab only",
     "latency_max_ms": "the same, longest, ms",
     "latency_mean_ms": "the same, mean, ms",
     "held_connections": "connections under way on average by Little's law: throughput times mean "

@@ -22,6 +22,9 @@ setups        by name, each:
                 parameters  of the module, by name; all others have the module's defaults
                 sysctls     of the server, by name: value
                 rfs         true: under the kernel's own Receive Flow Steering
+                halt_s      a worker process of the demo or of nginx is stopped (SIGSTOP) before
+                            the load begins, and goes on after so many seconds, 1 to 60; timed
+                            repetitions only
                 baseline    setup that it is compared with, if not the experiment's
                 against     further ones, a list; in tables/setups.md only
                 text        what it is, for tables and figures (default: its name)
@@ -72,8 +75,8 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors
         "baseline", "decides", "pairs", "perf", "locks", "counts",
         "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
-SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "baseline", "against",
-              "text", "idea", "successor"}
+SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "halt_s", "baseline",
+              "against", "text", "idea", "successor"}
 # The modes of each.
 SERVERS = {
     "demo": {"shared", "exclusive", "reuseport", "cbpf"},
@@ -145,6 +148,10 @@ def check_setup(name, setups):
     for key in ("preload", "rfs"):
         if not isinstance(setup.get(key, False), bool):
             raise PlanError(f"setup {name}: {key} {setup[key]}: give true or false")
+    if "halt_s" in setup and (setup["halt_s"] not in range(1, 61)
+                              or not server.startswith(("demo", "nginx"))):
+        raise PlanError(f"setup {name}: halt_s {setup['halt_s']}: give 1 to 60 seconds, and a "
+                        "server whose workers are processes: demo or nginx")
     for sysctl, value in setup.get("sysctls", {}).items():
         if not re.fullmatch(r"[\w.-]+", sysctl) or len(str(value).split()) != 1:
             raise PlanError(f"setup {name}: sysctl {sysctl}: {value}: give a name with dots, "

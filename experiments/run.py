@@ -252,6 +252,8 @@ class Sweep:
             return {**step, **row}
         if watch:
             self.server.run(f"{watch}-start", limit=180)
+        elif "halt_s" in setup:
+            self.server.run("halt", setup["halt_s"])
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
         amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]

@@ -5,6 +5,7 @@
 #	facts			what the host is, one "name value" line each
 #	defaults		load the module afresh; its parameters, one "name value" line each
 #	start WORD...		replace the server; says what really runs
+#	halt SECONDS		stop one worker, which goes on after so many seconds
 #	counters		the kernel's counters
 #	stop			stop the server, put settings back
 #	perf-start | perf-stop	a system-wide profile; perf-stop prints the report
@@ -144,6 +145,7 @@ cores() { # PID...: "worker PID CORES" lines
 readback() {
 	local pids name
 	mapfile -t pids < <(workers | tr -s ' ' '\n' | grep .)
+	echo "${pids[0]}" > $run/worker
 	cores "${pids[@]}"
 	echo "preloaded $(cd /proc && grep -ls libfsocket.so "${pids[@]/%//maps}" | wc -l)"
 	[ ! -e $module ] || for name in "$module"/parameters/*; do
@@ -328,6 +330,14 @@ locks_stop() {
 	perf script -i $run/locks.data -F comm,tid,cpu,time,event,ip,sym,trace 2> /dev/null
 }
 
+# SIGCONT does nothing to a worker that systemd has ended, and woken for that, meanwhile.
+halt() { # SECONDS
+	local pid
+	pid=$(< $run/worker)
+	kill -STOP "$pid" || die "worker $pid cannot be stopped: it has ended"
+	setsid bash -c "sleep $1; kill -CONT $pid" < /dev/null > /dev/null 2>&1 &
+}
+
 # The processor's own counters, of all cores.
 counts_start() {
 	perf stat -a -x, -e cycles,instructions:k,instructions:u,cache-misses \
@@ -353,6 +363,7 @@ facts) facts ;;
 defaults) defaults ;;
 start) start "$@" ;;
 counters) counters ;;
+halt) halt "$@" ;;
 stop)
 	end_perf
 	stop

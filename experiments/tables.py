@@ -94,6 +94,7 @@ def measured(study, cell):
 # Of the table of setups: heading, metric, digits.
 COLUMNS = [
     ("p50, ms", "latency_p50_ms", 1), ("p99, ms", "latency_p99_ms", 1),
+    ("p99.9, ms", "latency_p999_ms", 0), ("longest, ms", "latency_max_ms", 0),
     ("CPU time per request, us", "server_cpu_us_per_req", 0),
     ("context switches per request", "context_switches_per_req", 2),
     ("system calls per request", "syscalls_per_req", 2),

@@ -57,6 +57,8 @@ def test_misspelled_parameter(monkeypatch):
     ({"baseline": "none"}, "baseline none: there is none"),
     ({"against": ["shared", "none"]}, "against none: there is none"),
     ({"successor": "RFS"}, "successor without idea"),
+    ({"halt_s": 0}, "halt_s 0: give 1 to 60 seconds"),
+    ({"server": "haproxy", "halt_s": 2}, "halt_s 2: .* demo or nginx"),
     ({"server": "redis"}, "setup fastsocket: ab does not speak to this server: "),
 ])
 def test_bad_setups(setup, sentence):
@@ -447,7 +449,8 @@ def test_sample():
     assert reason is None
     assert metrics == {
         "requests": 10, "failed": 0, "time_s": 2, "throughput_rps": 5, "latency_p50_ms": 1.5,
-        "latency_p90_ms": 2.5, "latency_p99_ms": 3.5, "latency_max_ms": 9, "connect_p99_ms": 3,
+        "latency_p90_ms": 2.5, "latency_p99_ms": 3.5, "latency_p999_ms": 9,
+        "latency_max_ms": 9, "connect_p99_ms": 3,
         "latency_mean_ms": 7, "held_connections": 0, "server_cpu_us_per_req": 200000,
         "loadgen_busy_pct": 50, "server_busy_pct": 100, "server_busy_min_pct": 100,
         "server_busy_max_pct": 100, "context_switches_per_req": 10, "listen_overflows": 3,
