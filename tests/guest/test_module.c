@@ -1384,6 +1384,81 @@ static void unload_when_unused(void **state)
 	assert_ok(dev);
 }
 
+#define POOL_TRACE "/sys/kernel/tracing/events/page_pool/page_pool_release/enable"
+
+/* How many pages the skb pools still had in use when they were destroyed, as traced. */
+static int pages_in_use(void)
+{
+	FILE *trace = fopen("/sys/kernel/tracing/trace", "r");
+	int pools = 0, pages = 0, count;
+	char line[512], *at;
+
+	assert_non_null(trace);
+	while (fgets(line, sizeof(line), trace)) {
+		at = strstr(line, " inflight=");
+		if (!at || sscanf(at, " inflight=%d", &count) != 1)
+			continue;
+		pools++;
+		pages += count;
+	}
+	fclose(trace);
+	assert_true(pools > 0);
+	return pages;
+}
+
+/*
+ * Packets that were copied on a CPU which then receives nothing are freed by the time
+ * that the module has gone, although it was left to that CPU to free them.
+ */
+static void idle_cpu_keeps_no_page(void **state)
+{
+	unsigned long long copied;
+	int fd, client, conn, i, waited;
+	union address a;
+	char byte = 'x';
+
+	(void)state;
+	fd = listener(AF_INET, &a);
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	/* Which brings redispatch along. */
+	write_file(PARAM "enable_receive_cpu_selection", "1");
+	write_file(PARAM "enable_skb_pool", "1");
+	copied = counter("skb_pool_copy", 3);
+	for (i = 0; i < 10; i++) {
+		/* This CPU sends, so what comes for it is copied there. */
+		pin(3);
+		assert_int_equal(write(conn, &byte, 1), 1);
+		pin(6);
+		assert_int_equal(read(client, &byte, 1), 1);
+		assert_int_equal(write(client, &byte, 1), 1);
+		assert_int_equal(readable(conn, 2000), 1);
+		/* And freed from here. */
+		pin(5);
+		assert_int_equal(read(conn, &byte, 1), 1);
+	}
+	assert_true(counter("skb_pool_copy", 3) - copied >= 5);
+	close(open("/sys/kernel/tracing/trace", O_WRONLY | O_TRUNC));
+	write_file(POOL_TRACE, "1");
+	write_file(PARAM "enable_skb_pool", "0");
+	write_file(PARAM "enable_receive_cpu_selection", "0");
+	write_file(PARAM "enable_rps_framework", "0");
+	close(conn);
+	close(client);
+	close(fd);
+	close(dev);
+	for (waited = 0; unload() && waited < 50; waited++)
+		usleep(100000);
+	write_file(POOL_TRACE, "0");
+	assert_true(waited < 50);
+	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
+	for (waited = 0; access(FSOCKET_DEVICE, F_OK) && waited < 50; waited++)
+		usleep(100000);
+	dev = open(FSOCKET_DEVICE, O_RDONLY);
+	assert_ok(dev);
+	assert_int_equal(pages_in_use(), 0);
+}
+
 int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1413,8 +1488,8 @@ int main(int argc, char **argv)
 		T(worker_moves_away),
 		T(death_loses_nothing),
 		T(death_loses_no_handshake),
-	T(unwatched_is_moved),
-	T(threads_share_an_epoll),
+		T(unwatched_is_moved),
+		T(threads_share_an_epoll),
 		T(retire_and_spawn_again),
 		T(closing_retires),
 		T(forks_are_apart),
@@ -1422,7 +1497,7 @@ int main(int argc, char **argv)
 		T(options_inherited),
 		T(obstacles_refused),
 		T(port_stays_taken),
-	T(own_reuseport_group),
+		T(own_reuseport_group),
 		T(shutdown_and_listen_again),
 		T(backlog_follows),
 		T(time_wait_reuse),
@@ -1431,6 +1506,7 @@ int main(int argc, char **argv)
 		T(cpu_goes_offline),
 		T(storm),
 		T(unload_when_unused),
+		T(idle_cpu_keeps_no_page),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
