@@ -26,14 +26,26 @@ PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
 PACKAGES_DEB = build-essential debhelper dh-dkms lintian git
 
+# "##@ TITLE" begins a group of targets, "## text" behind a target describes it.
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-13s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nStart with make demo. What it is all about: README.md, README.zh.md\n'
 
-sweep: packages-sweep ## the lab from nothing, EXPERIMENT=seed-demo, PROFILE=quick; ends with figures and tables
+##@ Look and measure (in an emulated lab, which they boot and stop)
+
+demo: packages-sweep ## two minutes: without and with Fastsocket, live, by the counters
+	@demo/live.sh
+
+sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with tables, figures and a report
 	@trap : INT TERM; was=0; $(LAB) status || was=$$?; \
 	cd playbooks; status=0; \
 	ansible-playbook run-sweep.yml -e experiment=$(EXPERIMENT) -e profile=$(PROFILE) $(OPTIONS) || status=$$?; \
-	cd ..; [ $$was = 0 ] || $(LAB) down; exit $$status
+	cd ..; [ $$was = 0 ] || $(LAB) down; \
+	[ $$status = 0 ] || echo "the sweep has not finished; the reason is above. It goes on with: make sweep EXPERIMENT=$(EXPERIMENT) PROFILE=$(PROFILE)" >&2; \
+	exit $$status
+
+##@ Check
 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
 	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
@@ -50,6 +62,8 @@ test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=
 
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
+
+##@ Results
 
 plots: ## draw the figures of all runs in results/ again
 	@plots/plot.py $(RUNS)
@@ -71,6 +85,8 @@ docs: ## put the tables and figures of committed results into README.md and docs
 	@docs/fill.py
 	@docs/reference.py
 
+##@ Packages
+
 # A copy is built, so that neither the tree nor its parent gets files of the build.
 deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/
 	@rm -rf build && mkdir -p build/fastsocket
@@ -85,6 +101,8 @@ deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/
 sweep-depends:
 	@echo $(PACKAGES_SWEEP) | sed 's/ /, /g'
 
+##@ The lab, by hand (docs/lab.md)
+
 lab-up: packages-sweep ## boot the lab: CPUS=8, KERNEL=6.1 or 6.12
 	@$(LAB) up --cpus $(or $(CPUS),8) --kernel $(or $(KERNEL),6.1)
 
@@ -93,6 +111,8 @@ lab-down: ## stop the lab
 
 lab-ssh: ## a shell on the lab's server
 	@$(LAB) ssh
+
+##@ Tidy up
 
 clean: ## delete what was built, and the lab with its image; results stay
 	@$(LAB) clean
@@ -117,5 +137,5 @@ packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 packages-deb: PACKAGES = $(PACKAGES_DEB)
 
-.PHONY: help sweep test test-debug test-servers lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
+.PHONY: help demo sweep test test-debug test-servers lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
 	lab-ssh clean

@@ -263,6 +263,29 @@ def steps(plan, seed):
     return list(itertools.chain(*rounds))
 
 
+def seconds(plan):
+    """About how long the repetitions take in the lab, of which 2,500 requests/s are assumed."""
+    total = 0
+    for step in steps(plan, 1):
+        mark = str(step["repetition"])[0]
+        # A start of the server and the warm-up, or what watching and counting take.
+        total += {"c": 12, "p": 8, "l": 8}.get(mark, 2.5)
+        if mark != "c":
+            total += (plan["seconds"] if step["tool"] == "wrk" else plan["requests"] / 2500)
+    return total
+
+
+def announcement(plan):
+    """What a sweep is going to do, for whoever has just started it."""
+    boots, every = plan.get("boots", 1), steps(plan, 1)
+    return (f"{plan['experiment']}: {plan['question'].strip()}\n"
+            f"{len(plan['setups'])} setups, {len(cells(plan))} cells, {len(every)} repetitions"
+            f"{' at most' if plan['rounds'] == 'auto' else ''}, on a server with "
+            f"{plan['server_cores']} cores that is booted {boots} time{'s'[:boots > 1]}.\n"
+            f"In the lab about {seconds(plan) / 60 + 2 * boots:.0f} minutes, and 5 more the "
+            "first time for the lab's image; Ctrl-C stops it, the same command goes on.")
+
+
 def resumable(folder, plan):
     """The newest run of this plan, when it is not finished."""
     for run in sorted(folder.glob("*T*Z"), reverse=True):
@@ -318,13 +341,14 @@ def main():
     parser.add_argument("--results", type=Path, default=contract.ROOT / "results",
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
-                        help="only check, and print how many cores the server needs, and how "
-                             "often it is booted")
+                        help="only check, and print what the run will do; last, how many cores "
+                             "the server needs, and how often it is booted")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
     if args.check:
-        print(plan["server_cores"], plan.get("boots", 1))
+        print(announcement(plan))
+        print(f"cores {plan['server_cores']} boots {plan.get('boots', 1)}")
         return
     folder = args.results / plan["experiment"]
     run = None if args.fresh else resumable(folder, plan)

@@ -178,7 +178,7 @@ static void fsocket_sendpool_stop(void)
 {
 	int cpu;
 
-	/* Waits for tasks that the callback has redirected but that have not entered our version. */
+	/* Waits for tasks that are redirected but have not entered our version yet. */
 	unregister_ftrace_function(&fsocket_send_ops);
 	ftrace_free_filter(&fsocket_send_ops);
 	/* Wait for tasks between srcu_read_lock() and srcu_read_unlock() of our version. */

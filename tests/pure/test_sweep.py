@@ -80,12 +80,10 @@ def test_every_experiment(name, profile):
     assert set(one["setups"]) == set(one["factors"]["setup"])
     names = [cell["cell"] for cell in plan.cells(one)]
     assert len(set(names)) == len(names)
-    steps = plan.steps(one, 1)
     if profile == "quick":
-        # A start of the server and the warm-up; requests at 2,500 a second; perf's own.
-        seconds = sum((one["seconds"] if step["tool"] == "wrk" else one["requests"] / 2500)
-                      + (2.5 if isinstance(step["repetition"], int) else 8) for step in steps)
-        assert seconds < 8 * 60, seconds
+        assert plan.seconds(one) < 8 * 60
+    told = plan.announcement(one)
+    assert one["question"].strip() in told and f"{len(plan.steps(one, 1))} repetitions" in told
 
 
 def test_watched_repetitions():
