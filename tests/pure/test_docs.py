@@ -18,6 +18,35 @@ def test_documents_show_the_newest_committed_results(document):
     assert fill.filled(document) == document.read_text(encoding="utf-8"), "run make docs"
 
 
+def skeleton(document):
+    """What a translation leaves as it is: levels of headings, commands, links, names."""
+    text = re.sub(r"<!-- (\w+).*?<!-- end -->", r"<!-- \1 -->", document.read_text("utf-8"),
+                  flags=re.S)
+    blocks = re.findall(r"(?:^ {4}.*\n)+", text, re.M)
+    prose = re.sub(r"(?:^ {4}.*\n)+", "", text, flags=re.M)
+    return {"headings": re.findall(r"^#+ |^<!--.*|^- ", text, re.M),
+            "commands": [re.sub(r" +#.*", "", block) for block in blocks],
+            "links": sorted(set(re.findall(r"\]\((?!README)(.*?)\)", prose))),
+            "names": sorted(set(re.findall(r"`[^`]*`", prose.replace("\n", " "))))}
+
+
+def test_both_languages_have_the_same_headings_commands_and_names():
+    assert skeleton(fill.ROOT / "README.md") == skeleton(fill.ROOT / "README.zh.md")
+
+
+@pytest.mark.parametrize("document", fill.documents(), ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    links = re.findall(r"\]\(([^)#:]+)[)#]", document.read_text("utf-8"))
+    assert [x for x in links if not (document.parent / x).exists()] == []
+
+
+def test_commands_of_the_readme_are_targets():
+    targets = re.findall(r"^([a-z-]+):", (fill.ROOT / "Makefile").read_text("utf-8"), re.M)
+    text = (fill.ROOT / "README.md").read_text("utf-8")
+    wanted = re.findall(r"(?:^ {4}|`)make ([a-z][a-z-]*)\b", text, re.M)
+    assert wanted and not set(wanted) - set(targets)
+
+
 def test_reference_says_what_the_sources_say():
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run make docs"
 
