@@ -72,6 +72,8 @@ METRICS = {
                               "one had modified them or had copies taken; without ticks, "
                               "load balancing and RCU; emulator only",
     "background_transfers_per_req": "the same for ticks, load balancing and RCU",
+    "idle_transfers_per_s": "transfers per second, background included, in a window without load "
+                            "right after the requests, with the same instruments; emulator only",
     "lines_moved_per_req": "different lines among the former per request",
     "cycles_per_req": "cycles of the server's processor per request; with a PMU only",
     "cache_misses_per_req": "its cache misses; with a PMU only",

@@ -3,6 +3,7 @@
 between cores, per connection. Each function takes a Study; a table of nothing is None."""
 from collections import defaultdict
 
+import boots
 import places
 from markdown import DASH, markdown, number, with_interval
 from raws import Raw
@@ -14,6 +15,9 @@ METRICS = [("line transfers between cores", LINES, 1),
            ("different lines moved", "lines_moved_per_req", 1),
            ("kernel instructions", "kernel_instructions_per_req", 0),
            ("user instructions", "user_instructions_per_req", 0)]
+# What is the same without load, in the table of counts.
+BACKGROUND = [("background transfers per connection", "background_transfers_per_req", 1),
+              ("transfers per second without load", "idle_transfers_per_s", 0)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
 # As many functions, and lines of each setup, are shown.
 MOST_FUNCTIONS = 20
@@ -88,6 +92,8 @@ def setups(study):
         rows.append([f"{cell['tool']} -c {cell['concurrency']}, {cell['workers']} workers",
                      cell["setup"], study.title(cell["setup"]),
                      text(study, name, LINES, 1), ratios[0],
+                     *(text(study, name, metric, digits) if metric in study.rows else DASH
+                       for _, metric, digits in BACKGROUND),
                      text(study, name, "lines_moved_per_req", 1),
                      text(study, name, "kernel_instructions_per_req", 0), ratios[1],
                      text(study, name, "user_instructions_per_req", 0),
@@ -95,7 +101,8 @@ def setups(study):
     base = study.plan["baseline"]["setup"]
     return markdown(
         ["load", "setup", "what it is", "line transfers per connection",
-         f"ratio to {base}, or its own baseline", "lines moved per connection",
+         f"ratio to {base}, or its own baseline", *(heading for heading, *_ in BACKGROUND),
+         "lines moved per connection",
          "kernel instructions per connection", "ratio", "user instructions per connection",
          "counted by", "n"], rows) if rows else None
 
@@ -131,10 +138,36 @@ def by_group(study):
             for cell, groups in means(study, "functions.csv", ["group"]).items()}
 
 
+def shown_load(study):
+    """The load of tables and figures that have one: of most workers the first."""
+    return max((load for load, _ in study.loads()), key=lambda load: load[-1])
+
+
+def over_workers(study):
+    """Counts by the number of workers: a row for each setup and count."""
+    levels = sorted(set(study.cells["workers"]))
+    if len(levels) == 1 or not known(study):
+        return None
+    rows = []
+    for (setup, tool, concurrency), cells in study.cells.groupby(
+            ["setup", "tool", "concurrency"], sort=False):
+        names = cells.set_index("workers")["cell"]
+        for heading, metric, digits in METRICS:
+            texts = [text(study, names.get(level), metric, digits) if metric in study.rows
+                     and names.get(level) else DASH for level in levels]
+            if setup != AGAIN and set(texts) != {DASH}:
+                rows.append([f"{tool} -c {concurrency}", study.title(setup), heading, *texts,
+                             str(min(study.numbers(name)["n_counts"] for name in names))])
+    what = "core" if boots.by_workers(study.plan) else "worker"
+    return markdown(["load", "setup", "per connection",
+                     *(f"{level} {what}{'s' * (level > 1)}" for level in levels),
+                     "n, at least"], rows) if rows else None
+
+
 def functions(study):
-    """Line transfers by function: a row for each, a column for each setup of the first load."""
+    """Line transfers by function: a row for each, a column for each setup of one load."""
     found = means(study, "functions.csv", ["group", "function"])
-    (load, _), *_ = study.loads()
+    load = shown_load(study)
     cells = {setup: study.cell_of(load, setup) for setup in study.cells["setup"].unique()
              if setup != AGAIN and study.cell_of(load, setup) in found}
     if not cells:

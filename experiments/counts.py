@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Repetitions that count, c1, c2...: instructions and cache-line transfers per request.
 
-In the lab the emulator counts (counting/); on other hosts the processor does, by perf stat on
-the server. Both are switched on after the warm-up, so that timed repetitions cost nothing.
+In the lab the emulator counts (counting/); on other hosts, and where the lab's server runs on the
+processor itself (KVM), the processor does, by perf stat on the server. Both are switched on after
+the warm-up, so that timed repetitions cost nothing.
 """
 import csv
 import io
 import re
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import contract
 
 LAB = contract.ROOT / "playbooks/roles/lab/files/lab.sh"
+ACCELERATOR = contract.ROOT / ".lab/accel"
 READ = contract.ROOT / "counting/read"
 # Instructions of a core after which it lets others run: see docs/counting.md.
 QUANTUM = 2000
-# Requests before counting begins, under the emulator's instruments, and while it counts.
+# Requests before counting begins, under the emulator's instruments, and while it counts,
+# unless the profile says otherwise.
 WARM, REQUESTS = 400, 1500
+# Seconds of the window without load.
+IDLE_S = 1
 # Columns of samples.csv that totals.csv has under the same name.
 TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_transfers_per_req",
           "background_transfers_per_req", "lines_moved_per_req")
+# Of what moved in the window without load, all of it.
+MOVED = ("line_transfers_per_req", "background_transfers_per_req")
 
 
 class CountError(Exception):
@@ -36,6 +44,11 @@ def command(*argv):
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise CountError(f"{Path(argv[0]).name} {argv[1]}: {lines[-1] if lines else 'failed'}")
     return done.stdout
+
+
+def totals(text):
+    """totals.csv by name."""
+    return {row["name"]: float(row["value"]) for row in csv.DictReader(io.StringIO(text))}
 
 
 def by_function(text):
@@ -71,22 +84,34 @@ class Emulator:
         """From here on; what the warm-up has moved is forgotten."""
         command(LAB, "count", "reset")
 
+    def read(self, folder, requests):
+        """Names and texts of the tables of folder's dump."""
+        command(READ, folder / "dump", folder / "kallsyms", requests, folder)
+        return {name: (folder / f"{name}.csv").read_text(encoding="utf-8")
+                for name in ("totals", "functions", "lines", "callers")}
+
+    def idle(self, folder):
+        """Transfers per second without load."""
+        self.zero()
+        time.sleep(IDLE_S)
+        command(LAB, "count", "dump", folder / "dump")
+        found = totals(self.read(folder, 1)["totals"])
+        return round(sum(found[name] for name in MOVED) / max(found["seconds"], IDLE_S), 1)
+
     def stop(self, requests):
         """(metrics, {file: content}) of so many requests since zero()."""
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             command(LAB, "count", "dump", folder / "dump")
-            command(LAB, "count", "off")
             (folder / "kallsyms").write_bytes(self.server.run("symbols"))
             command("make", "-s", "-C", READ.parent)
-            command(READ, folder / "dump", folder / "kallsyms", requests, folder)
-            text = {name: (folder / f"{name}.csv").read_text(encoding="utf-8")
-                    for name in ("totals", "functions", "lines", "callers")}
-        totals = {row["name"]: float(row["value"])
-                  for row in csv.DictReader(io.StringIO(text["totals"]))}
-        if totals["lost"]:
+            text = self.read(folder, requests)
+            idle = self.idle(folder)
+            command(LAB, "count", "off")
+        found = totals(text["totals"])
+        if found["lost"]:
             raise CountError("the plugin's tables were full: count fewer requests")
-        return ({name: totals[name] for name in TOTALS},
+        return ({**{name: found[name] for name in TOTALS}, "idle_transfers_per_s": idle},
                 {"totals.csv": text["totals"].encode(), "callers.csv": text["callers"].encode(),
                  "functions.csv": table(["group", "function", "transfers_per_req"],
                                         by_function(text["functions"])),
@@ -139,5 +164,12 @@ def pmu(text, requests):
     return metrics
 
 
+def accelerator():
+    """What runs the lab's server: tcg, which emulates, or kvm."""
+    return ACCELERATOR.read_text(encoding="utf-8").strip()
+
+
 def counter(lab, server):
-    return (Emulator if lab else Processor)(server)
+    """What counts. A lab whose accelerator nobody knows says itself what is amiss."""
+    emulated = lab and not (ACCELERATOR.exists() and accelerator() == "kvm")
+    return (Emulator if emulated else Processor)(server)

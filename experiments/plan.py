@@ -10,7 +10,8 @@ An experiment file, experiments/NAME.yml, says:
 question      what it is to find out
 reference     text: where the figures come from that ours are compared with;
               time_s: seconds by setup, printed in the with/without table (optional)
-server_cores  cores that the server has to have; the lab is started with as many
+server_cores  cores that the server has to have; the lab is started with as many. workers: as
+              many as a repetition has workers, so that each number of them is a boot of its own
 saturates     true: a repetition that leaves the server idle is invalid
 setups        by name, each:
                 server      what answers: demo (default), nginx; or forwards to a demo server on
@@ -43,7 +44,8 @@ counts        cells of which instructions and cache-line transfers are counted t
               of their own, which come first: factor: list of levels (default: none)
 profiles      quick and full, each: rounds (0: none), perf_repetitions, lock_repetitions and
               count_repetitions (of each such cell; default 0),
-              requests (of ab and redis-benchmark), seconds (of wrk),
+              requests (of ab and redis-benchmark), count_requests (while counting; default
+              1500), seconds (of wrk),
               warmup_requests, attempts (per repetition, until valid), boots (of the server, over
               which the rounds are spread; default 1). rounds: auto goes on until the interval of
               the ratio that decides is no wider than target_pct (default 5) to either side, or
@@ -69,6 +71,7 @@ from pathlib import Path
 
 import yaml
 
+import boots
 import contract
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
@@ -88,12 +91,10 @@ SERVERS = {
 }
 TOOLS = {"ab", "wrk", "redis-benchmark"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
-                "seconds", "warmup_requests", "attempts", "boots", "target_pct", "rounds_max",
-                "null"}
+                "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
+                "rounds_max", "null"}
 # The name of the null cell's setup.
 AGAIN = "again"
-# With rounds: auto, unless the profile says otherwise.
-MOST_ROUNDS = 60
 
 
 class PlanError(Exception):
@@ -182,9 +183,10 @@ def check(experiment):
         for level in factors[factor]:
             if not isinstance(level, int) or level < 1:
                 raise PlanError(f"{factor} {level}: give whole numbers from 1")
-    if max(factors["workers"]) > experiment["server_cores"]:
+    cores = experiment["server_cores"]
+    if cores != boots.AS_WORKERS and max(factors["workers"]) > cores:
         raise PlanError(f"workers {max(factors['workers'])}: more than the server's cores, "
-                        f"{experiment['server_cores']}: give fewer, or raise server_cores")
+                        f"{cores}: give fewer, or raise server_cores")
 
 
 def matches(cell, levels):
@@ -229,15 +231,13 @@ def resolve(name, profile, settings):
     known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
     check(experiment)
     plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}
+    if boots.by_workers(plan) and (plan["rounds"] == "auto" or plan.get("boots", 1) > 1):
+        raise PlanError("server_cores: workers has a boot for each number of workers: give rounds "
+                        "as a number, and no boots")
     add_null(plan)
     if not cells(plan):
         raise PlanError("the factors leave no cell: see skip in the experiment file")
     return plan
-
-
-def most_rounds(plan):
-    """As many timed rounds as the plan has steps for."""
-    return plan.get("rounds_max", MOST_ROUNDS) if plan["rounds"] == "auto" else plan["rounds"]
 
 
 def steps(plan, seed):
@@ -250,7 +250,7 @@ def steps(plan, seed):
         rounds.append([{**cell, "repetition": f"c{number}"} for cell in every
                        if matches(cell, plan["counts"]) and cell["setup"] != AGAIN])
     # What is watched has rounds of its own at the end, so that timed rounds stay alike.
-    for number in range(1, most_rounds(plan) + 1):
+    for number in range(1, boots.most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])
     for mark, wanted, repetitions in (
             ("p", plan.get("perf"), plan.get("perf_repetitions", 0)),
@@ -260,7 +260,9 @@ def steps(plan, seed):
                            if matches(cell, wanted) and cell["setup"] != AGAIN])
     for one in rounds:
         shuffle.shuffle(one)
-    return list(itertools.chain(*rounds))
+    # A number of cores is a boot, and a boot begins once.
+    return sorted(itertools.chain(*rounds),
+                  key=lambda step: step["workers"] if boots.by_workers(plan) else 0)
 
 
 def seconds(plan):
@@ -341,17 +343,16 @@ def main():
     parser.add_argument("--results", type=Path, default=contract.ROOT / "results",
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
-                        help="only check, and print what the run will do; last, how many cores "
-                             "the server needs, and how often it is booted")
+                        help="only check, and print how many cores the server needs in each of "
+                             "its boots to come")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
-    if args.check:
-        print(announcement(plan))
-        print(f"cores {plan['server_cores']} boots {plan.get('boots', 1)}")
-        return
     folder = args.results / plan["experiment"]
     run = None if args.fresh else resumable(folder, plan)
+    if args.check:
+        print(*boots.cores(plan, contract.unfinished(run) if run else steps(plan, 0)))
+        return
     if run:
         print(f"resuming {run.name}: {len(contract.unfinished(run))} of "
               f"{len(contract.read_plan(run))} repetitions are left")

@@ -27,7 +27,7 @@ from study import Study
 SECTIONS = [
     ("Without and with", "", ["counts", "forest"], ["with-without"]),
     ("Counts", "What the cores do to each other for one connection.", ["counts-workers"],
-     ["counts", "functions", "lines", "bound"]),
+     ["counts-workers", "counts", "functions", "lines", "bound"]),
     ("Times", "", ["throughput", "workers", "concurrency"], ["setups", "against", "ideas",
                                                              "workers"]),
     ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "

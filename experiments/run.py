@@ -27,12 +27,14 @@ from pathlib import Path
 
 import boots
 import contract
+import counted
 import counts
 import loads
 import measure
 import proc
 import profiles
 import stopping
+from study import Study
 
 HERE = Path(__file__).resolve().parent
 
@@ -166,14 +168,11 @@ class Sweep:
 
     def record_hosts(self, inventory):
         server = self.server.facts()
-        if int(server["cores"]) < self.plan["server_cores"]:
-            raise RunError(f"the server has {server['cores']} cores, and the experiment needs "
-                           f"{self.plan['server_cores']}: give another server, or fewer "
-                           "workers and server_cores in the experiment file")
+        steps = contract.unfinished(self.run)
+        boot = {"boot_id": server.pop("boot_id"), "first_order": self.order + 1,
+                **self.check_cores(server, steps)}
         if self.lab:
-            lab = contract.ROOT / ".lab"
-            server["accelerator"] = (lab / "accel").read_text().strip()
-        boot = server.pop("boot_id")
+            server["accelerator"] = counts.accelerator()
         known = self.facts.setdefault("server", server)
         if known != server:
             changed = sorted(name for name in known | server
@@ -186,11 +185,27 @@ class Sweep:
         self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
         # Repetitions of different boots are never compared: see summarise.py.
         known = self.facts.setdefault("boots", [])
-        steps = contract.unfinished(self.run)
-        if (not known or known[-1]["boot_id"] != boot
+        if (not known or known[-1]["boot_id"] != boot["boot_id"]
                 or steps and self.another_boot(steps[0])):
-            known.append({"boot_id": boot, "first_order": self.order + 1})
+            known.append(boot)
         contract.write_run(self.run, self.facts)
+
+    def check_cores(self, server, steps):
+        """What of the server's facts is the boot's own, taken out of them."""
+        cores, wanted = int(server["cores"]), self.plan["server_cores"]
+        if not boots.by_workers(self.plan):
+            if cores < wanted:
+                raise RunError(f"the server has {cores} cores, and the experiment needs {wanted}: "
+                               "give another server, or fewer workers and server_cores in the "
+                               "experiment file")
+            return {}
+        if steps and cores != int(steps[0]["workers"]):
+            raise RunError(f"the server has {cores} cores, and what is measured next needs "
+                           f"{steps[0]['workers']}: boot it with as many (the lab: make lab-down, "
+                           "and the same command again; other hosts: maxcpus= of their kernel)")
+        levels = self.plan["factors"]["workers"]
+        server["cores"] = f"{min(levels)} to {max(levels)}"
+        return {"cores": cores, "memory_mb": server.pop("memory_mb")}
 
     def append(self, row):
         with open(self.run / "samples.csv", "a", encoding="utf-8") as file:
@@ -242,7 +257,9 @@ class Sweep:
         readback = keep("server-state.txt", self.server.run(
             "start", *(f"{name}={value}" for name, value in wanted.items())))
         state = measure.server_state(readback)
-        settings = self.facts.setdefault("server_settings", state["settings"])
+        # Queues are as many as cores.
+        scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
+        settings = scope.setdefault("server_settings", state["settings"])
         mismatch = measure.state_mismatch(state, wanted, settings)
 
         target = self.address if tool == "redis-benchmark" else f"http://{self.address}/"
@@ -294,11 +311,12 @@ class Sweep:
             self.warm_up(step, target, counts.WARM)
             counter.zero()
             load = proc.sections(self.loadgen.run(
-                step["tool"], target, step["concurrency"], counts.REQUESTS,
+                step["tool"], target, step["concurrency"],
+                self.plan.get("count_requests", counts.REQUESTS),
                 int(step["workers"]), limit=300, failure=LoadError))
-            metrics, _ = loads.parsed(step["tool"], load)
-            if not metrics or metrics["failed"]:
-                raise LoadError("requests failed while they were counted")
+            metrics, reason = loads.parsed(step["tool"], load)
+            if reason or metrics["failed"]:
+                raise LoadError(reason or "requests failed while they were counted")
             counted, files = counter.stop(metrics["requests"])
         except (LoadError, counts.CountError, subprocess.TimeoutExpired) as error:
             counter.abandon()
@@ -333,9 +351,15 @@ class Sweep:
             print(f"no more rounds: {end['why']}", flush=True)
         return bool(end)
 
+    def show_counts(self):
+        """Once they are complete: they are not to wait for what is timed."""
+        table = counted.setups(Study(self.run))
+        if table:
+            print(f"\ncounted; what is timed follows\n\n{table}", flush=True)
+
     def another_boot(self, step):
         """Whether this repetition is planned for a later boot than those of the run so far."""
-        return boots.boot_of(self.plan, step["repetition"]) > len(self.facts["boots"])
+        return boots.another(self.plan, step, self.facts["boots"])
 
     def all(self):
         """Until no repetition is left, or the next one wants another boot of the server."""
@@ -357,6 +381,8 @@ class Sweep:
                       "left for another; boot the server, and the same command goes on",
                       flush=True)
                 return
+            if number and number[0] == COUNTED != step["repetition"][0]:
+                self.show_counts()
             number = step["repetition"]
             key = step["cell"], step["repetition"]
             began = time.monotonic()

@@ -5,9 +5,9 @@ A run that stops as soon as an interval happens to be narrow has intervals that 
 narrow: so it has to be narrow after two rounds in a row, and not before FIRST rounds.
 tests/pure/test_stopping.py simulates what that leaves of the 95 %.
 """
+import boots as boots_of
 import contract
 import intervals
-import plan as plans
 import samples as samples_of
 
 FIRST = 8
@@ -37,7 +37,7 @@ def end(run, plan, rounds):
 
     rounds: how many are finished.
     """
-    most, target = plans.most_rounds(plan), plan.get("target_pct", TARGET_PCT)
+    most, target = boots_of.most_rounds(plan), plan.get("target_pct", TARGET_PCT)
     if rounds < FIRST:
         return None
     rows = samples_of.read(run)

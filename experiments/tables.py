@@ -251,6 +251,7 @@ def notes(study):
 def every(study):
     """(name, table) of each that there is, in the order in which they are printed."""
     found = [("with-without", with_without(study)), ("counts", counted.setups(study)),
+             ("counts-workers", counted.over_workers(study)),
              ("functions", counted.functions(study)), ("lines", counted.lines(study)),
              ("bound", bound.table(study)),
              ("setups", setups(study)), ("against", against(study)), ("ideas", ideas(study)),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/counts: line transfers per connection by subsystem; figures/counts-workers: over
 the number of workers."""
+import boots
 import counted as tables
 from look import AGAIN, curve, heading, load_label, plt, save
 
@@ -32,7 +33,7 @@ def colours(groups):
 
 def stacks(study):
     found = tables.by_group(study)
-    (load, _), *_ = study.loads()
+    load = tables.shown_load(study)
     cells = [(setup, study.cell_of(load, setup)) for setup in study.plan["factors"]["setup"]
              if study.cell_of(load, setup) in found and setup != AGAIN]
     if not cells:
@@ -64,6 +65,7 @@ def over_workers(study):
     """Counts per connection where the number of workers varies."""
     if study.cells["workers"].nunique() < 3 or not tables.known(study):
         return
+    n = min(study.numbers(cell)["n_counts"] for cell in study.cells["cell"]) or "1 or more"
     figure, panels = plt.subplots(1, 3, figsize=(18, 4.8))
     for axes, (metric, text) in zip(panels, (
             (tables.LINES, "line transfers per connection"),
@@ -74,8 +76,10 @@ def over_workers(study):
             points = [(workers, found[0]) for workers, found in points if found]
             if points and setup != AGAIN:
                 axes.errorbar(*zip(*points), label=study.title(setup), **curve(setup))
-        axes.set_xlabel("workers, one core each")
-        axes.set_ylabel(text)
+        axes.set_xlabel("cores, a worker on each" if boots.by_workers(study.plan)
+                        else "workers, one core each")
+        axes.set_xticks(sorted(set(study.cells["workers"])))
+        axes.set_ylabel(f"{text}, median of n = {n}")
         axes.set_ylim(bottom=0)
         axes.grid(color="#dddddd")
     panels[0].legend(frameon=False, fontsize="small")

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Over which boots a run spreads its repetitions."""
+import pytest
+
 import boots
+import contract
+import run as runner
+from made import planned_of, program, sample
 
 
 def test_rounds_are_spread_evenly():
@@ -22,3 +27,35 @@ def test_counts_come_first_and_profiles_last():
     plan = {"rounds": 12, "boots": 3}
     assert boots.boot_of(plan, "c1") == 1
     assert boots.boot_of(plan, "p1") == boots.boot_of(plan, "l2") == 3
+
+
+def test_a_number_of_cores_is_a_boot(tmp_path):
+    """Resumed, only those are booted that something is left of."""
+    run = planned_of(tmp_path, "cores", "--set", "workers=4,1,2", "--set", "setup=shared")
+    steps = contract.read_plan(run)
+    assert [step["workers"] for step in steps] == ["1", "1", "2", "2", "4", "4"]
+    plan = contract.read_run(run)["plan"]
+    assert boots.cores(plan, steps) == [1, 2, 4] and boots.cores(plan, steps[3:]) == [2, 4]
+    assert not boots.another(plan, steps[0], [])
+    assert not boots.another(plan, steps[1], [{"cores": 1}])
+    assert boots.another(plan, steps[2], [{"cores": 1}])
+    for order, step in enumerate(steps[:2], 1):
+        sample(run, step, order, None)
+    done = program("experiments/plan.py", "cores", "--results", tmp_path, "--set",
+                   "workers=4,1,2", "--set", "setup=shared", "--check")
+    assert done.stdout == "2 4\n"
+    assert program("experiments/plan.py", "null", "--check", "--set", "boots=3").stdout == "8 8 8\n"
+
+
+def test_the_server_has_the_cores_of_the_boot():
+    sweep = object.__new__(runner.Sweep)
+    sweep.plan = {"server_cores": "workers", "factors": {"workers": [1, 2, 4]}}
+    facts = {"cores": "2", "memory_mb": "2900"}
+    assert sweep.check_cores(facts, [{"workers": "2"}]) == {"cores": 2, "memory_mb": "2900"}
+    assert facts == {"cores": "1 to 4"}
+    with pytest.raises(runner.RunError, match="has 2 cores, and what is measured next needs 4"):
+        sweep.check_cores({"cores": "2"}, [{"workers": "4"}])
+    sweep.plan["server_cores"] = 8
+    assert sweep.check_cores({"cores": "9"}, []) == {}
+    with pytest.raises(runner.RunError, match="has 2 cores, and the experiment needs 8"):
+        sweep.check_cores({"cores": "2"}, [])

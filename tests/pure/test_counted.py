@@ -8,7 +8,7 @@ import bound
 import contract
 import pooled
 import tables
-from made import ROOT, planned, sample
+from made import ROOT, planned, planned_of, program, sample, summary_of
 from study import Study
 from test_sweep import TINY
 
@@ -47,6 +47,7 @@ def counted_run(tmp_path, monkeypatch):
             lines = lines if step["setup"] == "shared" else lines / 4
             sample(run, {**step, "repetition": f"c{number}"}, order, None, requests=1000,
                    line_transfers_per_req=lines, lines_moved_per_req=40,
+                   background_transfers_per_req=30, idle_transfers_per_s=700,
                    kernel_instructions_per_req=100000, user_instructions_per_req=5000,
                    counts_source="emulator, quantum 2000")
             raw = run / "raw" / step["cell"] / f"c{number}"
@@ -63,8 +64,8 @@ def test_tables_of_counts(run):
     assert lines[2] == ("| line transfers between cores per connection, ab -c 100, 8 workers | "
                         "300.0 | 75.0 | 4.00 times fewer | – | 2 |")
     assert [line.split(" ")[1] for line in lines[2:]] == ["line", "kernel", "user", "time", "for"]
-    assert ("| ab -c 100, 8 workers | fastsocket | with Fastsocket | 75.0 | 0.25 | 40.0 | 100,000 "
-            "| 1.00 | 5,000 | emulator, quantum 2000 | 2 |") in found["counts"]
+    assert ("| ab -c 100, 8 workers | fastsocket | with Fastsocket | 75.0 | 0.25 | 30.0 | "
+            "700 | 40.0 | 100,000 | 1.00 | 5,000 | emulator, quantum 2000 | 2 |") in found["counts"]
     assert found["functions"].splitlines()[2:] == [
         "| listener | `inet_csk_accept` | 295.0 | 70.0 |", "| epoll | `ep_poll` | 3.5 | 3.5 |",
         "| rest | `tcp_ack` | 1.5 | 1.5 |", "|  | 0 more functions | 0.0 | 0.0 |",
@@ -111,3 +112,34 @@ def test_pooled_runs(run):
 ])
 def test_setups_are_known_by_their_settings(setup, told):
     assert pooled.settings(setup) == told
+
+
+def test_counts_over_cores(tmp_path):
+    """A row for each setup and count; and a figure with the original's curve beside it."""
+    run = planned_of(tmp_path, "cores", "--set", "workers=1,2,8", "--set",
+                     "setup=shared,fastsocket", "--set", "count_repetitions=1")
+    facts = contract.read_run(run)
+    facts["boots"] = [{"boot_id": str(first), "first_order": first} for first in (1, 3, 5)]
+    facts["server"] = {"accelerator": "tcg", "cores": "1 to 8", "kernel": "6.1.0-1-amd64"}
+    contract.write_run(run, facts)
+    for order, step in enumerate(contract.read_plan(run), 1):
+        moved = (int(step["workers"]) - 1) * (40 if step["setup"] == "shared" else 10)
+        sample(run, step, order, None, requests=1000, line_transfers_per_req=moved,
+               kernel_instructions_per_req=90000 + moved, user_instructions_per_req=5000,
+               counts_source="emulator, quantum 2000")
+        raw = run / "raw" / step["cell"] / "c1"
+        raw.mkdir(parents=True)
+        (raw / "functions.csv").write_text(FUNCTIONS.format(moved))
+    summary_of(run)
+    lines = (run / "tables/counts-workers.md").read_text().splitlines()
+    assert lines[0] == ("| load | setup | per connection | 1 core | 2 cores | 8 cores | "
+                        "n, at least |")
+    assert lines[2] == ("| ab -c 100 | demo: without | line transfers between cores | 0.0 | 40.0 "
+                        "| 280.0 | 1 |")
+    assert "| kernel instructions | 90,000 | 90,010 | 90,070 | 1 |" in lines[6]
+    # Tables of one load are of the most cores.
+    assert "| listener | `inet_csk_accept` | 280.0 | 70.0 |" in (
+        run / "tables/functions.md").read_text()
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    assert (run / "figures/counts-workers.png").stat().st_size > 20000

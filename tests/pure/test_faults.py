@@ -10,6 +10,7 @@ import time
 import pytest
 
 import contract
+import counts
 import loads
 import measure
 import proc
@@ -66,18 +67,25 @@ class Hosts:
         return b"worker 1 0\npreloaded 0\n" if words[0] == "start" else b""
 
 
-def test_a_failing_load_is_an_invalid_repetition(tmp_path):
-    """And the sweep goes on to its end, which says in one sentence what could not be had."""
-    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
+def swept(run, hosts):
+    """A sweep on hosts that do not exist, at its end."""
     sweep = object.__new__(runner.Sweep)
-    sweep.run, sweep.facts = run, {"server_settings": {}, "boots": [{"first_order": 1}]}
-    sweep.plan = contract.read_run(run)["plan"]
+    sweep.run, sweep.facts = run, contract.read_run(run)
+    sweep.facts.update(server_settings={}, boots=[{"boot_id": "x", "first_order": 1}])
+    contract.write_run(run, sweep.facts)
+    sweep.plan = sweep.facts["plan"]
     sweep.columns = contract.sample_columns(sweep.plan["factors"])
-    sweep.server = sweep.loadgen = Hosts("the load generator: ab did not end within 180 s")
+    sweep.server = sweep.loadgen = hosts
     sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
     sweep.parameters, sweep.lab = {}, True
     sweep.order = sweep.open_samples()
     sweep.all()
+
+
+def test_a_failing_load_is_an_invalid_repetition(tmp_path):
+    """And the sweep goes on to its end, which says in one sentence what could not be had."""
+    run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
+    swept(run, Hosts("the load generator: ab did not end within 180 s"))
     rows = contract.read_samples(run)
     assert len(rows) == 6 * 3 and not contract.unfinished(run)
     assert {row["invalid_reason"] for row in rows} == {
@@ -85,6 +93,64 @@ def test_a_failing_load_is_an_invalid_repetition(tmp_path):
     output, _ = summary_of(run)
     assert "6 of 6 repetitions could not be had, most often because the load generator" in output
     assert "(-e fresh=true)" in output
+    # Nor does anything after it fail.
+    for name in ("plots/plot.py", "experiments/report.py"):
+        done = program(name, run)
+        assert done.returncode == 0, done.stderr
+
+
+STATE_OF_8 = (b"".join(b"worker %d %d\n" % (core, core) for core in range(8))
+              + b"preloaded 0\nchosen rfs 0\n")
+
+
+class Counter:
+    """An emulator that counts fewer lines with Fastsocket; ab fails in each first attempt."""
+
+    source = "emulator, quantum 2000"
+    failures = [counts.CountError("the plugin's tables were full: count fewer requests"),
+                runner.LoadError("the load generator: ab failed: apr_socket_recv: reset")]
+
+    def start(self):
+        if self.failures:
+            raise self.failures.pop()
+
+    def zero(self):
+        pass
+
+    def abandon(self):
+        pass
+
+    def stop(self, requests):
+        return {"line_transfers_per_req": 300.0, "kernel_instructions_per_req": 1e5,
+                "user_instructions_per_req": 5e3}, {"totals.csv": b"name,value\n"}
+
+
+class Answering(Hosts):
+    """An ab that answers while it is counted; what is timed fails."""
+
+    def run(self, *words, limit=60, failure=runner.RunError):
+        if words[0] == "ab" and words[3] == 1000:
+            return b"".join(b"==> %s <==\n%s" % (name.encode(), content)
+                            for name, content in load().items())
+        if words[0] == "ab":
+            raise failure(self.error)
+        return STATE_OF_8 if words[0] == "start" else b""
+
+
+def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
+    """A counter that fails has another attempt; what is timed may fail altogether."""
+    monkeypatch.setattr(counts, "counter", lambda *_: Counter())
+    run = planned(tmp_path, *(word for setting in (
+        "setup=shared,reuseport", "tool=ab", "concurrency=100", "null=0", "perf_repetitions=0",
+        "rounds=1", "count_repetitions=2") for word in ("--set", setting)))
+    swept(run, Answering("the load generator: ab failed: apr_socket_recv: reset"))
+    rows = contract.read_samples(run)
+    assert [row["valid"] for row in rows] == ["0", "0", *["1"] * 4, *["0"] * 6]
+    output = capsys.readouterr().out
+    shown, timed = (output.index(text) for text in ("counted; what is timed", "] shared 1:"))
+    assert shown < timed and "| 300.0 | 1.00 |" in output
+    output, _ = summary_of(run)
+    assert "2 of 6 repetitions could not be had, most often because the load generator" in output
 
 
 def test_a_script_that_hangs_is_ended(tmp_path):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="s
 
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
         "--set", "rounds=2", "--set", "requests=1500", "--set", "warmup_requests=100",
-        "--set", "perf_repetitions=1", "--set", "attempts=1"]
+        "--set", "perf_repetitions=1", "--set", "attempts=1", "--set", "count_repetitions=0"]
 
 
 def hosts(lab, **changes):
