@@ -78,11 +78,7 @@ static struct inet_bind_hashbucket *fsocket_bind_head(const struct sock *sk)
 					  table->bhash_size)];
 }
 
-static struct sock *
-fsocket_bind_syn_recv_sock(const struct sock *sk, struct sk_buff *skb,
-			   struct request_sock *req, struct dst_entry *dst,
-			   struct request_sock *req_unhash, bool *own_req
-			   FSOCKET_CHILD_INIT_PARAM)
+static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 {
 	const struct inet_connection_sock_af_ops *ops = READ_ONCE(inet_csk(sk)->icsk_af_ops);
 	struct sock *child = NULL;
@@ -90,15 +86,13 @@ fsocket_bind_syn_recv_sock(const struct sock *sk, struct sk_buff *skb,
 
 	/* The local listener has let go of its port in between: no child can have it. */
 	if (ops->syn_recv_sock != fsocket_bind_syn_recv_sock)
-		return ops->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req
-					  FSOCKET_CHILD_INIT_ARG);
+		return FSOCKET_SYN_RECV_BY(ops);
 
 	bind = container_of(ops, struct fsocket_bind, ops);
 	spin_lock_bh(&bind->lock);
 	if (bind->tb2) {
 		fsocket_bind2_set_address(bind->tb2, req_to_sk(req), sk->sk_family);
-		child = bind->orig->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req
-						  FSOCKET_CHILD_INIT_ARG);
+		child = FSOCKET_SYN_RECV_BY(bind->orig);
 	} else {
 		/* It has ended: as the original does without memory. */
 		dst_release(dst);

@@ -202,15 +202,11 @@ static inline void fsocket_bind2_set_address(struct inet_bind2_bucket *tb2,
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-/* @tb2, all zero, becomes a bucket for @sk that belongs to @tb; in no chain. */
-static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
+/* @tb2 has the address of @sk and becomes one of @tb. */
+static inline void fsocket_bind2_join(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,
 				      const struct sock *sk)
 {
-	write_pnet(&tb2->ib_net, ib_net(tb));
-	tb2->l3mdev = tb->l3mdev;
-	tb2->port = tb->port;
-	fsocket_bind2_set_address(tb2, sk, sk->sk_family);
 #if IS_ENABLED(CONFIG_IPV6)
 	tb2->addr_type = sk->sk_family == AF_INET6 ?
 			 ipv6_addr_type(&sk->sk_v6_rcv_saddr) : IPV6_ADDR_MAPPED;
@@ -218,14 +214,10 @@ static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
 	hlist_add_head(&tb2->bhash_node, &tb->bhash2);
 }
 
-/* Whether @tb2 is the one of @tb for the address of @sk. */
-static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
-				       const struct inet_bind_bucket *tb,
-				       const struct sock *sk)
+/* Compare inet_bind2_bucket_addr_match(). */
+static inline bool fsocket_bind2_has_address(const struct inet_bind2_bucket *tb2,
+					     const struct sock *sk)
 {
-	if (!net_eq(ib2_net(tb2), ib_net(tb)) || tb2->port != tb->port ||
-	    tb2->l3mdev != tb->l3mdev)
-		return false;
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6)
 		return ipv6_addr_equal(&tb2->v6_rcv_saddr, &sk->sk_v6_rcv_saddr);
@@ -263,28 +255,20 @@ static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *t
 	}
 }
 #else
-static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
+static inline void fsocket_bind2_join(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,
 				      const struct sock *sk)
 {
-	write_pnet(&tb2->ib_net, ib_net(tb));
-	tb2->l3mdev = tb->l3mdev;
-	tb2->port = tb->port;
 #if IS_ENABLED(CONFIG_IPV6)
 	tb2->family = sk->sk_family;
 #endif
-	fsocket_bind2_set_address(tb2, sk, sk->sk_family);
 }
 
-static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
-				       const struct inet_bind_bucket *tb,
-				       const struct sock *sk)
+/* A mapped address is that of IPv4: two buckets for one would mislead bind(). */
+static inline bool fsocket_bind2_has_address(const struct inet_bind2_bucket *tb2,
+					     const struct sock *sk)
 {
-	if (!net_eq(ib2_net(tb2), ib_net(tb)) || tb2->port != tb->port ||
-	    tb2->l3mdev != tb->l3mdev)
-		return false;
 #if IS_ENABLED(CONFIG_IPV6)
-	/* A mapped address is that of IPv4: two buckets for one would mislead bind(). */
 	if (tb2->family == AF_INET6 && sk->sk_family == AF_INET)
 		return ipv6_addr_v4mapped(&tb2->v6_rcv_saddr) &&
 		       tb2->v6_rcv_saddr.s6_addr32[3] == sk->sk_rcv_saddr;
@@ -330,13 +314,41 @@ static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *t
 }
 #endif
 
+/* @tb2, all zero, becomes a bucket for @sk that belongs to @tb; in no chain. */
+static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
+				      struct inet_bind_bucket *tb,
+				      const struct sock *sk)
+{
+	write_pnet(&tb2->ib_net, ib_net(tb));
+	tb2->l3mdev = tb->l3mdev;
+	tb2->port = tb->port;
+	fsocket_bind2_set_address(tb2, sk, sk->sk_family);
+	fsocket_bind2_join(tb2, tb, sk);
+}
+
+/* Whether @tb2 is the one of @tb for the address of @sk. */
+static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
+				       const struct inet_bind_bucket *tb,
+				       const struct sock *sk)
+{
+	return net_eq(ib2_net(tb2), ib_net(tb)) && tb2->port == tb->port &&
+	       tb2->l3mdev == tb->l3mdev && fsocket_bind2_has_address(tb2, sk);
+}
+
 /* Stable kernels backport the last parameter of syn_recv_sock(): see Kbuild. */
 #ifdef FSOCKET_CHILD_INIT
-#define FSOCKET_CHILD_INIT_PARAM	, void (*child_init)(struct sock *, const struct sock *)
-#define FSOCKET_CHILD_INIT_ARG		, child_init
+#define FSOCKET_SYN_RECV_PARAMS						\
+	const struct sock *sk, struct sk_buff *skb, struct request_sock *req,	\
+	struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req,	\
+	void (*child_init)(struct sock *, const struct sock *)
+#define FSOCKET_SYN_RECV_BY(ops)					\
+	((ops)->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req, child_init))
 #else
-#define FSOCKET_CHILD_INIT_PARAM
-#define FSOCKET_CHILD_INIT_ARG
+#define FSOCKET_SYN_RECV_PARAMS						\
+	const struct sock *sk, struct sk_buff *skb, struct request_sock *req,	\
+	struct dst_entry *dst, struct request_sock *req_unhash, bool *own_req
+#define FSOCKET_SYN_RECV_BY(ops)					\
+	((ops)->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req))
 #endif
 
 #endif

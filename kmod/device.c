@@ -94,8 +94,7 @@ static int fsocket_connect_by_rfd(struct socket *sock, const void __user *addr,
 		return -EINVAL;
 	if (len && copy_from_user(&address, addr, len))
 		return -EFAULT;
-	ret = fsocket_kernel(device, security_socket_connect)(sock,
-			(struct sockaddr *)&address, len);
+	ret = fsocket_kernel(device, security_socket_connect)(sock, (void *)&address, len);
 	return ret ?: fsocket_rfd_connect(sock, &address, len);
 }
 
@@ -117,7 +116,7 @@ static int fsocket_call_connect(const struct fsocket_ioctl_arg *arg)
 }
 
 static int fsocket_call_close(struct fsocket_claims *claims,
-			 const struct fsocket_ioctl_arg *arg)
+			      const struct fsocket_ioctl_arg *arg)
 {
 	struct socket *sock;
 	int ret;

@@ -37,7 +37,7 @@ void *fsocket_resolve(const char *symbol);
 									\
 	if (__addr)							\
 		static_call_update(fsocket_##file##_##function, __addr);	\
-	__addr != NULL;							\
+	!!__addr;							\
 })
 
 #define fsocket_kernel(file, function)	static_call(fsocket_##file##_##function)

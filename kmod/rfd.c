@@ -61,19 +61,23 @@ static int fsocket_connect_within(struct socket *sock,
 	return ret;
 }
 
+static unsigned int fsocket_random_port(unsigned int low, unsigned int high)
+{
+	return low + reciprocal_scale(get_random_u32(), high - low + 1);
+}
+
 /* From a port of @low to @high that names @cpu; EADDRNOTAVAIL if none is found. */
 static int fsocket_connect_from(struct socket *sock,
 				const struct sockaddr_storage *address, int len,
 				unsigned int cpu, unsigned int low, unsigned int high)
 {
-	unsigned int block = fsocket_portbits_block(), range = high - low + 1;
+	unsigned int block = fsocket_portbits_block();
 	unsigned int row = 0, tried = 0, steps = 0, first, last;
 	int ret = -EADDRNOTAVAIL;
 
 	while (tried < FSOCKET_ROWS && steps++ < 65536 / block + FSOCKET_RANDOM_ROWS) {
 		if (steps <= FSOCKET_RANDOM_ROWS)
-			row = fsocket_portbits_towards(low + reciprocal_scale(get_random_u32(), range),
-						       cpu);
+			row = fsocket_portbits_towards(fsocket_random_port(low, high), cpu);
 		else
 			row = (row + block) & 0xffff;
 		first = max(row, low);

@@ -257,8 +257,8 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 	 * only, unlike that of the sender, which veth leaves; a generic XDP
 	 * program would see the packet twice.
 	 */
-	if (skb_sk_is_prefetched(skb) || skb_shared(skb) || rcu_access_pointer(skb->dev->xdp_prog) ||
-	    !fsocket_flow_read(skb, net, &flow))
+	if (skb_sk_is_prefetched(skb) || skb_shared(skb) ||
+	    rcu_access_pointer(skb->dev->xdp_prog) || !fsocket_flow_read(skb, net, &flow))
 		return NF_ACCEPT;
 
 	latest = &fsocket_flows[flow.hash & (FSOCKET_FLOWS - 1)];
