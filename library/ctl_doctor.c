@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fsocketctl doctor: one thing after the other that keeps Fastsocket from
- * helping, and the remedy. Fastsocket gives each core connections of its own,
- * so most of it is about whether the network gives each core packets of its own.
+ * fsocketctl doctor checks, one after the other, for conditions that keep Fastsocket
+ * from helping, and prints the remedy of each. Fastsocket gives each core connections of
+ * its own, so most checks ask whether the network gives each core packets of its own.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -28,7 +28,7 @@ static struct nic *nics;
 static int nic_count;
 
 static struct json json;
-/* The thing looked at; whether anything has been said about it; findings so far. */
+/* The item being checked; whether a line was printed for it; the number of findings. */
 static const char *item;
 static bool said;
 static int findings;
@@ -83,7 +83,7 @@ void doctor_skip(const char *format, ...)
 	free(text);
 }
 
-/* Reads "ff,00000001": groups of 32 bits, the last one of the lowest CPUs. */
+/* Parses a mask such as "ff,00000001": groups of 32 bits, the lowest CPUs last. */
 static void parse_mask(cpu_set_t *set, const char *mask)
 {
 	size_t cpu = 0;
@@ -123,7 +123,7 @@ static int count_entries(const char *path, const char *prefix)
 	return count;
 }
 
-/* Network interfaces with a device below them, which are not down. */
+/* Finds the network interfaces that belong to a device and are not down. */
 static void find_nics(void)
 {
 	DIR *dir = ctl_opendir(NET);
@@ -166,7 +166,7 @@ static void check_module(void)
 	free(mode);
 }
 
-/* The CPUs to which RPS moves what the receive queue @queue gets. */
+/* Stores in @set the CPUs to which RPS moves the packets of the receive queue @queue. */
 static void rps_cpus(const struct nic *nic, int queue, cpu_set_t *set)
 {
 	char *mask = ctl_readf(NET "/%s/queues/rx-%d/rps_cpus", nic->name, queue);
@@ -177,7 +177,7 @@ static void rps_cpus(const struct nic *nic, int queue, cpu_set_t *set)
 	free(mask);
 }
 
-/* With too few queues RPS makes up for them, if it gives each one's packets to all cores. */
+/* Whether RPS gives the packets of each queue to all cores, which makes up for too few queues. */
 static bool rps_to_all(const struct nic *nic)
 {
 	for (int queue = 0; queue < nic->rx; queue++) {
@@ -216,7 +216,7 @@ static bool receives(const char *action)
 /* Whether the interrupt is one of a receive queue of @nic. */
 static bool is_receive_irq(const struct nic *nic, int irq)
 {
-	/* A virtio device's interrupts belong to the PCI device above it. */
+	/* The interrupts of a virtio device belong to its parent, the PCI device. */
 	static const char *const places[] = { "device", "device/.." };
 	char *path = ctl_format("/proc/irq/%d", irq);
 	bool belongs = false, found = false;
@@ -229,7 +229,7 @@ static bool is_receive_irq(const struct nic *nic, int irq)
 		belongs |= !access(msi, F_OK);
 		free(msi);
 	}
-	/* The folders in it bear the names that the driver gave. */
+	/* /proc/irq/N has a folder for each handler, with the name that the driver gave it. */
 	dir = belongs ? ctl_opendir(path) : NULL;
 	while (dir && (entry = readdir(dir)))
 		found |= entry->d_type == DT_DIR && receives(entry->d_name);
@@ -239,7 +239,7 @@ static bool is_receive_irq(const struct nic *nic, int irq)
 	return found;
 }
 
-/* The CPU that gets the interrupt. */
+/* Returns the CPU that receives the interrupt: the lowest allowed one, or -1 if it is unknown. */
 static int irq_cpu(int irq)
 {
 	static const char *const files[] = { "smp_affinity_list", "effective_affinity_list" };
@@ -266,8 +266,8 @@ static int by_number(const void *a, const void *b)
 }
 
 /*
- * Interrupts of the receive queues of @nic. Drivers keep those of queues that
- * are not in use now; the first ones, in the order of their numbers, are.
+ * Returns the interrupts of the receive queues of @nic, by number. Drivers keep the
+ * interrupts of unused queues too; the queues in use have the lowest numbers.
  */
 static int *receive_irqs(const struct nic *nic, int *count)
 {
@@ -338,7 +338,7 @@ static void check_rps(void)
 		cpu_set_t set;
 		char *remedy;
 
-		/* With fewer queues RPS is the remedy. */
+		/* With fewer queues than cores, RPS is the remedy and not a finding. */
 		if (nics[i].rx < cores)
 			continue;
 		for (queue = 0; queue < nics[i].rx; queue++) {
@@ -386,7 +386,7 @@ static void check_nic_xps(const struct nic *nic)
 
 static void check_xps(void)
 {
-	/* With fewer queues cores have to share them. */
+	/* With fewer queues than cores, cores have to share queues whatever XPS says. */
 	for (int i = 0; i < nic_count; i++)
 		if (nics[i].tx > 1 && nics[i].tx >= cores)
 			check_nic_xps(&nics[i]);
@@ -419,7 +419,7 @@ static void check_firewall(void)
 				       "iptables (legacy) is loaded, and every packet passes its rules");
 		free(rules);
 	}
-	/* Asking nft would load the module. */
+	/* Running nft would load the kernel module nf_tables. */
 	if (access("/sys/module/nf_tables", F_OK))
 		return;
 	rules = ctl_output("nft list ruleset");

@@ -3,7 +3,7 @@
 
 #include "ctl.h"
 
-/* The length of the UTF-8 character at @text, or 0 if there is none. */
+/* Returns the length of the UTF-8 character at @text, or 0 if the bytes are not UTF-8. */
 static int utf8_length(const unsigned char *text)
 {
 	static const struct {
@@ -33,7 +33,7 @@ static int utf8_length(const unsigned char *text)
 	return 0;
 }
 
-/* Names of processes and files are bytes: what is not UTF-8 is replaced. */
+/* Names of processes and files may be any bytes: those that are not UTF-8 are replaced. */
 static void put_string(FILE *out, const char *text)
 {
 	const unsigned char *at = (const unsigned char *)text;

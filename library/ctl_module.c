@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the module shows: its parameters in sysfs, described by modinfo, and
- * /proc/net/fastsocket and /proc/net/fastsocket_listeners. Names of parameters
- * and counters are found there, not written here.
+ * Reads what the module exports: its parameters in sysfs, their descriptions by modinfo,
+ * /proc/net/fastsocket and /proc/net/fastsocket_listeners. The names of parameters and
+ * counters come from there; this program knows none.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -26,7 +26,10 @@ void module_required(void)
 		ctl_fail(CTL_FAILED, "the module is not loaded: load it with: modprobe fastsocket");
 }
 
-/* Lines "NAME:MEANING"; the module that is installed is taken for the loaded one. */
+/*
+ * Returns lines "NAME:MEANING". modinfo reads the installed module, which is assumed to be
+ * the loaded one.
+ */
 static const char *descriptions(void)
 {
 	static char *text;
@@ -111,7 +114,7 @@ struct counters *module_counters(void)
 		ctl_fail(CTL_FAILED, COUNTERS ": %s", strerror(errno));
 
 	line = strtok_r(c->text, "\n", &lines);
-	/* The first word is "cpu", of the column that names the row. */
+	/* The first word of the header is "cpu", which is no counter. */
 	strtok_r(line, " ", &words);
 	while ((word = strtok_r(NULL, " ", &words))) {
 		c->names = ctl_alloc(c->names, (c->columns + 1) * sizeof(*c->names));

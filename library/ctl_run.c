@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fsocketctl run: becomes the program, with the library preloaded. So the
- * program has our process ID, its signals and exit status are its own, and
- * there is nothing between it and who started it. A process of its own, which
- * is no child of the program, watches whether local listeners appear and says
- * so on standard error.
+ * fsocketctl run executes the program in its own process, with the library preloaded. So
+ * the program has the process ID that the caller knows, and nothing passes on signals or
+ * the exit status. Another process, the watcher, is no child of the program; it looks
+ * for the program's local listeners and prints on standard error whether they appear.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,19 +20,22 @@
 
 #include "ctl.h"
 
-/* As env(1) and others say it. */
+/* The exit statuses that env(1) and nohup(1) use. */
 #define RUN_FAILED	125
 #define RUN_NOT_RUNNABLE 126
 #define RUN_NOT_FOUND	127
 
-/* How long a program may take to spawn, how long its background part after it has ended. */
+/*
+ * How long the program may take until its first local listener, and how long the processes
+ * that it leaves in the background may take after it has ended.
+ */
 #define WATCH_MS	5000
 #define BACKGROUND_MS	2000
 #define LOOK_MS		250
-/* As many looks without a further listener: no more will come. */
+/* After this many looks without a new local listener the watcher expects no more. */
 #define CALM_LOOKS	4
 
-/* The folder of Debian's packages below lib; the Makefile asks the compiler. */
+/* Debian's folder below /usr/lib for this architecture; the Makefile asks the compiler. */
 #ifndef MULTIARCH
 #define MULTIARCH	"."
 #endif
@@ -64,13 +66,16 @@ static char *library_path(void)
 		 self, self);
 }
 
-/* Field 22 of /proc/TID/stat: when the thread started, in ticks since boot; 0 if it has ended. */
+/*
+ * Returns when the thread started, in ticks since boot (field 22 of /proc/TID/stat), or 0 if
+ * it has ended.
+ */
 static unsigned long long start_time(int tid)
 {
 	char *stat = ctl_readf("/proc/%d/stat", tid), *at;
 	unsigned long long started = 0;
 
-	/* The command name, in parentheses, may hold anything. */
+	/* Field 2, the command name in parentheses, may contain blanks and parentheses. */
 	at = stat ? strrchr(stat, ')') : NULL;
 	for (int field = 2; at && field < 22; field++)
 		at = strchr(at + 1, ' ');
@@ -80,7 +85,10 @@ static unsigned long long start_time(int tid)
 	return started;
 }
 
-/* Local listeners of threads that have started since @since, and on how many cores. */
+/*
+ * Returns how many local listeners belong to threads that have started since @since, and
+ * stores in @cores on how many cores they are.
+ */
 static int spawned_since(unsigned long long since, int *cores)
 {
 	struct listener_row *rows;
@@ -133,8 +141,9 @@ static bool is_pipe(int fd)
 }
 
 /*
- * Whether a process that loses its parent would become our child: as process 1, of a
- * container for instance, and as a subreaper. The program would see it.
+ * Whether the kernel makes orphans children of this process: if it is process 1, for
+ * instance of a container, or a subreaper. The watcher would then be a child of the
+ * program.
  */
 static bool inherits_orphans(void)
 {
@@ -143,7 +152,7 @@ static bool inherits_orphans(void)
 	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
 }
 
-/* Watches the program @pid, of which @pidfd tells the end. */
+/* Watches the program @pid; @pidfd becomes readable when it ends. */
 static void watch_program(int pid, int pidfd, unsigned long long since)
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
@@ -162,7 +171,7 @@ static void watch_program(int pid, int pidfd, unsigned long long since)
 			break;
 		if (end.fd >= 0 && poll(&end, 1, 0) > 0) {
 			end.fd = -1;
-			/* Who reads the program's standard error waits for us, too. */
+			/* A reader waiting for EOF on that pipe must not wait for the watcher. */
 			if (is_pipe(STDERR_FILENO))
 				break;
 			if (left > BACKGROUND_MS)
@@ -186,10 +195,10 @@ static void watch_program(int pid, int pidfd, unsigned long long since)
 }
 
 /*
- * Starts a process that watches the one which we are, and will be the program.
- * As it is init's child, the program has no child that it does not know. It
- * begins when the descriptor returned is closed, and ends when told there that
- * we have failed.
+ * Starts the watcher of this process, which will execute the program. The watcher is a
+ * child of init, so the program has no child that it did not create. It begins to watch
+ * when the returned descriptor is closed, and exits if a byte is written to it, which
+ * says that the program could not be executed.
  */
 static int start_watching(void)
 {
@@ -210,7 +219,10 @@ static int start_watching(void)
 	}
 	if (fork())
 		_exit(0);
-	/* Who waits for the end of what the program has open shall not wait for us. */
+	/*
+	 * Close inherited descriptors: a reader waiting for EOF on the program's pipes must not
+	 * wait for the watcher.
+	 */
 	dup2(go[0], STDIN_FILENO);
 	dup2(pidfd, STDOUT_FILENO);
 	close_range(STDERR_FILENO + 1, ~0U, 0);
@@ -224,10 +236,10 @@ static void preload(void)
 	const char *others = getenv("LD_PRELOAD");
 	char *library = library_path();
 
-	/* Both would end the path: ld.so(8). */
+	/* LD_PRELOAD is separated by blanks and colons, see ld.so(8). */
 	if (strpbrk(library, " :"))
 		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
-	/* Behind the others: a sanitizer's wants to be the first, and ends the program if it is not. */
+	/* Last, since the library of a sanitizer ends the program if it is not the first. */
 	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", others, library) : library, 1))
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }

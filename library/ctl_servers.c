@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What doctor looks at in running servers: how many workers wait for the
- * connections of a listening socket, and whether they are pinned. That is seen
- * from outside, in /proc: a worker has an epoll instance with the socket in it,
- * and a server that uses Fastsocket has the device open.
+ * Doctor's checks of running servers: how many workers wait for connections of a
+ * listening socket, and whether they are pinned. The checks read /proc only: a worker
+ * is a process that has an epoll instance with the listening socket in it, and a server
+ * that uses Fastsocket has the device open.
  */
 #include <errno.h>
 #include <sched.h>
@@ -22,7 +22,7 @@ struct listener {
 	int pid;	/* of an unpinned one, if there is any */
 };
 
-/* What a process has open. */
+/* The open files of a process that matter here. */
 struct opened {
 	bool device;
 	unsigned long *sockets;
@@ -80,7 +80,7 @@ static void note_fd(struct opened *o, const char *folder, const char *fd)
 	}
 }
 
-/* Whether the process is pinned in as many threads as it has epoll instances that wait. */
+/* Whether at least @waiting threads of the process are pinned to one CPU each. */
 static bool is_pinned(int pid, int waiting)
 {
 	char *path = ctl_format("/proc/%d/task", pid);
@@ -96,14 +96,14 @@ static bool is_pinned(int pid, int waiting)
 			pinned += CPU_COUNT(&set) == 1;
 	}
 	free(path);
-	/* It may have ended meanwhile. */
+	/* A process that has ended meanwhile is no finding. */
 	if (!dir)
 		return true;
 	closedir(dir);
 	return pinned >= waiting;
 }
 
-/* How many epoll instances of the process have the socket in them. */
+/* Returns how many epoll instances of the process have the socket in them. */
 static int count_waiting(int pid, const struct opened *o, unsigned long inode)
 {
 	char *entry = ctl_format(" ino:%lx ", inode);
@@ -160,7 +160,7 @@ static void each_process(void (*look)(int pid))
 		closedir(dir);
 }
 
-/* Looks once; false, and said so, if there is nothing to be judged. */
+/* Looks at all servers, once. Returns false, after a message, if none can be judged. */
 static bool look_at_servers(void)
 {
 	static bool looked;
@@ -195,8 +195,8 @@ void doctor_workers(void)
 		bool alone = l->waiting == 1;
 
 		/*
-		 * Where workers take turns, one waits. And some have a socket
-		 * each of a port.
+		 * A worker may wait alone because the others wait for their turn, or
+		 * because each has a listening socket of its own for the port.
 		 */
 		alone &= l->holders == 1;
 		for (int k = 0; k < listener_count; k++)
@@ -226,7 +226,7 @@ void doctor_pinning(void)
 	}
 }
 
-/* The word after the option @name in a command line, or NULL. */
+/* Returns the value of the option @name in a command line, or NULL. */
 static char *option_value(const char *line, const char *name)
 {
 	char *words = ctl_format("%s", line), *word, *rest, *value = NULL;
@@ -245,7 +245,7 @@ static char *option_value(const char *line, const char *name)
 	return value;
 }
 
-/* The configuration file of the nginx master @pid, as seen from here. */
+/* Returns the path, in this mount namespace, of the configuration of the nginx master @pid. */
 static char *nginx_file(int pid, const char *line)
 {
 	char *file = option_value(line, "-c"), *prefix = option_value(line, "-p"), *path;
@@ -261,7 +261,7 @@ static char *nginx_file(int pid, const char *line)
 	return path;
 }
 
-/* Whether @text, a configuration, has "accept_mutex on;". */
+/* Whether the nginx configuration @text contains "accept_mutex on;". */
 static bool has_accept_mutex(char *text)
 {
 	const char *name = "accept_mutex";

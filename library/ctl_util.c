@@ -97,7 +97,7 @@ static char *read_all(int fd)
 
 char *ctl_read(const char *path)
 {
-	/* Other users' processes name some of the files: no pipe, no device. */
+	/* Another user's process may have named the file, so refuse pipes and devices. */
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC), saved;
 	char *text = NULL;
 	struct stat stat;

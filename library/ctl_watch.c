@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* fsocketctl watch: what each core does per second. */
+/* fsocketctl watch prints the counters of each core per second. */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -24,7 +24,7 @@ static unsigned long long value_of(const struct counters *c, int row, int column
 	return c->values[(size_t)row * c->columns + column];
 }
 
-/* A counter may also go down (what is in a pool), so the difference has a sign. */
+/* sock_in_pool may decrease, so the difference is signed. */
 static double rate(const struct counters *old, const struct counters *new, int row, int column,
 		   double seconds)
 {
@@ -54,7 +54,7 @@ static void watch_json(const struct counters *old, const struct counters *new,
 	json_close(&j, '}', true);
 }
 
-/* Only columns that have counted anything since the module was loaded. */
+/* Prints only counters that are not 0 since the module was loaded. */
 static void watch_table(const struct counters *old, const struct counters *new,
 			const cpu_set_t *online, double seconds)
 {
@@ -116,7 +116,7 @@ int ctl_watch(char **argv)
 		new = module_counters();
 		now = seconds_now();
 		ctl_cpus_online(&online);
-		/* The module may have been replaced by another one. */
+		/* Another version of the module, with other counters, may have been loaded. */
 		if (new->columns == old->columns && new->cpus == old->cpus)
 			(ctl_json ? watch_json : watch_table)(old, new, &online, now - then);
 		if (fflush(stdout))
