@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # build-demo.sh SOURCES
 #
-# Builds what was copied to SOURCES/demo; it runs from there. Says "changed: ..." if
-# that is new.
+# Builds the demo that was copied to SOURCES/demo, from where it runs. Prints "changed: ..." if
+# the program is new.
 set -eu
 
 server=$1/demo/server log=$1/build.log

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 # install.sh			builds and installs what was copied to /usr/local/src/fsbench,
-#				as root, and loads the module; says "changed: ..." for each
+#				as root, and loads the module; prints "changed: ..." for each
 #				file that is new
 # install.sh image RELEASE...	only builds, and installs the module, for these kernels
 set -eu
@@ -62,7 +62,7 @@ if [ -n "$image" ]; then
 	exit 0
 fi
 
-# A running older one would be measured instead.
+# Otherwise an older module that is loaded would be measured.
 if install_module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
 	rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"
@@ -77,7 +77,7 @@ fi
 if new $src/demo/server /usr/local/bin/fsbench-server; then
 	install -D -m 755 $src/demo/server /usr/local/bin/fsbench-server
 fi
-# A lab is switched off without a shutdown.
+# The lab's guest is switched off without a shutdown, so write everything to disk now.
 sync -f $src
 
 if ! why=$(modprobe fastsocket 2>&1); then

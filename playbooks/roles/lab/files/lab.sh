@@ -39,14 +39,14 @@ server4=10.66.0.1 server6=fd66::1
 loadgen4=10.66.0.2 loadgen6=fd66::2
 
 memory=3072
-# Seconds; and how often. One emulated boot of fifteen has hung (docs/lab.md).
+# Seconds that a boot may take, and attempts: one emulated boot of fifteen hung (docs/lab.md).
 boot_limit=${LAB_BOOT_LIMIT:-120}
 boot_attempts=3
 
-# Of Debian 12, which has both kernels.
+# Debian 12 has both kernels.
 suite=bookworm
 kernels=(6.1 6.12)
-# Of debug kernels; everything is built in.
+# The image of a debug kernel, which has everything built in.
 debug_kernel() { # KERNEL
 	echo "$lab/debug/$1/arch/x86/boot/bzImage"
 }
@@ -76,7 +76,7 @@ esac
 die() { echo "lab: $*" >&2; exit 1; }
 say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
 
-# Everything that the image depends on.
+# Prints everything that the image depends on.
 recipe() {
 	printf '%s\n' "$suite" "${packages[@]}"
 	declare -f make_image customize
@@ -184,7 +184,7 @@ have_image() {
 	[ -f "$lab/image" ] && [ "$(cat "$lab/image")" = "$(recipe | sha1sum)" ]
 }
 
-# Loaded at every boot that is emulated: it costs nothing until it counts.
+# Builds the plugin, which every emulated boot loads: it costs nothing until it counts.
 load_counting() { # CPUS
 	[ "$1" -le 62 ] || return
 	make -s -C "$counting" counting.so > "$lab/counting.log" 2>&1 && return
@@ -325,7 +325,7 @@ image() {
 	have_image || make_image
 }
 
-# False when the guest ends first, or takes too long.
+# Waits until ssh answers. False if the guest ends before, or takes too long.
 answers() {
 	# The descriptor of the lock stays with us: not with ssh's master process.
 	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do

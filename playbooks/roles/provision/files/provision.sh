@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # provision.sh STATE GROUP PACKAGE... -- SYSCTL=VALUE...
 #
-# Makes a Debian host ready, as root. Says "changed: ..." for each thing it
-# changed. What a sysctl was before is kept in STATE/sysctl for restore.sh.
+# Makes a Debian host ready, as root. Prints "changed: ..." for each change. The previous
+# values of sysctls are kept in STATE/sysctl for restore.sh.
 set -eu
 
 state=$1 group=$2
@@ -42,7 +42,7 @@ if [ "$group" = server ] && ! [ -e "/lib/modules/$(uname -r)/build/Makefile" ]; 
 fi
 
 mkdir -p "$state"
-# What a boot that is over had before says nothing about this one.
+# Settings recorded in an earlier boot say nothing about this one.
 if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
 	cat /proc/sys/kernel/random/boot_id > "$state/boot"

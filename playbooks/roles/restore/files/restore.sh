@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # restore.sh STATE
 #
-# Undoes what provision.sh and tune.sh recorded in STATE, stops a server that is
-# left from a sweep, and unloads the module. Packages and files stay. After a reboot
-# nothing is written back, since all of it was gone with the boot. What cannot be put
-# back is named, its record is kept, and the exit status is 1.
+# Restores the settings that provision.sh and tune.sh have recorded in STATE, stops a server
+# that a sweep has left running, and unloads the module. Packages and files stay. After a
+# reboot nothing is written back, since the settings did not survive it. If a setting cannot be
+# restored, it is named, its record is kept, and the exit status is 1.
 set -eu
 
 state=$1
@@ -25,14 +25,14 @@ if systemctl -q is-active fsbench-demo 2> /dev/null; then
 	systemctl stop fsbench-demo
 	echo "changed: server stopped"
 fi
-# Settings of a repetition that was killed.
+# Restore the settings of a repetition that was killed.
 if [ -e /run/fsbench/undo ]; then
 	while read -r path value; do
 		put_back "$path" "$value"
 	done < /run/fsbench/undo
 	rm /run/fsbench/undo
 fi
-# A backend, on the load generator; after a reboot another process may have its number.
+# Stop a backend on the load generator. After a reboot another process may have its number.
 if [ -e "$state/backend" ] && read -r pid < "$state/backend" &&
 	tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'demo/server -m'; then
 	kill "$pid"

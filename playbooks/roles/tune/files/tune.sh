@@ -9,9 +9,9 @@
 #   interrupts  queue i on core i; irqbalance is stopped, as it would undo that
 #   RPS         off where every core has a queue, else all cores share the queues
 #   XPS         queue i sends for core i
-# Says "changed: ..." and "warning: ...". What was before is kept in STATE for
-# restore.sh, with the boot that it belongs to: "path value" lines in sysfs, the queue count,
-# irqbalance.
+# Prints "changed: ..." and "warning: ...". What was before is kept in STATE for
+# restore.sh, with the ID of the boot that they belong to: "path value" lines of sysfs, the
+# number of queues, irqbalance.
 set -eu
 
 state=$1 nic=$2
@@ -21,8 +21,8 @@ cores=$(nproc)
 sys=$root/sys/class/net/$nic
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-# "NUMBER NAME" of each interrupt that the NIC's device has; virtio's belong to the PCI device
-# above it. Without MSI, what /proc/interrupts calls by the NIC's whole name.
+# Prints "NUMBER NAME" of each interrupt of the NIC's device; those of virtio belong to the parent,
+# the PCI device. Without MSI, prints those that /proc/interrupts lists under the NIC's full name.
 all_interrupts() {
 	for folder in "$sys/device/msi_irqs" "$sys/device/../msi_irqs"; do
 		[ -d "$folder" ] || continue
@@ -36,8 +36,9 @@ all_interrupts() {
 		$1 ~ /^[0-9]+$/ && n ~ "(^|[^A-Za-z0-9])" nic "([^A-Za-z0-9]|$)" { print $1, n }' "$root/proc/interrupts"
 }
 
-# Drivers name receive queues input (virtio), rx, TxRx (Intel, Broadcom), comp (mlx5); others
-# number all their queues (mlx4, sfc, gve). What controls the device is none of them.
+# Drivers name the interrupts of receive queues input (virtio), rx, TxRx (Intel, Broadcom) or
+# comp (mlx5); others number all their queues (mlx4, sfc, gve). Interrupts that control the device
+# have other names.
 receive_interrupts() {
 	all=$(all_interrupts |
 		awk 'NF > 1 && tolower($2) !~ /config|async|mgmnt|misc|event|admin|control|ctrl|mbox|cmd|pages|(^|[^a-z])fw([^a-z]|$)/')
@@ -55,7 +56,7 @@ fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
 mkdir -p "$state"
-# What a boot that is over had before says nothing about this one.
+# Settings recorded in an earlier boot say nothing about this one.
 if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
 	cat /proc/sys/kernel/random/boot_id > "$state/boot"
