@@ -42,7 +42,7 @@ sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with 
 	cd playbooks; status=0; \
 	ansible-playbook run-sweep.yml -e experiment=$(EXPERIMENT) -e profile=$(PROFILE) $(OPTIONS) || status=$$?; \
 	cd ..; [ $$was = 0 ] || $(LAB) down; \
-	[ $$status = 0 ] || echo "the sweep has not finished; the reason is above. It goes on with: make sweep EXPERIMENT=$(EXPERIMENT) PROFILE=$(PROFILE)" >&2; \
+	[ $$status = 0 ] || echo "the sweep has not finished; the reason is above. Once that is mended, this goes on with it: make sweep EXPERIMENT=$(EXPERIMENT) PROFILE=$(PROFILE)" >&2; \
 	exit $$status
 
 ##@ Check
@@ -72,9 +72,11 @@ tables: ## make the tables of all runs in results/ again, and print them
 	@experiments/summarise.py $(RUNS)
 
 report: ## write report.html of all runs in results/, or of RUN=
+	@[ -z "$(RUN)" ] || [ -d "$(RUN)" ] || { echo "$(RUN) is not there: ls -d results/*/* lists the runs, and make sweep makes one" >&2; exit 1; }
 	@experiments/report.py $(or $(RUN),$(RUNS))
 
 compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1: status 1 if worse; OUT=: draw it
+	@[ -n "$(A)$(B)" ] || { echo "no runs are given: make compare A=$(or $(word 1,$(RUNS)),results/EXPERIMENT/RUN) B=$(or $(word 2,$(RUNS)),results/EXPERIMENT/RUN)" >&2; exit 1; }
 	@experiments/compare.py $(if $(CHECK),--check) $(A) $(B)
 	@$(if $(OUT),plots/difference.py $(A) $(B) $(OUT))
 
