@@ -47,6 +47,16 @@ def test_commands_of_the_readme_are_targets():
     assert wanted and not set(wanted) - set(targets)
 
 
+def test_help_lists_every_target_under_a_title():
+    text = subprocess.run(["make", "-s", "help"], cwd=fill.ROOT, check=True,
+                          capture_output=True, text=True).stdout
+    makefile = (fill.ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.M)
+    listed = re.findall(r"^  ([a-z-]+) ", text, re.M)
+    assert sorted(listed) == sorted(targets) and len(re.findall(r"^##@ ", makefile, re.M)) == len(
+        re.findall(r"^\S.*\n  ", text, re.M))
+
+
 def test_reference_says_what_the_sources_say():
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run make docs"
 
