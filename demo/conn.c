@@ -11,7 +11,7 @@
 #include "log.h"
 #include "worker.h"
 
-/* A client that sends more than this after its last answer is cut off. */
+/* A client that sends more bytes than this after its last answer is disconnected. */
 #define LINGER_BYTES (64 << 20)
 
 static bool grow(struct worker *w)
@@ -76,7 +76,7 @@ void conn_watch(struct worker *w, struct conn *c, uint32_t interest)
 		op = EPOLL_CTL_ADD;
 	else if (!interest)
 		op = EPOLL_CTL_DEL;
-	/* Fails only without memory or above max_user_watches: nothing would work then. */
+	/* epoll_ctl() fails only without memory or above max_user_watches; then nothing works. */
 	if (epoll_ctl(w->epoll, op, c->fd, &event))
 		fail(1, "worker %d: epoll_ctl: %s", w->index, strerror(errno));
 	c->interest = interest;
@@ -133,7 +133,7 @@ static void linger_ready(struct worker *w, struct conn *c, uint32_t events)
 	(void)events;
 	if (n < 0 && errno == EAGAIN)
 		return;
-	/* The answer is out, so a reset is only the client's way to hang up. */
+	/* The answer has been sent, so a reset is no error: the client just hangs up. */
 	if (n <= 0 || (size_t)n >= c->linger_left) {
 		conn_close(w, c);
 		return;

@@ -14,14 +14,14 @@
 
 struct worker;
 
-/* What becomes of a connection when its output has been sent. */
+/* What the worker does with a connection when its output has been sent. */
 enum conn_after {
 	AFTER_CONTINUE,		/* read the next request */
 	AFTER_CLOSE,		/* close: everything sent to us has been read */
-	AFTER_LINGER,		/* conn_linger(): more may be under way */
+	AFTER_LINGER,		/* conn_linger(): the client may still be sending */
 };
 
-/* Anything that epoll reports: a connection, a listening socket, the signals. */
+/* A file descriptor in the epoll set: a connection, a listening socket, or the signals. */
 struct conn {
 	void (*ready)(struct worker *w, struct conn *c, uint32_t events);
 	int fd;			/* -1: closed */
@@ -46,20 +46,23 @@ struct conn {
 	bool received;		/* this side has sent something */
 };
 
-/* A connection for the descriptor, not watched yet; NULL when out of memory (fd closed). */
+/* Returns a connection for fd, not watched yet, or NULL without memory (fd is closed then). */
 struct conn *conn_new(struct worker *w, int fd,
 		      void (*ready)(struct worker *w, struct conn *c, uint32_t events));
 
-/* Closes; the storage is reused only after this round of events, which may name it. */
+/*
+ * Closes the connection. Its storage is reused only after this round of events, in which a
+ * later event may still point to it.
+ */
 void conn_close(struct worker *w, struct conn *c);
 
-/* conn_close() because of a failure: counted, and explained in the debug log. */
+/* conn_close() after a failure, which is counted and written to the debug log. */
 void conn_fail(struct worker *w, struct conn *c, const char *doing, int error);
 
-/* Watches for exactly these events; 0 for none, not even EPOLLHUP and EPOLLERR. */
+/* Watches for exactly these events; with 0 not even for EPOLLHUP and EPOLLERR. */
 void conn_watch(struct worker *w, struct conn *c, uint32_t interest);
 
-/* Sends, keeping in c->out what the socket does not take. -1 with errno on failure. */
+/* Sends data; c->out keeps the part that the socket does not take. -1 and errno on failure. */
 int conn_send(struct conn *c, const char *data, size_t len);
 
 /* Sends more of c->out. -1 with errno on failure. */
@@ -70,17 +73,17 @@ static inline bool conn_has_output(const struct conn *c)
 	return c->out_end > 0;
 }
 
-/* Forgets output that will not be sent. */
+/* Frees output that will not be sent. */
 void conn_drop_output(struct conn *c);
 
 /*
- * The end of a connection whose client may still be sending: closing at once
- * would answer that data with a reset, and the client might lose our response.
- * So our direction ends, and the client's is read until it ends too.
+ * Ends a connection whose client may still be sending. close() would answer that data
+ * with a reset, and the client might lose the response. So this function shuts down the
+ * sending direction, and the worker reads until the client ends the other one.
  */
 void conn_linger(struct worker *w, struct conn *c);
 
-/* Not idle: there is something to finish before a stop. */
+/* Whether the connection has something to finish before the worker stops. */
 bool conn_busy(const struct conn *c);
 
 #endif

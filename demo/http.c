@@ -11,7 +11,7 @@
 #include "conn.h"
 #include "worker.h"
 
-/* 64 bytes, the size of file that the original project was measured with. */
+/* A body of 64 bytes: the original project was measured with a file of this size. */
 #define BODY "The demo server answers every request with these sixty-four b.\r\n"
 _Static_assert(sizeof(BODY) - 1 == 64, "Content-Length says 64");
 
@@ -73,7 +73,7 @@ static void end_request_line(struct http_request *r)
 	r->state = HTTP_HEADER;
 }
 
-/* The value, when the line is that header. */
+/* Returns the value if the line is the header @name, else NULL. */
 static const char *header_value(const char *line, const char *name)
 {
 	size_t len = strlen(name);
@@ -109,7 +109,7 @@ static void end_header(struct http_request *r)
 			r->close = false;
 	} else if (header_value(r->line, "Transfer-Encoding") ||
 		   header_value(r->line, "Expect")) {
-		/* A chunked body, or one that waits to be asked for: answered without it. */
+		/* Answer without reading a chunked body, or one for which the client waits for 100. */
 		r->unframed = true;
 	}
 	r->line_len = 0;
@@ -119,7 +119,7 @@ static void take_byte(struct http_request *r, char byte)
 {
 	switch (r->state) {
 	case HTTP_BETWEEN:
-		/* Old clients end a body with an extra line. */
+		/* Old clients send an empty line after a body. */
 		if (byte == '\r' || byte == '\n')
 			return;
 		/* fall through */
@@ -149,7 +149,7 @@ static void take_byte(struct http_request *r, char byte)
 	}
 }
 
-/* Reads up to the end of the request, and says how many bytes that took. */
+/* Reads up to the end of the request, and returns the number of bytes read. */
 static size_t take(struct http_request *r, const char *data, size_t len)
 {
 	size_t used = 0;
@@ -171,11 +171,11 @@ static size_t take(struct http_request *r, const char *data, size_t len)
 	return used;
 }
 
-/* What follows when output has been sent, or has to wait. */
+/* Decides what to do next when output has been sent or has to wait. */
 static void settle(struct worker *w, struct conn *c)
 {
 	if (conn_has_output(c)) {
-		/* No further request until the client takes its answers. */
+		/* Read no further request until the client has taken its answers. */
 		conn_watch(w, c, EPOLLOUT);
 		return;
 	}
@@ -227,7 +227,7 @@ static void answer(struct worker *w, struct conn *c, size_t len)
 		keep = w->opt->keepalive && !r->close && !r->unframed && !w->stopping;
 		respond(w, c, keep, &batched);
 		if (!keep) {
-			/* Closing at once is safe when nothing of the client is left unread. */
+			/* close() sends no reset if everything from the client has been read. */
 			c->after = AFTER_CLOSE;
 			if (r->unframed || used < len || len == sizeof(w->in))
 				c->after = AFTER_LINGER;
@@ -270,7 +270,7 @@ void http_ready(struct worker *w, struct conn *c, uint32_t events)
 		if (errno != EAGAIN)
 			conn_fail(w, c, "recv", errno);
 	} else if (http_request_begun(&c->request)) {
-		/* Whatever arrived has ended, so it is answered. */
+		/* The client has ended its direction: answer whatever has arrived. */
 		size_t batched = 0;
 
 		respond(w, c, false, &batched);
@@ -287,7 +287,7 @@ void http_ready(struct worker *w, struct conn *c, uint32_t events)
 void http_bad_gateway(struct worker *w, struct conn *c)
 {
 	worker_count(w, errors);
-	/* A new connection's socket buffer takes it whole unless the client is gone. */
+	/* The buffer of a new socket takes all of it, unless the client is gone. */
 	if (conn_send(c, bad_gateway, sizeof(bad_gateway) - 1) || conn_has_output(c))
 		conn_close(w, c);
 	else

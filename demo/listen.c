@@ -10,7 +10,7 @@
 
 #include "log.h"
 
-/* More than any somaxconn: the administrator's limit decides. */
+/* The kernel reduces this to the administrator's net.core.somaxconn. */
 #define BACKLOG 65535
 
 /* fds[set * listen_count + address]; one set for all workers, or one each. */
@@ -58,7 +58,7 @@ static int open_bound(const struct endpoint *end, bool reuseport)
 	if (fd < 0)
 		fail_address(end);
 	enable(fd, SOL_SOCKET, SO_REUSEADDR, end);
-	/* So that 0.0.0.0:80 and [::]:80 can be given together. */
+	/* IPV6_V6ONLY lets 0.0.0.0:80 and [::]:80 be given together. */
 	if (end->addr.ss_family == AF_INET6)
 		enable(fd, IPPROTO_IPV6, IPV6_V6ONLY, end);
 	if (reuseport)

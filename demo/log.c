@@ -14,8 +14,8 @@ bool log_debugging;
 static int log_fd = -1;
 
 /*
- * A line is one write, so that lines of several workers in one file never mix.
- * Nobody could be told that a message did not get through, hence no check.
+ * Each line is one write(), so that the lines of several workers in one file do not mix.
+ * An error of write() is ignored, since there is nowhere else to report it.
  */
 static void put(int fd, const char *line, size_t len)
 {

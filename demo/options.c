@@ -52,7 +52,7 @@ const char *options_mode_name(enum listen_mode mode)
 	return mode_names[mode];
 }
 
-/* A whole decimal number min…max, digits only, or -1. */
+/* Parses a decimal number from min to max, digits only; returns -1 if it is none. */
 static long parse_number(const char *text, long min, long max)
 {
 	long value;
@@ -104,7 +104,7 @@ static void add_endpoint(int option, const char *text, struct endpoint *list, in
 	++*count;
 }
 
-/* As the original's: all words up to the next option are addresses. */
+/* As in the original, all words up to the next option are addresses. */
 static void add_endpoints(int option, int argc, char **argv, struct endpoint *list, int *count)
 {
 	add_endpoint(option, optarg, list, count);
@@ -112,7 +112,7 @@ static void add_endpoints(int option, int argc, char **argv, struct endpoint *li
 		add_endpoint(option, argv[optind++], list, count);
 }
 
-/* Twice the same address would be two members of one reuseport group per worker. */
+/* An address given twice would put two sockets of each worker into one SO_REUSEPORT group. */
 static void refuse_duplicates(const struct options *opt)
 {
 	for (int i = 0; i < opt->listen_count; i++)
@@ -132,8 +132,8 @@ static enum listen_mode parse_mode(const char *text)
 }
 
 /*
- * Tried on this process, because that alone knows about offline cores, cpusets
- * and isolated cores at once.
+ * Pins this process to the core for a moment: only that tells whether the core is
+ * online, in the cpuset, and allowed.
  */
 static bool core_usable(int core)
 {
@@ -168,7 +168,7 @@ void options_parse(struct options *opt, int argc, char **argv)
 	int option;
 
 	memset(opt, 0, sizeof(*opt));
-	/* argc is more than any list can hold. */
+	/* No list can have more than argc entries. */
 	opt->listen = calloc(argc, sizeof(*opt->listen));
 	opt->backends = calloc(argc, sizeof(*opt->backends));
 	if (!opt->listen || !opt->backends)

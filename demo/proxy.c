@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What one side sends goes to the other at once. What that side does not take
- * stays in its `out`, and as long as it is there nothing more is read: so the
- * sender is held back by its own socket buffers, and memory stays bounded.
+ * The proxy forwards data from one side to the other at once. Data that the receiving
+ * side does not take is kept in its `out`, and while there is any, the proxy does not
+ * read from the sender. So TCP's flow control stops the sender, and memory is bounded.
  */
 #include "proxy.h"
 
@@ -26,7 +26,7 @@ static void watch_side(struct worker *w, struct conn *c)
 	conn_watch(w, c, interest);
 }
 
-/* Gives up the connection to the backend; the client gets a 502. */
+/* Closes the connection to the backend and answers the client with 502. */
 static void refuse(struct worker *w, struct conn *client, int error)
 {
 	struct conn *backend = client->peer;
@@ -39,8 +39,8 @@ static void refuse(struct worker *w, struct conn *client, int error)
 }
 
 /*
- * Ends both sides after a failure. The client is reset, not closed: the end of
- * the connection may be all that tells it where the answer ends.
+ * Ends both sides after a failure. The client gets a reset, since a client that reads an
+ * answer until the connection ends would take a normal end for the end of the answer.
  */
 static void abort_both(struct worker *w, struct conn *c, const char *doing)
 {
@@ -66,7 +66,7 @@ static void end_both(struct worker *w, struct conn *c)
 	conn_close(w, backend);
 }
 
-/* When one side has ended its direction and all of it is forwarded. */
+/* Ends the direction to @to once @from has ended it and everything is forwarded. */
 static void forward_end(struct conn *from, struct conn *to)
 {
 	if (from->read_ended && !conn_has_output(to) && !to->write_broken)
@@ -74,8 +74,9 @@ static void forward_end(struct conn *from, struct conn *to)
 }
 
 /*
- * The peer takes no more. A backend may do so and answer all the same, so its
- * side is still read; a client that does so has gone. 0 if the pair lives on.
+ * Handles a side that takes no more data. A backend may still answer, so the proxy goes
+ * on reading from it; a client that takes no more data is gone. Returns 0 if the pair of
+ * connections remains.
  */
 static int write_failed(struct worker *w, struct conn *to)
 {
@@ -89,7 +90,7 @@ static int write_failed(struct worker *w, struct conn *to)
 	return 0;
 }
 
-/* Sends what `to` could not take before. 0 if the pair lives on. */
+/* Sends data that `to` did not take before. Returns 0 if the pair remains. */
 static int drain(struct worker *w, struct conn *to)
 {
 	if (conn_flush(to))
@@ -98,7 +99,7 @@ static int drain(struct worker *w, struct conn *to)
 	return 0;
 }
 
-/* Forwards what has arrived from one side. 0 if the pair lives on. */
+/* Forwards data that has arrived from one side. Returns 0 if the pair remains. */
 static int pump(struct worker *w, struct conn *from)
 {
 	struct conn *to = from->peer;
@@ -185,6 +186,6 @@ void proxy_start(struct worker *w, struct conn *client)
 		refuse(w, client, errno);
 		return;
 	}
-	/* The client's data waits in its socket until there is somewhere to send it. */
+	/* Do not read from the client before the backend is connected. */
 	conn_watch(w, backend, EPOLLOUT);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A benchmark server of the plain kind: a parent opens the listening sockets
- * and forks one process per core, each with an epoll instance of its own. It
- * uses nothing but ordinary socket calls and knows nothing of Fastsocket.
+ * A plain benchmark server: the parent opens the listening sockets and forks one process
+ * per core, each with an epoll instance of its own. The server uses ordinary socket
+ * calls only and has no code for Fastsocket.
  */
 #include <errno.h>
 #include <sched.h>
@@ -29,7 +29,7 @@ static bool stopping;
 static bool for_a_person;	/* stdout is a terminal */
 static sigset_t signals;	/* what the parent waits for */
 
-/* Thousands of connections each: as many descriptors as the administrator allows. */
+/* Workers have thousands of connections, so raise the limit of descriptors to the hard limit. */
 static void raise_file_limit(void)
 {
 	struct rlimit limit;
@@ -41,7 +41,7 @@ static void raise_file_limit(void)
 		fail(1, "setrlimit: %s", strerror(errno));
 }
 
-/* Before the first fork, so that no signal meets a default action in between. */
+/* Called before the first fork: a signal must not kill a worker that has no signalfd yet. */
 static void block_signals(void)
 {
 	sigemptyset(&signals);
@@ -49,7 +49,7 @@ static void block_signals(void)
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
-	/* A reader of stdout that goes away is no reason to stop serving. */
+	/* Go on serving when the reader of stdout has ended. */
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -65,7 +65,7 @@ static void pin(int core)
 
 static _Noreturn void worker_process(int index, pid_t parent, struct stats *stats, int ready_fd)
 {
-	/* A killed parent stops its workers, also one killed just before this call. */
+	/* The kernel stops the workers of a killed parent; the check is for one killed before. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		exit(1);
@@ -92,7 +92,7 @@ static const char *describe_end(int status, char *text, size_t size)
 	return text;
 }
 
-/* Takes note of workers that have ended, in silence only of those asked to. */
+/* Reaps workers that have ended, and reports those that were not asked to. */
 static void reap_workers(int wait_flags)
 {
 	char text[80];
@@ -139,7 +139,7 @@ static void start_workers(void)
 	}
 	listen_close(&opt);
 	close(ready[1]);
-	/* A byte from each; end of file when one that owes its byte has ended. */
+	/* Each worker writes a byte. read() returns 0 if one has ended without writing it. */
 	while (missing && read(ready[0], &byte, 1) == 1)
 		missing--;
 	close(ready[0]);
@@ -166,8 +166,8 @@ static void say_ready(void)
 }
 
 /*
- * The next signal, or -1 when a second of the statistics is over first. Where nobody
- * looks, as in a measurement, the parent does not wake up in between.
+ * Returns the next signal, or -1 when a second of the statistics is over before. Without
+ * -v and without a terminal, as in a measurement, the parent does not wake up each second.
  */
 static int next_signal(struct timespec *tick)
 {
@@ -189,7 +189,7 @@ static int next_signal(struct timespec *tick)
 	return sigtimedwait(&signals, NULL, &left);
 }
 
-/* Until asked to stop or until no worker is left. */
+/* Runs until a signal asks the server to stop, or no worker is left. */
 static void supervise(void)
 {
 	struct timespec tick;

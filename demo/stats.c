@@ -13,7 +13,7 @@
 
 static union stats_page *pages;
 static int page_count;
-/* What the last call of stats_take_rates() has seen. */
+/* The counters and the time at the last call of stats_take_rates(). */
 static struct stats *previous;
 static double previous_time;
 
@@ -78,7 +78,7 @@ static void stats_print(FILE *line, const struct stats *stats)
 		stats->errors);
 }
 
-/* The rates of each worker since the last call, and their sum. */
+/* Stores the rates of each worker since the last call, and returns their sum. */
 static struct stats stats_take_rates(struct stats *rates)
 {
 	double now = now_seconds(), seconds = now - previous_time;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What each worker has done, visible to the parent. */
+/* Counters of each worker, which the parent can read. */
 #ifndef DEMO_STATS_H
 #define DEMO_STATS_H
 
@@ -13,21 +13,22 @@ struct stats {
 };
 
 /*
- * A page for each worker: written by it alone and first touched by it, so it
- * lies on the worker's own memory node and counting never bounces a cache line.
+ * Each worker has a page of its own. Only the worker writes to it, so counting moves no
+ * cache line between cores, and it is the first to touch it, so the page is on the
+ * worker's memory node.
  */
 union stats_page {
 	struct stats stats;
 	char page[4096];
 };
 
-/* Counts from the one writer. Not a read-modify-write across cores: no lock prefix. */
+/* Adds to a counter of which this process is the only writer, so without an atomic add. */
 static inline void stats_add(uint64_t *counter, uint64_t n)
 {
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
-/* A page for each of that many workers, shared with processes forked later. */
+/* Allocates a page for each worker, shared with processes forked later. */
 union stats_page *stats_create(int workers);
 
 /* `stats: …`: the rates since the last call of all workers together, then of each. */

@@ -16,8 +16,8 @@
 #include "proxy.h"
 
 #define EVENTS_PER_ROUND 64
-#define STOP_MS 1000		/* what a stop leaves to connections that are not idle */
-#define PAUSE_MS 100		/* between attempts to accept again without descriptors */
+#define STOP_MS 1000		/* time for busy connections to finish before a stop */
+#define PAUSE_MS 100		/* between attempts to accept when descriptors have run out */
 
 static struct worker worker;
 
@@ -38,8 +38,8 @@ static void listen_stop(struct worker *w)
 }
 
 /*
- * Without a free descriptor the waiting connection would be reported forever:
- * no more listening until something closes, or for a moment.
+ * Without a free descriptor, epoll would report the waiting connection again and again.
+ * So the worker stops listening until a connection is closed, or for PAUSE_MS.
  */
 static void pause_accepting(struct worker *w, int error)
 {
@@ -54,8 +54,8 @@ static void pause_accepting(struct worker *w, int error)
 }
 
 /*
- * One connection per event, as the original did: the workers that share a
- * listening socket take turns.
+ * Accepts one connection per event, as the original does, so that the workers that share
+ * a listening socket take turns.
  */
 static void listener_ready(struct worker *w, struct conn *listener, uint32_t events)
 {
@@ -67,7 +67,7 @@ static void listener_ready(struct worker *w, struct conn *listener, uint32_t eve
 		return;
 	fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0) {
-		/* EAGAIN: another worker was faster. */
+		/* EAGAIN: another worker has accepted the connection. */
 		if (errno == EAGAIN || errno == EINTR)
 			return;
 		worker_count(w, errors);
@@ -91,7 +91,7 @@ static void signal_ready(struct worker *w, struct conn *c, uint32_t events)
 {
 	(void)events;
 	w->stopping = true;
-	/* It stays readable. */
+	/* The signalfd stays readable, so watch it no longer. */
 	conn_watch(w, c, 0);
 }
 
@@ -106,7 +106,7 @@ static void recycle(struct worker *w)
 	}
 }
 
-/* Serves one batch of events, and says how many there were. */
+/* Serves one batch of events, and returns how many there were. */
 static int serve_round(struct worker *w, int timeout_ms)
 {
 	struct epoll_event events[EVENTS_PER_ROUND];
@@ -117,7 +117,7 @@ static int serve_round(struct worker *w, int timeout_ms)
 	for (int i = 0; i < n; i++) {
 		struct conn *c = events[i].data.ptr;
 
-		/* An earlier event of the round may have closed it. */
+		/* An earlier event of the round may have closed the connection. */
 		if (c->fd >= 0)
 			c->ready(w, c, events[i].events);
 	}
@@ -147,8 +147,8 @@ static long now_ms(void)
 }
 
 /*
- * Finishes what has begun: what is in the sockets' buffers, and what is half
- * received, half sent or half forwarded, as far as STOP_MS suffices.
+ * Serves requests that are in the sockets' buffers or partly received, sent or forwarded,
+ * for at most STOP_MS.
  */
 static void finish(struct worker *w)
 {
@@ -185,7 +185,7 @@ void worker_run(const struct options *opt, int index, const int *listen_fds,
 	w->index = index;
 	w->opt = opt;
 	w->stats = stats;
-	/* So that the first backend does not get the first connection of every worker. */
+	/* Workers begin with different backends, so that the first one is not overloaded. */
 	w->next_backend = opt->backend_count ? index % opt->backend_count : 0;
 	w->listeners = calloc(opt->listen_count, sizeof(*w->listeners));
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);

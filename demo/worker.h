@@ -11,7 +11,7 @@
 
 #define CONNS_PER_CHUNK 256
 
-/* Storage of connections grows by chunks and is reused, never given back. */
+/* Storage of connections is allocated in chunks, reused, and never freed. */
 struct conn_chunk {
 	struct conn_chunk *next;
 	struct conn conns[CONNS_PER_CHUNK];
@@ -32,7 +32,7 @@ struct worker {
 	struct conn *free_conns;
 	struct conn *closed_conns;	/* free after this round of events */
 
-	/* Every connection reads into and answers from the same cache-warm memory. */
+	/* All connections use these buffers, which therefore stay in the cache. */
 	char in[64 << 10];
 	char out[16 << 10];
 };
