@@ -76,8 +76,11 @@ class Emulator:
 
     def __init__(self, server):
         self.server = server
+        self.symbols = None
 
     def start(self):
+        # Read where it is not slow yet, and once: run.py loads the module when it begins.
+        self.symbols = self.symbols or self.server.run("symbols")
         command(LAB, "count", "on", QUANTUM)
 
     def zero(self):
@@ -103,7 +106,7 @@ class Emulator:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             command(LAB, "count", "dump", folder / "dump")
-            (folder / "kallsyms").write_bytes(self.server.run("symbols"))
+            (folder / "kallsyms").write_bytes(self.symbols)
             command("make", "-s", "-C", READ.parent)
             text = self.read(folder, requests)
             idle = self.idle(folder)

@@ -102,20 +102,22 @@ def timed(found):
 def table(runs):
     """Markdown: a row for each server and measure."""
     studies = [study for study in read(runs) if study.emulated()]
-    rows, compared = [], []
+    counts, times, compared = [], [], []
     for server, title in SERVERS.items():
         columns = [(heading, {**({} if server == "demo" else {"server": server}), **wanted})
                    for heading, wanted in COLUMNS]
         base = columns[0][1]
         for heading, metric, digits in COUNTS:
-            rows.append([f"{title}: {heading}", *(counted(studies, wanted, metric, digits)
+            counts.append([f"{title}: {heading}", *(counted(studies, wanted, metric, digits)
                                                   for _, wanted in columns)])
-        rows.append([f"{title}: requests/s, ratio to without", number(1, 0)])
-        rows.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH])
+        times.append([f"{title}: requests/s, ratio to without", number(1, 0)])
+        times.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH])
         compared += [ratio(studies, wanted, base, "throughput_rps") for _, wanted in columns[1:]]
         compared += [ratio(studies, columns[1][1], wanted, "throughput_rps")
                      for _, wanted in columns[2:]]
     texts = iter(timed(compared))
+    # Counts come first: they hold on any machine.
+    rows = counts + times
     for row in rows:
         row += [next(texts) for _ in range(len(columns) + 1 - len(row))]
     rows = [row for row in rows if any(text not in (DASH, "1") for text in row[1:])]

@@ -119,6 +119,9 @@ def now_utc():
 class Sweep:
     """A run and its two hosts."""
 
+    # What counts, once something does.
+    counter = None
+
     def __init__(self, run, hosts):
         self.run = run
         self.facts = contract.read_run(run)
@@ -304,7 +307,7 @@ class Sweep:
 
     def count(self, step, target, keep, mismatch):
         """A repetition that counts: its columns. keep: stores a file of raw/."""
-        counter = counts.counter(self.lab, self.server)
+        self.counter = counter = self.counter or counts.counter(self.lab, self.server)
         started = now_utc()
         try:
             counter.start()
