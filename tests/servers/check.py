@@ -17,6 +17,8 @@ from servers import CONF, FOLDER, PORT, SERVERS
 
 UNIT = "fsbench-real"
 LIMIT = 20
+# Failures on one core after which no more is asked there.
+HOPELESS = 10
 CPUS = sorted(os.sched_getaffinity(0))
 
 
@@ -46,7 +48,7 @@ def client(cpu, talk, until, pipe):
     """Connections from one core; until() says when it is enough."""
     os.sched_setaffinity(0, {cpu})
     failed, count = collections.Counter(), 0
-    while not until(count):
+    while not until(count) and sum(failed.values()) < HOPELESS:
         error = ask(*talk)
         count += 1
         if error:

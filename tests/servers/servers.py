@@ -65,8 +65,11 @@ def apache(mpm):
     return f'''
 ServerRoot {FOLDER}
 ServerName fsb
+User www-data
+Group www-data
 LoadModule mpm_{mpm}_module /usr/lib/apache2/modules/mod_mpm_{mpm}.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
 PidFile {FOLDER}/apache.pid
 ErrorLog {FOLDER}/apache.log
 DocumentRoot {FOLDER}/www
