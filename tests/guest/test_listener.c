@@ -4,6 +4,7 @@
  * guarantees of a listener that workers share. Runs in the guest as root with
  * fastsocket.ko loaded. Usage: test_listener [TEST]
  */
+#include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
 #include "helpers.h"
@@ -418,6 +419,143 @@ static void dead_threads_go(void **state)
 	close(fd);
 }
 
+/* --- a user who makes the kernel wait ------------------------------------------- */
+
+struct stuck {
+	int fd, fault;
+	struct linger *linger;
+	int set, spawned;
+};
+
+/* An option the second half of which is on a page that comes when we say so. */
+static void make_option(struct stuck *s)
+{
+	long size = sysconf(_SC_PAGESIZE);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	char *pages = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(pages, MAP_FAILED);
+	pages[size - 1] = 0;
+	s->fault = syscall(SYS_userfaultfd, O_CLOEXEC);
+	assert_ok(s->fault);
+	assert_ok(ioctl(s->fault, UFFDIO_API, &api));
+	range.range.start = (unsigned long)(pages + size);
+	range.range.len = size;
+	assert_ok(ioctl(s->fault, UFFDIO_REGISTER, &range));
+	s->linger = (void *)(pages + size - offsetof(struct linger, l_linger));
+}
+
+static void page_comes(struct stuck *s)
+{
+	struct uffdio_zeropage page = {
+		.range.start = (unsigned long)&s->linger->l_linger,
+		.range.len = sysconf(_SC_PAGESIZE),
+	};
+
+	assert_ok(ioctl(s->fault, UFFDIO_ZEROPAGE, &page));
+	close(s->fault);
+}
+
+/* Holds the lock of the socket meanwhile. */
+static void *sets_option(void *arg)
+{
+	struct stuck *s = arg;
+
+	s->set = setsockopt(s->fd, SOL_SOCKET, SO_LINGER, s->linger, sizeof(*s->linger));
+	return NULL;
+}
+
+/* Holds what spawning holds, and waits for that lock. */
+static void *spawns_there(void *arg)
+{
+	struct stuck *s = arg;
+
+	s->spawned = spawn(s->fd, 1);
+	return NULL;
+}
+
+/* All that another user does with a listener, to the end of the process. */
+static int serves_elsewhere(void)
+{
+	union address a;
+	int client, fd;
+
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	fd = listener(AF_INET, &a);
+	if (spawn(fd, 2) < 0 || rows() < 2)
+		return 1;
+	client = connect_on(2, &a);
+	close(accept(fd, NULL, NULL));
+	if (retire(fd) || spawn(fd, 2) < 0)
+		return 2;
+	close(client);
+	close(fd);
+	fd = listener(AF_INET, &a);
+	/* Given back by the end of the process. */
+	return spawn(fd, 2) < 0 ? 3 : 0;
+}
+
+static int cpu_goes_and_comes(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%ld/online",
+		 sysconf(_SC_NPROCESSORS_CONF) - 1);
+	write_file(path, "0");
+	write_file(path, "1");
+	return 0;
+}
+
+/* Whether a process that runs @body ends well within a minute; it may never end at all. */
+static bool ends_well(int (*body)(void))
+{
+	int status, waited;
+	pid_t pid = fork();
+
+	assert_ok(pid);
+	if (!pid)
+		_exit(body());
+	for (waited = 0; waited < 6000; waited++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return !status;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void waits_alone(void **state)
+{
+	struct fsocket_ioctl_arg arg = { .backlog = 5 };
+	pthread_t setter, spawner;
+	struct stuck s = { 0 };
+	bool served, plugged;
+	union address a;
+
+	(void)state;
+	make_option(&s);
+	/* In the module's hands, but without local listener yet. */
+	s.fd = bound_socket(AF_INET, &a);
+	arg.fd = s.fd;
+	assert_ok(ioctl(dev, FSOCKET_IOC_LISTEN, &arg));
+	assert_int_equal(pthread_create(&setter, NULL, sets_option, &s), 0);
+	assert_int_equal(readable(s.fault, 20000), 1);
+	assert_int_equal(pthread_create(&spawner, NULL, spawns_there, &s), 0);
+	usleep(200000);
+	served = ends_well(serves_elsewhere);
+	plugged = ends_well(cpu_goes_and_comes);
+	assert_int_equal(pthread_tryjoin_np(spawner, NULL), EBUSY);
+	page_comes(&s);
+	pthread_join(setter, NULL);
+	pthread_join(spawner, NULL);
+	assert_true(served);
+	assert_true(plugged);
+	assert_ok(s.set);
+	assert_ok(s.spawned);
+	close(s.fd);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -432,6 +570,7 @@ int main(int argc, char **argv)
 		T(pinned_in_company),
 		T(children_are_free),
 		T(dead_threads_go),
+		T(waits_alone),
 	};
 
 	if (argc > 1)

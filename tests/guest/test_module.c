@@ -4,6 +4,8 @@
  * guest as root with fastsocket.ko loaded; all traffic is on loopback, where a
  * SYN is handled on the CPU that sends it. Usage: test_module [TEST]
  */
+#include <linux/net_tstamp.h>
+
 #include "helpers.h"
 
 static int dev = -1;
@@ -1007,6 +1009,44 @@ static void obstacles_refused(void **state)
 	close(fd);
 }
 
+static void obstacle_refused(int family, int level, int name, const void *value,
+			     socklen_t len)
+{
+	union address a;
+	int fd = listener(family, &a), client;
+
+	assert_ok(setsockopt(fd, level, name, value, len));
+	assert_errno(spawn(fd, 1), EOPNOTSUPP);
+	close(fd);
+
+	/* 6.1 learns of what is set later from the next spawn. */
+	fd = listener(family, &a);
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	assert_ok(setsockopt(fd, level, name, value, len));
+	assert_errno(spawn(fd, 1), EOPNOTSUPP);
+	accept_and_greet(fd, 'x');
+	assert_int_equal(greeting(client), 'x');
+	close(client);
+	close(fd);
+}
+
+/* What a connection inherits from its listener and cannot be copied. */
+static void more_obstacles_refused(void **state)
+{
+	static const unsigned char nop[4] = { IPOPT_NOOP, IPOPT_NOOP, IPOPT_NOOP, IPOPT_END };
+	static const unsigned char padding[8] = { 0, 0, 1, 4 };
+	struct sock_txtime txtime = { .clockid = CLOCK_MONOTONIC };
+	int one = 1, stamps = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+
+	(void)state;
+	obstacle_refused(AF_INET, SOL_SOCKET, SO_TIMESTAMP, &one, sizeof(one));
+	obstacle_refused(AF_INET, SOL_SOCKET, SO_TIMESTAMPING, &stamps, sizeof(stamps));
+	obstacle_refused(AF_INET, SOL_SOCKET, SO_TXTIME, &txtime, sizeof(txtime));
+	obstacle_refused(AF_INET, IPPROTO_IP, IP_OPTIONS, nop, sizeof(nop));
+	obstacle_refused(AF_INET6, IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof(padding));
+}
+
 /* The group does not open the port to others. */
 static void port_stays_taken(void **state)
 {
@@ -1496,6 +1536,7 @@ int main(int argc, char **argv)
 		T(spawn_all),
 		T(options_inherited),
 		T(obstacles_refused),
+		T(more_obstacles_refused),
 		T(port_stays_taken),
 		T(own_reuseport_group),
 		T(shutdown_and_listen_again),
