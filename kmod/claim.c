@@ -21,8 +21,11 @@
 
 #include "listen.h"
 #include "listener.h"
-#include "params.h"
+#include "log.h"
 #include "pins.h"
+
+/* A change concerns later spawns; what is already spawned stays. */
+unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
 
 /* Claims on each CPU, of all listeners. */
 static DEFINE_PER_CPU(atomic_t, fsocket_cpu_claims);
@@ -332,7 +335,7 @@ static bool fsocket_alone(struct fsocket_listener *l)
 
 static int fsocket_spawn_allowed(void)
 {
-	enum fsocket_spawn_mode mode = fsocket_spawn_mode();
+	enum fsocket_spawn_mode mode = READ_ONCE(fsocket_spawn_mode);
 
 	if (mode == FSOCKET_SPAWN_OFF) {
 		fsocket_log(FSOCKET_ERR, "disabled: enable_listen_spawn=0\n");

@@ -28,7 +28,7 @@
 #include "fastsocket_abi.h"
 #include "features.h"
 #include "listen.h"
-#include "params.h"
+#include "log.h"
 #include "resolve.h"
 #include "rfd.h"
 #include "sockfs.h"
@@ -54,7 +54,7 @@ static int fsocket_call_listen(const struct fsocket_ioctl_arg *arg)
 	int ret;
 
 	ret = fsocket_kernel(device, __sys_listen)(arg->fd, arg->backlog);
-	if (ret || fsocket_spawn_mode() == FSOCKET_SPAWN_OFF)
+	if (ret || READ_ONCE(fsocket_spawn_mode) == FSOCKET_SPAWN_OFF)
 		return ret;
 	sock = sockfd_lookup(arg->fd, &ret);
 	if (!sock)

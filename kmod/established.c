@@ -65,7 +65,7 @@ static DEFINE_PER_CPU(struct fsocket_set *, fsocket_table);
 /* Whether enable_local_established and enable_direct_tcp are on. */
 static bool fsocket_local, fsocket_direct;
 
-static struct tracepoint *fsocket_set_state;
+static struct tracepoint *fsocket_established_tracepoint;
 
 static struct fsocket_set *fsocket_set_of(int cpu, u32 hash)
 {
@@ -151,7 +151,7 @@ static void fsocket_table_del(struct sock *sk)
 }
 
 /* The kernel calls this at each change of state of an inet socket; TCP sockets are locked. */
-static void fsocket_state_changes(void *unused, const struct sock *sk,
+static void fsocket_established_changes(void *unused, const struct sock *sk,
 				  const int old, const int new)
 {
 	/*
@@ -423,10 +423,10 @@ static int fsocket_tables_alloc(void)
 	return 0;
 }
 
-static void fsocket_find_set_state(struct tracepoint *tp, void *unused)
+static void fsocket_established_find_tracepoint(struct tracepoint *tp, void *unused)
 {
 	if (!strcmp(tp->name, "inet_sock_set_state"))
-		fsocket_set_state = tp;
+		fsocket_established_tracepoint = tp;
 }
 
 static int fsocket_tables_start(void)
@@ -434,14 +434,14 @@ static int fsocket_tables_start(void)
 	int ret;
 
 	/* The tracepoint's symbol is not exported: search for its name. */
-	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
-	if (!fsocket_set_state)
+	for_each_kernel_tracepoint(fsocket_established_find_tracepoint, NULL);
+	if (!fsocket_established_tracepoint)
 		return -EOPNOTSUPP;
 	ret = fsocket_tables_alloc();
 	if (ret)
 		return ret;
-	ret = tracepoint_probe_register(fsocket_set_state,
-					fsocket_state_changes, NULL);
+	ret = tracepoint_probe_register(fsocket_established_tracepoint,
+					fsocket_established_changes, NULL);
 	if (ret)
 		fsocket_tables_free();
 	return ret;
@@ -472,7 +472,7 @@ static void fsocket_tables_stop(void)
 
 	for_each_possible_cpu(cpu)
 		fsocket_table_clear(per_cpu(fsocket_table, cpu));
-	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes,
+	tracepoint_probe_unregister(fsocket_established_tracepoint, fsocket_established_changes,
 				    NULL);
 	tracepoint_synchronize_unregister();
 	fsocket_tables_free();

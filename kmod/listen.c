@@ -45,7 +45,7 @@
 #include "inherit.h"
 #include "listen.h"
 #include "listener.h"
-#include "params.h"
+#include "log.h"
 #include "pins.h"
 #include "stats.h"
 

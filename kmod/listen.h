@@ -25,6 +25,18 @@ struct fsocket_claims {
 int fsocket_listen_init(void);
 void fsocket_listen_exit(void);
 
+/* enable_listen_spawn: who gets a local listener. */
+enum fsocket_spawn_mode {
+	FSOCKET_SPAWN_OFF,
+	FSOCKET_SPAWN_PINNED,
+	FSOCKET_SPAWN_PIN,
+};
+
+extern unsigned int fsocket_spawn_mode;
+
+/* steal_after_ms: how long connections wait for a busy worker. */
+extern unsigned int fsocket_steal_after_ms;
+
 /* Whether the module has taken charge of @sock. */
 bool fsocket_listen_is_ours(const struct socket *sock);
 

@@ -19,12 +19,14 @@
 
 #include "bind.h"
 #include "inherit.h"
+#include "listen.h"
 #include "listener.h"
-#include "params.h"
 #include "stats.h"
 #include "trace.h"
 
 #define FSOCKET_STUCK	25
+
+unsigned int fsocket_steal_after_ms = 8;
 
 /* Moves @req, just taken from a local queue, to that of @to; with bottom halves off. */
 static bool fsocket_move_one(struct sock *to, struct request_sock *req)
@@ -82,7 +84,7 @@ static void fsocket_local_move(struct fsocket_local *local)
 
 static unsigned long fsocket_look_after(void)
 {
-	return max(msecs_to_jiffies(fsocket_steal_after_ms()) / 2, 1UL);
+	return max(msecs_to_jiffies(READ_ONCE(fsocket_steal_after_ms)) / 2, 1UL);
 }
 
 /*

@@ -12,6 +12,7 @@
 #include "listen.h"
 #include "params.h"
 #include "portbits.h"
+#include "proc.h"
 #include "stats.h"
 #include "steer.h"
 
@@ -35,6 +36,9 @@ static int __init fsocket_init(void)
 	ret = fsocket_params_init();
 	if (ret)
 		goto err_params;
+	ret = fsocket_proc_init();
+	if (ret)
+		goto err_proc;
 	ret = fsocket_device_init();
 	if (ret)
 		goto err_device;
@@ -43,6 +47,8 @@ static int __init fsocket_init(void)
 	return 0;
 
 err_device:
+	fsocket_proc_exit();
+err_proc:
 	fsocket_params_exit();
 err_params:
 	fsocket_steer_exit();
@@ -60,6 +66,7 @@ err_stats:
 static void __exit fsocket_exit(void)
 {
 	fsocket_device_exit();
+	fsocket_proc_exit();
 	fsocket_params_exit();
 	fsocket_steer_exit();
 	fsocket_listen_exit();

@@ -12,6 +12,8 @@
 
 #include "established.h"
 #include "features.h"
+#include "listen.h"
+#include "log.h"
 #include "params.h"
 #include "rcs.h"
 #include "rfd.h"
@@ -19,9 +21,6 @@
 #include "skbpool.h"
 #include "sockfs.h"
 #include "steer.h"
-
-static unsigned int enable_listen_spawn = FSOCKET_SPAWN_PIN;
-static unsigned int enable_fastsocket_debug = 3;
 
 static int fsocket_param_set(const char *val, const struct kernel_param *kp,
 			     unsigned int max)
@@ -55,10 +54,10 @@ static const struct kernel_param_ops fsocket_debug_ops = {
 };
 
 /* A change concerns later spawns; what is already spawned stays. */
-module_param_cb(enable_listen_spawn, &fsocket_spawn_ops, &enable_listen_spawn, 0644);
+module_param_cb(enable_listen_spawn, &fsocket_spawn_ops, &fsocket_spawn_mode, 0644);
 MODULE_PARM_DESC(enable_listen_spawn, "Local listeners: 0 = disabled, 1 = only for workers already pinned to one CPU, 2 = the module pins the worker [default]");
 
-module_param_cb(enable_fastsocket_debug, &fsocket_debug_ops, &enable_fastsocket_debug, 0644);
+module_param_cb(enable_fastsocket_debug, &fsocket_debug_ops, &fsocket_log_level, 0644);
 MODULE_PARM_DESC(enable_fastsocket_debug, "Log what is less severe than: 0 = nothing, 1 = alerts, 2 = errors, 3 = warnings too [default], 4 = information, 5 = debugging");
 
 /* A feature that is on or off. All under kernel_param_lock(). */
@@ -318,8 +317,6 @@ MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for conne
 module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, NULL, 0644);
 MODULE_PARM_DESC(enable_skb_pool, "Pools of packets: 0 = off [default], 1 = those received that the framework hands over are copied to memory of their CPU, 2 = those to send are made in advance, 3 = both");
 
-static unsigned int steal_after_ms = 8;
-
 static int fsocket_steal_set(const char *val, const struct kernel_param *kp)
 {
 	int ret = param_set_uint_minmax(val, kp, 1, 10000);
@@ -334,23 +331,8 @@ static const struct kernel_param_ops fsocket_steal_ops = {
 	.get = param_get_uint,
 };
 
-module_param_cb(steal_after_ms, &fsocket_steal_ops, &steal_after_ms, 0644);
+module_param_cb(steal_after_ms, &fsocket_steal_ops, &fsocket_steal_after_ms, 0644);
 MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a busy worker go to another that sleeps: 1 to 10000, 8 [default]; rounded to the kernel's ticks");
-
-unsigned int fsocket_steal_after_ms(void)
-{
-	return READ_ONCE(steal_after_ms);
-}
-
-enum fsocket_spawn_mode fsocket_spawn_mode(void)
-{
-	return READ_ONCE(enable_listen_spawn);
-}
-
-int fsocket_debug_level(void)
-{
-	return READ_ONCE(enable_fastsocket_debug);
-}
 
 static void fsocket_switches_off(int count)
 {
@@ -404,7 +386,7 @@ void fsocket_params_report(void)
 	int i;
 
 	pr_info("enable_listen_spawn=%u: local listeners %s\n",
-		enable_listen_spawn, spawn[fsocket_spawn_mode()]);
+		fsocket_spawn_mode, spawn[fsocket_spawn_mode]);
 	for (i = 0; i < ARRAY_SIZE(fsocket_switches); i++) {
 		const struct fsocket_switch *feature = fsocket_switches[i];
 		bool half = feature == &fsocket_skb_receive ||
@@ -417,5 +399,5 @@ void fsocket_params_report(void)
 	pr_info("enable_socket_pool_size=%u: pool of sockets %s\n",
 		enable_socket_pool_size,
 		enable_socket_pool_size ? "enabled" : "disabled");
-	pr_info("enable_fastsocket_debug=%u\n", enable_fastsocket_debug);
+	pr_info("enable_fastsocket_debug=%u\n", fsocket_log_level);
 }

@@ -107,7 +107,7 @@ static DEFINE_PER_CPU(bool, fsocket_delivering);
 /* NAPI wants a device. */
 static struct net_device fsocket_napi_dev;
 
-static enum cpuhp_state fsocket_cpuhp_state;
+static enum cpuhp_state fsocket_steer_cpuhp;
 
 void fastsocket_policy_register(struct fastsocket_policy *policy)
 {
@@ -546,7 +546,7 @@ int fsocket_steer_init(void)
 		fsocket_steer_exit();
 		return ret;
 	}
-	fsocket_cpuhp_state = ret;
+	fsocket_steer_cpuhp = ret;
 	return 0;
 }
 
@@ -584,8 +584,8 @@ void fsocket_steer_exit(void)
 	int cpu;
 
 	fsocket_queues_run();
-	if (fsocket_cpuhp_state)
-		cpuhp_remove_state(fsocket_cpuhp_state);
+	if (fsocket_steer_cpuhp)
+		cpuhp_remove_state(fsocket_steer_cpuhp);
 	for_each_possible_cpu(cpu) {
 		struct fsocket_queue *q = &per_cpu(fsocket_queues, cpu);
 

@@ -66,7 +66,7 @@ def test_reference_knows_everything_that_is_declared():
     def names(pattern, *files):
         return [found for name in files for found in re.findall(pattern, reference.source(name))]
 
-    columns = names(r"\bCOLUMN\((\w+)\),", "kmod/stats.c")
+    columns = names(r"\bCOLUMN\((\w+)\),", "kmod/proc.c")
     assert columns == [row[0] for struct in ("fsocket_stats", "fsocket_pool_stats")
                        for row in reference.fields(struct)]
     assert sorted(names(r"module_param_cb\((\w+),", "kmod/params.c")) == sorted(

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef FSOCKET_PROC_H
+#define FSOCKET_PROC_H
+
+/* Makes the module's files in /proc/net of each network namespace; -ENOMEM, or 0. */
+int fsocket_proc_init(void);
+void fsocket_proc_exit(void);
+
+#endif
