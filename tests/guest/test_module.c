@@ -656,7 +656,7 @@ static void worker_moves_away(void **state)
 /* A killed worker's queued connections go to whoever accepts. */
 static void death_loses_nothing(void **state)
 {
-	unsigned long long moved = counter("moved", -1);
+	unsigned long long before = counter("moved", -1) + counter("stolen", -1);
 	union address a;
 	int fd = listener(AF_INET, &a), clients[QUEUED], i;
 	pid_t pid;
@@ -666,7 +666,8 @@ static void death_loses_nothing(void **state)
 	for (i = 0; i < QUEUED; i++)
 		clients[i] = connect_on(1, &a);
 	kill_worker(pid);
-	assert_int_equal(counter("moved", -1) - moved, QUEUED);
+	/* What waited for long, as a slow kernel makes it, has been stolen before. */
+	assert_int_equal(counter("moved", -1) + counter("stolen", -1) - before, QUEUED);
 	for (i = 0; i < QUEUED; i++) {
 		assert_int_equal(readable(fd, 1000), 1);
 		accept_and_greet(fd, 'p');

@@ -40,6 +40,8 @@ def test_same(lab, name):
 
 
 def test_sealed_functions(lab):
+    if lab.debug:
+        pytest.skip("has no IBT, so nothing is sealed")
     done = lab.server("cd /sys/module/fastsocket/parameters; echo 8 > enable_socket_pool_size;"
                       "echo 2 > enable_skb_pool; echo 1 > enable_receive_flow_deliver;"
                       f"python3 {FOLDER}/sealed.py; status=$?; echo 0 > enable_socket_pool_size;"
@@ -80,6 +82,8 @@ def test_sockfs(lab, name):
 # 10,000 connections, three times.
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_sockfs_memory(lab):
+    if lab.debug:
+        pytest.skip("its sockets take memory for checks, and a quarter of an hour")
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
             "test_sockfs", "memory")
 
