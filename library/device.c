@@ -171,6 +171,15 @@ static bool lost(int fd)
 	return true;
 }
 
+bool fsocket_device_there(void)
+{
+	int fd = RAW4(SYS_openat, AT_FDCWD, FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd >= 0)
+		RAW2(SYS_close, fd, 0);
+	return fd >= 0;
+}
+
 bool fsocket_device_ready(void)
 {
 	int fd = atomic_load(&device);

@@ -13,6 +13,9 @@
 /* What the module says is on; all zero until the device is open. */
 extern const volatile struct fsocket_features *fsocket_features;
 
+/* Whether it can be opened. */
+bool fsocket_device_there(void);
+
 /* Opens the device unless it is open. Where it cannot, that is said once. */
 bool fsocket_device_ready(void);
 

@@ -25,6 +25,7 @@
 #include "device.h"
 #include "epoll.h"
 #include "fds.h"
+#include "kernel.h"
 #include "real.h"
 #include "shadow.h"
 
@@ -81,13 +82,16 @@ static void both_escape(ARGUMENTS)
 	fsocket_epoll_escape(a);
 	/* It is closed, unless the call fails. */
 	fsocket_epoll_escape(b);
-	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0)
+	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0) {
+		fsocket_group_gone(b, b);
 		fsocket_fd_forget(b);
+	}
 }
 
 /* What becomes of the numbers from first to last, if they are closed. */
 static void range_closed(unsigned int first, unsigned int last)
 {
+	fsocket_group_gone(first, last);
 	for (unsigned int fd = first; fd <= last && fd < FSOCKET_MAX_FD; fd++)
 		if (fsocket_fd(fd) == FD_PLAIN)
 			fsocket_fd_forget(fd);
@@ -133,6 +137,7 @@ static void by_longjmp(ARGUMENTS)
 
 static void confine(void)
 {
+	fsocket_worker_confine();
 	fsocket_epoll_give_up();
 	fsocket_device_confine();
 }
@@ -145,16 +150,19 @@ static void by_prctl(ARGUMENTS)
 
 static void all_escape(ARGUMENTS)
 {
+	fsocket_pin_lift();
 	fsocket_epoll_escape_all();
 }
 
 static void give_up(ARGUMENTS)
 {
+	fsocket_pin_lift();
 	fsocket_epoll_give_up();
 }
 
 static void thread_starts(ARGUMENTS)
 {
+	fsocket_pin_lift();
 	fsocket_epoll_thread_starts();
 }
 
@@ -235,12 +243,21 @@ static void by_timer(ARGUMENTS)
 		fsocket_epoll_give_up();
 }
 
+static void by_shutdown(ARGUMENTS)
+{
+	if ((int)b != SHUT_WR)
+		fsocket_group_shutdown(a);
+}
+
 /* Those that bypass the functions of their names. */
 static void by_syscall(ARGUMENTS)
 {
 	switch (a) {
 	case SYS_clone:
 	case SYS_clone3:
+		fsocket_pin_lift();
+		fsocket_epoll_give_up();
+		break;
 	case SYS_io_setup:
 	case SYS_io_submit:
 	case SYS_io_uring_setup:
@@ -255,19 +272,25 @@ static void by_syscall(ARGUMENTS)
 		break;
 	case SYS_close:
 		fsocket_epoll_escape(b);
+		fsocket_group_gone(b, b);
 		if (fsocket_fd(b) == FD_PLAIN)
 			fsocket_fd_forget(b);
 		break;
+	case SYS_fork:
+	case SYS_vfork:
+	case SYS_execve:
+	case SYS_execveat:
+		fsocket_pin_lift();
+		fsocket_epoll_escape_all();
+		break;
 	case SYS_close_range:
+		by_close_range(b, c, d, 0, 0, 0);
+		break;
 	case SYS_kcmp:
 	case SYS_dup:
 	case SYS_dup2:
 	case SYS_dup3:
 	case SYS_fcntl:
-	case SYS_fork:
-	case SYS_vfork:
-	case SYS_execve:
-	case SYS_execveat:
 	case SYS_mmap:
 	case SYS_sendmsg:
 	case SYS_sendmmsg:
@@ -284,6 +307,8 @@ static void by_syscall(ARGUMENTS)
 		break;
 	}
 }
+
+ESCAPE(shutdown, by_shutdown);
 
 ESCAPE(dup, first_escapes);
 ESCAPE(dup2, both_escape);

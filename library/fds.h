@@ -19,6 +19,8 @@ enum {
 	/* Made by socket() or accept(), or asked: it does not listen, or not for TCP. */
 	FD_PLAIN = 1,
 	FD_LISTENER = 2,
+	/* Ours, beside a listener: see group.c. */
+	FD_MEMBER = 4,
 	/* Of a listener: somebody has added it to an epoll instance since it listens. */
 	FD_ADDED = 8,
 	/* Ours, which the program knows nothing about. */
@@ -45,7 +47,7 @@ static inline void fsocket_fd_set(int fd, unsigned char kind)
 /* The number may mean another file from now on. Our own device is looked at when used. */
 static inline void fsocket_fd_forget(int fd)
 {
-	if (!(fsocket_fd(fd) & (FD_DEVICE | FD_BEYOND)))
+	if (!(fsocket_fd(fd) & (FD_DEVICE | FD_MEMBER | FD_BEYOND)))
 		fsocket_fd_set(fd, FD_UNKNOWN);
 }
 

@@ -40,6 +40,7 @@
  *				error, and the program runs as without us)
  */
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -50,6 +51,7 @@
 #include "device.h"
 #include "epoll.h"
 #include "fds.h"
+#include "kernel.h"
 #include "listener.h"
 #include "real.h"
 
@@ -61,8 +63,10 @@ int listen(int fd, int backlog)
 	/* Its epoll calls are ours to follow, at once: see epoll_ctl(). */
 	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
-	if (!ret)
+	if (!ret) {
+		fsocket_group_listen(fd, backlog);
 		fsocket_listener_note(fd);
+	}
 	return ret;
 }
 
@@ -88,6 +92,8 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 	int ret, own;
 
 	REAL(setsockopt);
+	if (!fsocket_group_option_allowed(fd, level, name))
+		return -1;
 	ret = real(fd, level, name, value, len);
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);
@@ -95,6 +101,8 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 		if (reuseport)
 			*reuseport = own;
 	}
+	if (!ret)
+		fsocket_group_option_set(fd, level, name, value, len);
 	return ret;
 }
 
@@ -126,9 +134,13 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 			fsocket_listener_left(fd);
 	} else if (op == EPOLL_CTL_DEL || !(event->events & EPOLLIN)) {
 		fsocket_listener_left(fd);
+		fsocket_worker_ctl(epfd, op, fd, event);
 	} else if (op == EPOLL_CTL_MOD && fsocket_listener_resumed(fd)) {
-		ret = register_anew(epfd, fd, event);
+		ret = fsocket_kernel_chosen() ? 0 : register_anew(epfd, fd, event);
 		saved = ret ? errno : saved;
+		fsocket_worker_ctl(epfd, op, fd, event);
+	} else {
+		fsocket_worker_ctl(epfd, op, fd, event);
 	}
 	errno = saved;
 	return ret;
@@ -145,19 +157,35 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return fsocket_epoll_ctl(epfd, op, fd, event);
 }
 
+/* Whether one of the kernel backend's workers has waited. */
+static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			 const sigset_t *mask, int *count)
+{
+	return atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) &&
+	       fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count);
+}
+
 int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
+	int count;
+
 	if (fsocket_leaving >= 0)
 		fsocket_listener_retire();
+	if (worker_waits(epfd, events, maxevents, timeout, NULL, &count))
+		return count;
 	return fsocket_epoll_wait(epfd, events, maxevents, timeout);
 }
 
 int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout,
 		const sigset_t *mask)
 {
+	int count;
+
 	REAL(epoll_pwait);
 	if (fsocket_leaving >= 0)
 		fsocket_listener_retire();
+	if (worker_waits(epfd, events, maxevents, timeout, mask, &count))
+		return count;
 	if (!mask)
 		return fsocket_epoll_wait(epfd, events, maxevents, timeout);
 	fsocket_epoll_settle(epfd);
@@ -165,12 +193,24 @@ int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout
 }
 
 #if __GLIBC_PREREQ(2, 35)
+/* Rounded up: no wait ends before its time. */
+static int milliseconds(const struct timespec *timeout)
+{
+	if (!timeout || timeout->tv_sec > INT_MAX / 1000 - 1)
+		return -1;
+	return timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
+}
+
 int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 		 const struct timespec *timeout, const sigset_t *mask)
 {
+	int count;
+
 	REAL(epoll_pwait2);
 	if (fsocket_leaving >= 0)
 		fsocket_listener_retire();
+	if (worker_waits(epfd, events, maxevents, milliseconds(timeout), mask, &count))
+		return count;
 	fsocket_epoll_settle(epfd);
 	return real(epfd, events, maxevents, timeout, mask);
 }
@@ -179,6 +219,9 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 /* Nobody else has it, and nobody listens there. */
 static void new_socket(int fd)
 {
+	/* The number has been closed by a way that we do not see. */
+	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
+		fsocket_group_gone(fd, fd);
 	fsocket_fd_set(fd, FD_PLAIN);
 	fsocket_epoll_new_socket(fd);
 }
@@ -231,12 +274,24 @@ static bool accept_from_pool(int fd, struct sockaddr *addr, socklen_t *len, int 
 	return true;
 }
 
+/* Whether the kernel backend has answered. */
+static bool accept_by_worker(int fd, struct sockaddr *addr, socklen_t *len, int flags,
+			     int *conn)
+{
+	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed))
+		return false;
+	if (fsocket_fd(fd) == FD_UNKNOWN)
+		fsocket_listener_ask(fd);
+	return fsocket_worker_accept(fd, addr, len, flags, conn);
+}
+
 int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	int conn;
 
 	REAL(accept4);
-	if (!accept_from_pool(fd, addr, len, flags, &conn))
+	if (!accept_by_worker(fd, addr, len, flags, &conn) &&
+	    !accept_from_pool(fd, addr, len, flags, &conn))
 		conn = real(fd, addr, len, flags);
 	new_socket(conn);
 	return conn;
@@ -247,7 +302,8 @@ int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	int conn;
 
 	REAL(accept);
-	if (!accept_from_pool(fd, addr, len, 0, &conn))
+	if (!accept_by_worker(fd, addr, len, 0, &conn) &&
+	    !accept_from_pool(fd, addr, len, 0, &conn))
 		conn = real(fd, addr, len);
 	new_socket(conn);
 	return conn;
@@ -279,11 +335,16 @@ int close(int fd)
 
 	REAL(close);
 	/* Not the program's: it has no such fd. */
-	if (kind == FD_DEVICE && fsocket_device_is(fd)) {
+	if ((kind == FD_DEVICE && fsocket_device_is(fd)) ||
+	    (kind == FD_MEMBER && fsocket_group_member(fd))) {
 		errno = EBADF;
 		return -1;
 	}
 	fsocket_epoll_close(fd);
+	if (kind & FD_LISTENER)
+		fsocket_group_gone(fd, fd);
+	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
+		fsocket_worker_close(fd);
 	if (kind & FD_LISTENER && fsocket_listener_close(fd))
 		return 0;
 	/* Before: another thread may get the number as soon as it is closed. */

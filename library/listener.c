@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "kernel.h"
 #include "listener.h"
 #include "real.h"
 
@@ -126,7 +127,10 @@ void fsocket_listener_note(int fd)
 	inodes[fd] = inode(fd);
 	note_reuseport(fd);
 	fsocket_fd_set(fd, FD_LISTENER);
-	fsocket_device_ready();
+	if (fsocket_kernel_chosen())
+		fsocket_group_note(fd);
+	else
+		fsocket_device_ready();
 }
 
 unsigned char fsocket_listener_ask(int fd)
@@ -179,7 +183,7 @@ static bool spawn(int fd)
 {
 	int ret;
 
-	if (!fsocket_device_ready())
+	if (fsocket_kernel_chosen() || !fsocket_device_ready())
 		return false;
 	ret = call_module(FSOCKET_IOC_SPAWN_LISTEN, fd);
 	/* It may be another file by now, or listen no more. */

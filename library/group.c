@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The kernel backend: without the module, a listener of an unmodified server becomes an
+ * SO_REUSEPORT group, with a member for each worker and a BPF program that chooses by CPU.
+ *
+ *	group.c		the listener and its members, in this process
+ *	inherit.c	what a member has of its listener
+ *	route.c		which member gets the connections of which CPU
+ *	worker.c	who waits and accepts
+ *	pin.c		a worker's CPU
+ *
+ * Members are made when the program calls listen(): then it still has the privileges that
+ * bind() may need. They are bound only, and so get nothing, until a second worker waits.
+ * The option SO_REUSEPORT is set after the program's own bind() and listen() have succeeded,
+ * so these fail when they would have failed.
+ *
+ * Every process that has been forked by the one that listened has all members, and so the
+ * group changes only when the last of these processes closes them. From that follows what
+ * reuseport does not give by itself: the index of a member stays what it is; the connections
+ * that wait for a worker which is late, stopped or dead can be accepted by the others; no
+ * member is ever closed with connections in it, as long as somebody has the listener.
+ *
+ * The program's listener stays a member, the first. It gets all connections while there
+ * is no second worker; and then those of CPUs for which no worker is ready.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "fds.h"
+#include "group.h"
+#include "listener.h"
+#include "real.h"
+
+#define MAX_GROUPS 64
+
+atomic_int fsocket_group_count;
+
+static struct group groups[MAX_GROUPS];
+/* Of each descriptor: 1 + its group; 0: it is not known to have one. */
+static unsigned char group_of[FSOCKET_MAX_FD];
+/* The process that may change these; a child of vfork() may not. */
+static pid_t owner;
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+/* An option that cannot be read back has been set on some socket. */
+static atomic_bool obstacle;
+
+bool fsocket_kernel_chosen(void)
+{
+	static atomic_int chosen;
+	const char *backend;
+
+	if (atomic_load(&chosen))
+		return atomic_load(&chosen) == 1;
+	backend = getenv("FSOCKET_BACKEND");
+	if (backend && !strcmp(backend, "kernel"))
+		atomic_store(&chosen, 1);
+	else if (backend && !strcmp(backend, "auto"))
+		atomic_store(&chosen, fsocket_device_there() ? 2 : 1);
+	else
+		atomic_store(&chosen, 2);
+	return atomic_load(&chosen) == 1;
+}
+
+static ino_t inode(int fd)
+{
+	struct stat s;
+
+	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
+}
+
+static int option(int fd, int level, int name)
+{
+	socklen_t len = sizeof(int);
+	int value = 0, ret = RAW5(SYS_getsockopt, fd, level, name, &value, &len);
+
+	return ret ? ret : value;
+}
+
+static int set_reuseport(int fd, int on)
+{
+	return RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+}
+
+static struct group *find_group(ino_t socket)
+{
+	for (int i = 0; i < MAX_GROUPS; i++)
+		if (socket && groups[i].inode == socket)
+			return &groups[i];
+	return NULL;
+}
+
+struct group *fsocket_group_of(int fd)
+{
+	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed) ||
+	    (unsigned int)fd >= FSOCKET_MAX_FD || !group_of[fd])
+		return NULL;
+	return &groups[group_of[fd] - 1];
+}
+
+bool fsocket_group_member(int fd)
+{
+	for (int i = 0; i < MAX_GROUPS; i++)
+		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
+			if (groups[i].members[m] == fd)
+				return option(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
+	return false;
+}
+
+/* One for each CPU that the program may use; but most numbers of descriptors are its own. */
+static int members_wanted(void)
+{
+	struct rlimit limit;
+	int count, used = 0;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	RAW3(SYS_sched_getaffinity, 0, sizeof(set), &set);
+	count = CPU_COUNT(&set);
+	if (count > GROUP_MEMBERS)
+		count = GROUP_MEMBERS;
+	for (int i = 0; i < MAX_GROUPS; i++)
+		used += groups[i].inode ? groups[i].count : 0;
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return 0;
+	if (limit.rlim_cur < 8 * (rlim_t)FSOCKET_MAX_FD && (rlim_t)(used + count) > limit.rlim_cur / 8)
+		count = (int)(limit.rlim_cur / 8) - used;
+	return count;
+}
+
+/* A bound socket beside fd, under a high number; or -1. */
+static int make_member(int fd, int family)
+{
+	int low = RAW3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), high;
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	struct rlimit limit;
+
+	if (low < 0)
+		return -1;
+	if (!fsocket_group_inherit(low, fd, family) || set_reuseport(low, 1) ||
+	    RAW3(SYS_getsockname, fd, &address, &len) || RAW3(SYS_bind, low, &address, len)) {
+		RAW2(SYS_close, low, 0);
+		return -1;
+	}
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1024)
+		limit.rlim_cur = 1024;
+	high = RAW3(SYS_fcntl, low, F_DUPFD_CLOEXEC, limit.rlim_cur / 2);
+	RAW2(SYS_close, low, 0);
+	if (high >= FSOCKET_MAX_FD) {
+		RAW2(SYS_close, high, 0);
+		return -1;
+	}
+	if (high >= 0)
+		fsocket_fd_set(high, FD_MEMBER);
+	return high;
+}
+
+static void close_members(struct group *g)
+{
+	for (int m = 0; m < g->count; m++) {
+		if (g->members[m] < 0)
+			continue;
+		fsocket_fd_set(g->members[m], FD_UNKNOWN);
+		RAW2(SYS_close, g->members[m], 0);
+		g->members[m] = -1;
+	}
+	g->count = 0;
+}
+
+static bool make_members(struct group *g, int fd, int family)
+{
+	int wanted = members_wanted();
+
+	g->count = 0;
+	if (wanted < 2 || set_reuseport(fd, 1))
+		return false;
+	while (g->count < wanted) {
+		int member = make_member(fd, family);
+
+		if (member < 0)
+			break;
+		g->members[g->count++] = member;
+	}
+	if (g->count >= 2)
+		return true;
+	close_members(g);
+	set_reuseport(fd, 0);
+	return false;
+}
+
+static bool suits(int fd, int family)
+{
+	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
+	       option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
+	       /* The program's own group, or that of another process. */
+	       option(fd, SOL_SOCKET, SO_REUSEPORT) == 0;
+}
+
+static void demand(int fd)
+{
+	static const char line[] = "libfsocket: FSOCKET_BACKEND=kernel: the listener cannot have a group of its own: the program needs that and ends here (it has set SO_REUSEPORT itself, may use one CPU only, or has too few descriptors: libfsocket(7))\n";
+	const char *required = getenv("FSOCKET_REQUIRED");
+
+	(void)fd;
+	if (!required || strcmp(required, "1"))
+		return;
+	RAW3(SYS_write, STDERR_FILENO, line, sizeof(line) - 1);
+	_exit(1);
+}
+
+static struct group *make_group(int fd)
+{
+	int family = option(fd, SOL_SOCKET, SO_DOMAIN);
+	struct group *g = NULL;
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	for (int i = 0; i < MAX_GROUPS && !g; i++)
+		if (!groups[i].inode)
+			g = &groups[i];
+	if (!g || !suits(fd, family) || !make_members(g, fd, family))
+		return NULL;
+	g->route = fsocket_route_new();
+	if (!g->route) {
+		close_members(g);
+		set_reuseport(fd, 0);
+		return NULL;
+	}
+	memset(&info, 0, sizeof(info));
+	/* Of a listener, this is its backlog. */
+	if (RAW5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len))
+		info.tcpi_sacked = SOMAXCONN;
+	g->route->backlog = info.tcpi_sacked;
+	g->inode = inode(fd);
+	owner = getpid();
+	atomic_fetch_add(&fsocket_group_count, 1);
+	return g;
+}
+
+static void in_child(void)
+{
+	owner = getpid();
+}
+
+void fsocket_group_note(int fd)
+{
+	static bool prepared;
+	struct group *g;
+
+	if ((unsigned int)fd >= FSOCKET_MAX_FD || fsocket_device_confined())
+		return;
+	pthread_mutex_lock(&making);
+	if (!prepared)
+		prepared = !pthread_atfork(fsocket_pin_lift, NULL, in_child);
+	g = find_group(inode(fd));
+	if (!g)
+		g = make_group(fd);
+	group_of[fd] = g ? 1 + (g - groups) : 0;
+	pthread_mutex_unlock(&making);
+	if (!g)
+		demand(fd);
+}
+
+void fsocket_group_listen(int fd, int backlog)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (!g || fsocket_device_confined())
+		return;
+	g->route->backlog = backlog;
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m])
+			RAW2(SYS_listen, g->members[m], backlog);
+}
+
+bool fsocket_group_option_allowed(int fd, int level, int name)
+{
+	if ((level == IPPROTO_TCP && (name == TCP_MD5SIG || name == TCP_MD5SIG_EXT ||
+				      name == TCP_ULP || name == 38 /* TCP_AO_ADD_KEY */)) ||
+	    (level == IPPROTO_IP && name == 17 /* IP_XFRM_POLICY */) ||
+	    (level == IPPROTO_IPV6 && name == 35 /* IPV6_XFRM_POLICY */))
+		atomic_store(&obstacle, true);
+	if (level != SOL_SOCKET || !fsocket_group_of(fd) ||
+	    (name != SO_ATTACH_REUSEPORT_CBPF && name != SO_ATTACH_REUSEPORT_EBPF))
+		return true;
+	/* As the kernel says of a socket that is in no group. */
+	errno = EINVAL;
+	return false;
+}
+
+void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (!g || fsocket_device_confined())
+		return;
+	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
+		set_reuseport(fd, 1);
+		return;
+	}
+	for (int m = 0; m < g->count; m++)
+		if (g->members[m] >= 0)
+			RAW5(SYS_setsockopt, g->members[m], level, name, value, len);
+}
+
+/* Whether this process has the listener under a number that is not from first to last. */
+static bool has_another(const struct group *g, unsigned int first, unsigned int last)
+{
+	struct rlimit limit;
+	unsigned int end = 4096;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < end)
+		end = limit.rlim_cur;
+	for (unsigned int fd = 0; fd < end; fd++)
+		if ((fd < first || fd > last) && inode(fd) == g->inode)
+			return true;
+	return false;
+}
+
+static void drop(struct group *g)
+{
+	fsocket_worker_forsake(g, -1);
+	close_members(g);
+	g->inode = 0;
+	atomic_fetch_sub(&fsocket_group_count, 1);
+	/* The route stays mapped: another thread may look at it. */
+}
+
+static void forget(unsigned int fd, unsigned int first, unsigned int last)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (!g)
+		return;
+	group_of[fd] = 0;
+	for (int other = 0; other < FSOCKET_MAX_FD; other++)
+		if (group_of[other] == 1 + (g - groups) &&
+		    ((unsigned int)other < first || (unsigned int)other > last))
+			return;
+	/* Nothing waits in members that have never listened. */
+	if (!g->route->listening || !has_another(g, first, last))
+		drop(g);
+}
+
+/* A member's number is about to be another file's, unless it is the program that closes it. */
+static void lose(int fd)
+{
+	for (int i = 0; i < MAX_GROUPS; i++)
+		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
+			if (groups[i].members[m] == fd) {
+				fsocket_worker_forsake(&groups[i], m);
+				groups[i].members[m] = -1;
+			}
+	fsocket_fd_set(fd, FD_UNKNOWN);
+}
+
+void fsocket_group_gone(unsigned int first, unsigned int last)
+{
+	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed) ||
+	    fsocket_device_confined() || owner != getpid())
+		return;
+	if (last >= FSOCKET_MAX_FD)
+		last = FSOCKET_MAX_FD - 1;
+	for (unsigned int fd = first; fd <= last; fd++) {
+		if (group_of[fd])
+			forget(fd, first, last);
+		else if (fsocket_fd(fd) == FD_MEMBER)
+			lose(fd);
+	}
+}
+
+void fsocket_group_shutdown(int fd)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (!g || fsocket_device_confined() || owner != getpid())
+		return;
+	atomic_store(&g->route->broken, true);
+	for (int m = 0; m < g->count; m++)
+		if (g->members[m] >= 0)
+			RAW2(SYS_shutdown, g->members[m], SHUT_RDWR);
+	group_of[fd] = 0;
+	drop(g);
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A connection has the options of the socket that it arrived at, so a member of a group
+ * has to have all of its listener's. What cannot be read back, or is not the same after
+ * it was set, is an obstacle: that listener stays alone.
+ */
+#include <linux/in6.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "group.h"
+#include "real.h"
+
+/* The longest are names. */
+#define MAX_VALUE 32
+
+struct option {
+	int level, name;
+	unsigned int size;
+};
+
+/* Of this process's kernel or not: what the kernel does not know, nobody has set. */
+static const struct option options[] = {
+	/* Before bind(), which looks at them. */
+	{ SOL_SOCKET, SO_REUSEADDR, 4 },
+	{ SOL_SOCKET, SO_BINDTODEVICE, 16 },
+	{ IPPROTO_IP, 15 /* IP_FREEBIND */, 4 },
+	{ IPPROTO_IP, 19 /* IP_TRANSPARENT */, 4 },
+
+	{ SOL_SOCKET, SO_KEEPALIVE, 4 },
+	{ SOL_SOCKET, SO_OOBINLINE, 4 },
+	{ SOL_SOCKET, SO_DONTROUTE, 4 },
+	{ SOL_SOCKET, SO_DEBUG, 4 },
+	{ SOL_SOCKET, SO_PRIORITY, 4 },
+	{ SOL_SOCKET, SO_MARK, 4 },
+	{ SOL_SOCKET, SO_RCVLOWAT, 4 },
+	{ SOL_SOCKET, SO_LINGER, 8 },
+	{ SOL_SOCKET, SO_RCVTIMEO, 16 },
+	{ SOL_SOCKET, SO_SNDTIMEO, 16 },
+	{ SOL_SOCKET, SO_RCVBUF, 4 },
+	{ SOL_SOCKET, SO_SNDBUF, 4 },
+	{ SOL_SOCKET, SO_TIMESTAMP, 4 },
+	{ SOL_SOCKET, SO_TIMESTAMPNS, 4 },
+	{ SOL_SOCKET, SO_TIMESTAMPING, 4 },
+	{ SOL_SOCKET, SO_BUSY_POLL, 4 },
+	{ SOL_SOCKET, SO_PREFER_BUSY_POLL, 4 },
+	{ SOL_SOCKET, SO_BUSY_POLL_BUDGET, 4 },
+	{ SOL_SOCKET, SO_MAX_PACING_RATE, 8 },
+	{ SOL_SOCKET, SO_ZEROCOPY, 4 },
+	{ SOL_SOCKET, SO_INCOMING_CPU, 4 },
+	{ SOL_SOCKET, 74 /* SO_TXREHASH */, 4 },
+	{ SOL_SOCKET, SO_NETNS_COOKIE, 8 },
+
+	{ IPPROTO_IP, 1 /* IP_TOS */, 4 },
+	{ IPPROTO_IP, 2 /* IP_TTL */, 4 },
+	{ IPPROTO_IP, 10 /* IP_MTU_DISCOVER */, 4 },
+	{ IPPROTO_IP, 11 /* IP_RECVERR */, 4 },
+	{ IPPROTO_IP, 21 /* IP_MINTTL */, 4 },
+	{ IPPROTO_IP, 24 /* IP_BIND_ADDRESS_NO_PORT */, 4 },
+	{ IPPROTO_IP, 51 /* IP_LOCAL_PORT_RANGE */, 4 },
+
+	{ IPPROTO_TCP, TCP_NODELAY, 4 },
+	{ IPPROTO_TCP, TCP_MAXSEG, 4 },
+	{ IPPROTO_TCP, TCP_CORK, 4 },
+	{ IPPROTO_TCP, TCP_KEEPIDLE, 4 },
+	{ IPPROTO_TCP, TCP_KEEPINTVL, 4 },
+	{ IPPROTO_TCP, TCP_KEEPCNT, 4 },
+	{ IPPROTO_TCP, TCP_SYNCNT, 4 },
+	{ IPPROTO_TCP, TCP_LINGER2, 4 },
+	{ IPPROTO_TCP, TCP_DEFER_ACCEPT, 4 },
+	{ IPPROTO_TCP, TCP_WINDOW_CLAMP, 4 },
+	{ IPPROTO_TCP, TCP_QUICKACK, 4 },
+	{ IPPROTO_TCP, TCP_CONGESTION, 16 },
+	{ IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 4 },
+	{ IPPROTO_TCP, TCP_THIN_DUPACK, 4 },
+	{ IPPROTO_TCP, TCP_USER_TIMEOUT, 4 },
+	{ IPPROTO_TCP, TCP_FASTOPEN, 4 },
+	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 4 },
+	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4 },
+	{ IPPROTO_TCP, TCP_SAVE_SYN, 4 },
+	{ IPPROTO_TCP, TCP_INQ, 4 },
+	{ IPPROTO_TCP, TCP_TX_DELAY, 4 },
+};
+
+static const struct option options6[] = {
+	{ IPPROTO_IPV6, IPV6_V6ONLY, 4 },
+	{ IPPROTO_IPV6, IPV6_FREEBIND, 4 },
+	{ IPPROTO_IPV6, IPV6_TRANSPARENT, 4 },
+	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, 4 },
+	{ IPPROTO_IPV6, IPV6_MTU_DISCOVER, 4 },
+	{ IPPROTO_IPV6, IPV6_RECVERR, 4 },
+	{ IPPROTO_IPV6, IPV6_TCLASS, 4 },
+	{ IPPROTO_IPV6, IPV6_DONTFRAG, 4 },
+	{ IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 4 },
+	{ IPPROTO_IPV6, IPV6_MINHOPCOUNT, 4 },
+	{ IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 4 },
+	{ IPPROTO_IPV6, IPV6_MTU, 4 },
+};
+
+/* Whether there is such an option; its value then, with zeros behind. */
+static bool read_option(int fd, const struct option *o, unsigned char *value)
+{
+	socklen_t len = o->size;
+
+	memset(value, 0, MAX_VALUE);
+	return !RAW5(SYS_getsockopt, fd, o->level, o->name, value, &len);
+}
+
+static bool write_option(int fd, const struct option *o, const unsigned char *value)
+{
+	int half;
+
+	/* The kernel doubles what it is given. */
+	if (o->level == SOL_SOCKET && (o->name == SO_RCVBUF || o->name == SO_SNDBUF)) {
+		memcpy(&half, value, sizeof(half));
+		half /= 2;
+		return !RAW5(SYS_setsockopt, fd, o->level, o->name, &half, sizeof(half));
+	}
+	return !RAW5(SYS_setsockopt, fd, o->level, o->name, value, o->size);
+}
+
+static bool copy(int to, int from, const struct option *o)
+{
+	unsigned char wanted[MAX_VALUE], is[MAX_VALUE];
+
+	if (!read_option(from, o, wanted))
+		return true;
+	if (read_option(to, o, is) && !memcmp(wanted, is, MAX_VALUE))
+		return true;
+	return write_option(to, o, wanted) && read_option(to, o, is) &&
+	       !memcmp(wanted, is, MAX_VALUE);
+}
+
+/* A filter that is there cannot be read back, or has a length. */
+static bool filtered(int fd)
+{
+	socklen_t len = 0;
+
+	return RAW5(SYS_getsockopt, fd, SOL_SOCKET, SO_GET_FILTER, NULL, &len) || len;
+}
+
+static bool has_ip_options(int fd)
+{
+	unsigned char bytes[64];
+	socklen_t len = sizeof(bytes);
+
+	return !RAW5(SYS_getsockopt, fd, IPPROTO_IP, 4 /* IP_OPTIONS */, bytes, &len) && len;
+}
+
+bool fsocket_group_inherit(int member, int fd, int family)
+{
+	bool done = !filtered(fd) && !has_ip_options(fd);
+
+	for (size_t i = 0; done && i < sizeof(options) / sizeof(*options); i++)
+		done = copy(member, fd, &options[i]);
+	for (size_t i = 0; done && family == AF_INET6 && i < sizeof(options6) / sizeof(*options6);
+	     i++)
+		done = copy(member, fd, &options6[i]);
+	return done;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The kernel backend: what the library gives an unmodified server without the module.
+ * See group.c; the rest of the library knows no more of it than this.
+ */
+#ifndef FSOCKET_KERNEL_H
+#define FSOCKET_KERNEL_H
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#pragma GCC visibility push(hidden)
+
+/* Whether it is in force: FSOCKET_BACKEND, looked at once in the life of a process. */
+bool fsocket_kernel_chosen(void);
+
+/* How many epoll instances have a listener with a group: 0 is what most programs have. */
+extern atomic_int fsocket_watch_count;
+/* How many groups this process has. */
+extern atomic_int fsocket_group_count;
+
+/* The listener fd is seen for the first time: it gets a group, where that is possible. */
+void fsocket_group_note(int fd);
+/* listen() has been called once more, with another backlog. */
+void fsocket_group_listen(int fd, int backlog);
+/* The program has set an option; false: it may not, errno says why. */
+bool fsocket_group_option_allowed(int fd, int level, int name);
+void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len);
+/* The numbers from first to last are about to be closed, or to be other files. */
+void fsocket_group_gone(unsigned int first, unsigned int last);
+/* fd is about to be shut down, and so to listen no more. */
+void fsocket_group_shutdown(int fd);
+/* Whether fd is a socket of ours, of which the program does not know. */
+bool fsocket_group_member(int fd);
+
+/* The program's epoll_ctl() of a listener has succeeded. */
+void fsocket_worker_ctl(int epfd, int op, int fd, const struct epoll_event *event);
+/* The epoll instance is about to be closed. */
+void fsocket_worker_close(int epfd);
+/*
+ * epoll_wait(), or epoll_pwait() with a mask, in an instance that has such a listener;
+ * false: it has none, and the caller has to wait.
+ */
+bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			 const sigset_t *mask, int *count);
+/* accept4() of such a listener; false: fd is none, and the caller has to accept. */
+bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
+/* No more system calls of our own after this. */
+void fsocket_worker_confine(void);
+
+/* Before a thread, a child or a program is started: it may run where the program may. */
+void fsocket_pin_lift(void);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A worker of the kernel backend runs on one CPU. That is no affair of the program's: what
+ * the worker starts, threads, children and programs, may run where the program has said.
+ * Since a thread passes its CPUs on, it is unpinned before it starts something, and pinned
+ * again when it next waits for connections.
+ */
+#include <string.h>
+
+#include "group.h"
+#include "real.h"
+
+static __thread cpu_set_t own __attribute__((tls_model("initial-exec")));
+static __thread int pinned __attribute__((tls_model("initial-exec"))) = -1;
+static __thread bool lifted __attribute__((tls_model("initial-exec")));
+
+static bool get(cpu_set_t *set)
+{
+	CPU_ZERO(set);
+	return RAW3(SYS_sched_getaffinity, 0, sizeof(*set), set) > 0;
+}
+
+static void set_only(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	RAW3(SYS_sched_setaffinity, 0, sizeof(set), &set);
+}
+
+/* Whether the pin is ours still: the program, or somebody outside, may have set another. */
+static bool ours(void)
+{
+	cpu_set_t now;
+
+	return get(&now) && CPU_COUNT(&now) == 1 && CPU_ISSET(pinned, &now);
+}
+
+void fsocket_pin_allowed(cpu_set_t *set)
+{
+	if (pinned >= 0 && (lifted || ours()))
+		*set = own;
+	else
+		get(set);
+}
+
+void fsocket_pin(int cpu)
+{
+	cpu_set_t now;
+
+	if (pinned == cpu && !lifted && ours())
+		return;
+	if (pinned < 0 || (!lifted && !ours())) {
+		pinned = -1;
+		if (!get(&now) || CPU_COUNT(&now) <= 1)
+			return;
+		own = now;
+	}
+	pinned = cpu;
+	lifted = false;
+	set_only(cpu);
+}
+
+void fsocket_pin_lift(void)
+{
+	if (pinned < 0 || lifted)
+		return;
+	if (ours())
+		RAW3(SYS_sched_setaffinity, 0, sizeof(own), &own);
+	lifted = true;
+}
+
+void fsocket_pin_again(void)
+{
+	cpu_set_t now;
+
+	if (pinned < 0 || !lifted)
+		return;
+	lifted = false;
+	/* Where the program has changed it meanwhile, that is what holds. */
+	if (get(&now) && CPU_EQUAL(&now, &own))
+		set_only(pinned);
+	else
+		pinned = -1;
+}
+
+void fsocket_pin_end(void)
+{
+	fsocket_pin_lift();
+	pinned = -1;
+	lifted = false;
+}

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who waits for a listener, and which of its members gets the connections of which CPU.
+ *
+ * All this lies in memory that the processes share. It changes under a lock that survives
+ * the death of who holds it, and becomes a classic BPF program that the kernel runs for
+ * each SYN: A = CPU, index by CPU. Every CPU has an index in the program, so that the kernel
+ * never chooses by hash; 0 is the program's own listener, for which everybody waits.
+ */
+#include <errno.h>
+#include <linux/filter.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "group.h"
+#include "real.h"
+
+/* How often a lock is tried, with a millisecond between, until we do without. */
+#define LOCK_TRIES	200
+
+long fsocket_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
+}
+
+struct route *fsocket_route_new(void)
+{
+	pthread_mutexattr_t attributes;
+	struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (r == MAP_FAILED)
+		return NULL;
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&r->lock, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	return r;
+}
+
+/* Tried, and never waited for: a stopped worker may have it. */
+static bool lock(struct route *r)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		int ret = pthread_mutex_trylock(&r->lock);
+
+		if (ret == EOWNERDEAD) {
+			/* What it has left undone, the next change of the program does. */
+			pthread_mutex_consistent(&r->lock);
+			return true;
+		}
+		if (!ret)
+			return true;
+		if (ret != EBUSY)
+			return false;
+		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+	return false;
+}
+
+static void unlock(struct route *r)
+{
+	pthread_mutex_unlock(&r->lock);
+}
+
+static long age(const struct claim *c)
+{
+	return fsocket_now_ms() - atomic_load(&c->stamp);
+}
+
+/* A worker that is about to be waited for is not a zombie for long: its parent knows. */
+static bool dead(const struct claim *c)
+{
+	return RAW2(SYS_kill, atomic_load(&c->pid), 0) == -ESRCH;
+}
+
+static bool eligible(const struct claim *c)
+{
+	return c->owner && c->ready && age(c) < STALE_MS;
+}
+
+/* A lone worker sleeps for as long as it likes. */
+static bool live(const struct claim *c)
+{
+	return c->owner && (c->waiting || age(c) < STALE_MS) && !dead(c);
+}
+
+int fsocket_route_live(const struct route *r)
+{
+	int count = 0;
+
+	for (int i = 0; i < r->end; i++)
+		count += live(&r->claims[i]);
+	return count;
+}
+
+struct program {
+	struct sock_filter code[BPF_MAXINSNS];
+	int length;
+	const unsigned char *map;
+};
+
+static void emit(struct program *p, unsigned short code, unsigned char jt, unsigned char jf,
+		 unsigned int k)
+{
+	if (p->length < BPF_MAXINSNS)
+		p->code[p->length++] = (struct sock_filter){ code, jt, jf, k };
+}
+
+/* A search tree: the CPU is in A, and from low to high - 1. */
+static void emit_tree(struct program *p, int low, int high)
+{
+	int middle = (low + high) / 2, jump;
+	bool same = true;
+
+	for (int cpu = low + 1; cpu < high; cpu++)
+		same &= p->map[cpu] == p->map[low];
+	if (same) {
+		emit(p, BPF_RET | BPF_K, 0, 0, p->map[low]);
+		return;
+	}
+	/* The offset of a conditional jump has eight bits only. */
+	emit(p, BPF_JMP | BPF_JGE | BPF_K, 0, 1, middle);
+	jump = p->length;
+	emit(p, BPF_JMP | BPF_JA, 0, 0, 0);
+	emit_tree(p, low, middle);
+	p->code[jump].k = p->length - jump - 1;
+	emit_tree(p, middle, high);
+}
+
+static void attach(const struct group *g, const unsigned char *map, int cpus)
+{
+	struct program p = { .map = map };
+	struct sock_fprog program = { .filter = p.code };
+
+	emit(&p, BPF_LD | BPF_W | BPF_ABS, 0, 0, SKF_AD_OFF + SKF_AD_CPU);
+	/* From cpus on, 0. */
+	emit(&p, BPF_JMP | BPF_JGE | BPF_K, 0, 1, cpus);
+	emit(&p, BPF_RET | BPF_K, 0, 0, 0);
+	emit_tree(&p, 0, cpus);
+	program.len = p.length;
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m] && g->members[m] >= 0 &&
+		    !RAW5(SYS_setsockopt, g->members[m], SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+			  &program, sizeof(program)))
+			return;
+}
+
+/*
+ * To each CPU the member of its worker; those without one are dealt out. As long as somebody
+ * sleeps who does not know yet that there are others, and so does not look up, all go to the
+ * listener itself, for which everybody waits.
+ */
+static void update(struct group *g)
+{
+	struct route *r = g->route;
+	unsigned char map[GROUP_CPUS] = { 0 }, others[GROUP_CLAIMS];
+	int cpus = sysconf(_SC_NPROCESSORS_CONF), count = 0, coming = 0;
+
+	if (cpus > GROUP_CPUS)
+		cpus = GROUP_CPUS;
+	for (int i = 0; i < r->end; i++) {
+		const struct claim *c = &r->claims[i];
+
+		if (eligible(c)) {
+			others[count++] = r->index[c->member];
+			if (c->cpu < cpus)
+				map[c->cpu] = r->index[c->member];
+		} else if (!c->ready && live(c)) {
+			coming++;
+		}
+	}
+	if (count < 2 || coming)
+		memset(map, 0, sizeof(map));
+	else
+		for (int cpu = 0, next = 0; cpu < cpus; cpu++)
+			if (!map[cpu])
+				map[cpu] = others[next++ % count];
+	if (r->listening)
+		attach(g, map, cpus);
+	atomic_fetch_add(&r->generation, 1);
+}
+
+/* Under the lock. What the claim has had is for others to look after. */
+static void free_claim(struct claim *c)
+{
+	atomic_store(&c->ready, false);
+	atomic_store(&c->owner, 0);
+}
+
+static void free_dead(struct route *r)
+{
+	for (int i = 0; i < r->end; i++)
+		if (r->claims[i].owner && dead(&r->claims[i]))
+			free_claim(&r->claims[i]);
+}
+
+struct claim *fsocket_route_claim(struct group *g, unsigned int *owner)
+{
+	struct route *r = g->route;
+	struct claim *c = NULL;
+
+	if (atomic_load(&r->broken) || !lock(r))
+		return NULL;
+	free_dead(r);
+	for (int i = 0; i < GROUP_CLAIMS && !c; i++)
+		if (!r->claims[i].owner)
+			c = &r->claims[i];
+	if (c) {
+		if (c - r->claims >= r->end)
+			r->end = c - r->claims + 1;
+		c->ready = false;
+		c->waiting = false;
+		c->cpu = -1;
+		c->member = -1;
+		c->pid = getpid();
+		c->stamp = fsocket_now_ms();
+		if (!++r->last_owner)
+			r->last_owner = 1;
+		*owner = r->last_owner;
+		atomic_store(&c->owner, *owner);
+		update(g);
+	}
+	unlock(r);
+	return c;
+}
+
+void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
+{
+	struct route *r = g->route;
+
+	if (!lock(r))
+		return;
+	if (c->owner == owner) {
+		free_claim(c);
+		update(g);
+	}
+	unlock(r);
+}
+
+static int workers_on(const struct route *r, int cpu)
+{
+	int count = 0;
+
+	for (int i = 0; i < r->end; i++)
+		count += r->claims[i].owner && r->claims[i].cpu == cpu;
+	return count;
+}
+
+static int workers_of(const struct route *r, int member)
+{
+	int count = 0;
+
+	for (int i = 0; i < r->end; i++)
+		count += r->claims[i].owner && r->claims[i].member == member;
+	return count;
+}
+
+/*
+ * That of another worker on the CPU: after a reload, old and new workers run side by side.
+ * Else the one with the fewest workers, and rather one that listens already.
+ */
+static int choose_member(const struct group *g, int cpu)
+{
+	const struct route *r = g->route;
+	int best = -1, cost, least = 0;
+
+	for (int i = 0; i < r->end; i++) {
+		const struct claim *c = &r->claims[i];
+
+		if (c->owner && c->cpu == cpu && c->member >= 0 && g->members[c->member] >= 0)
+			return c->member;
+	}
+	for (int m = 0; m < g->count; m++) {
+		if (g->members[m] < 0)
+			continue;
+		cost = 2 * workers_of(r, m) + !r->index[m];
+		if (best < 0 || cost < least) {
+			best = m;
+			least = cost;
+		}
+	}
+	return best;
+}
+
+static bool start_listening(const struct group *g, int member)
+{
+	struct route *r = g->route;
+
+	if (r->index[member])
+		return true;
+	if (RAW2(SYS_listen, g->members[member], r->backlog))
+		return false;
+	r->index[member] = ++r->listening;
+	return true;
+}
+
+bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed)
+{
+	struct route *r = g->route;
+	int cpu = -1, member = -1, count, least = 0;
+
+	if (!lock(r))
+		return false;
+	c->cpu = -1;
+	c->member = -1;
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (!CPU_ISSET(i, allowed))
+			continue;
+		count = workers_on(r, i);
+		if (cpu < 0 || count < least) {
+			cpu = i;
+			least = count;
+		}
+	}
+	if (cpu >= 0)
+		member = choose_member(g, cpu);
+	if (member >= 0 && start_listening(g, member)) {
+		c->cpu = cpu;
+		c->member = member;
+	}
+	unlock(r);
+	return c->member >= 0;
+}
+
+void fsocket_route_ready(struct group *g, struct claim *c)
+{
+	if (!lock(g->route))
+		return;
+	atomic_store(&c->stamp, fsocket_now_ms());
+	atomic_store(&c->ready, true);
+	update(g);
+	unlock(g->route);
+}
+
+static bool stale(const struct claim *c)
+{
+	if (!c->owner)
+		return false;
+	return (c->ready && age(c) >= STALE_MS) || (age(c) >= SILENT_MS && dead(c));
+}
+
+void fsocket_route_tend(struct group *g)
+{
+	struct route *r = g->route;
+	bool any = false;
+
+	for (int i = 0; i < r->end && !any; i++)
+		any = stale(&r->claims[i]);
+	if (!any || !lock(r))
+		return;
+	for (int i = 0; i < r->end; i++) {
+		struct claim *c = &r->claims[i];
+
+		if (!stale(c))
+			continue;
+		if (dead(c))
+			free_claim(c);
+		else
+			atomic_store(&c->ready, false);
+	}
+	update(g);
+	unlock(r);
+}
+
+bool fsocket_route_timely(const struct route *r, const struct claim *mine, bool *timely)
+{
+	bool away = false;
+
+	memset(timely, 0, GROUP_MEMBERS * sizeof(*timely));
+	for (int i = 0; i < r->end; i++) {
+		const struct claim *c = &r->claims[i];
+		long since = age(c);
+
+		if (c == mine || !c->owner || !c->ready || c->member < 0)
+			continue;
+		away |= !c->waiting;
+		if (c->waiting ? since < SILENT_MS : since < LATE_MS)
+			timely[c->member] = true;
+	}
+	return away;
+}

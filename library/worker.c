@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Workers of the kernel backend: who has a listener in an epoll instance, waits for it, and
+ * accepts.
+ *
+ * The program's registration of its listener stays as it is. A worker's member is registered
+ * beside it with the same events and data, so its connections are answers about the listener.
+ * accept() of the listener then takes from the member; from the listener itself; and from the
+ * members of workers that are late, stopped, or dead.
+ *
+ * A claim is made by waiting, not by registering: the thread that waits in an instance is the
+ * worker, and if a second thread waits in the same instance nobody is.
+ *
+ * While there are other workers, one that has nothing to do looks up every LOOK_MS, and every
+ * LATE_MS while another one is busy: at what changed in the route, and whether connections
+ * are overdue elsewhere. It then waits with all signals blocked but in epoll_pwait() itself, so
+ * that a signal which comes between two looks ends the wait as it would have otherwise.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "device.h"
+#include "fds.h"
+#include "group.h"
+#include "real.h"
+
+#define MAX_WATCHES	1024
+/* Of one instance. */
+#define MAX_MINE	16
+/* The listener itself comes first at every so many accepts, so that nothing starves there. */
+#define SHARED_TURN	16
+
+/* A listener in an epoll instance. */
+struct watch {
+	int epfd, fd;
+	struct group *group;		/* NULL: this is free */
+	struct epoll_event event;	/* as the program has registered the listener */
+	bool wanted;			/* it waits for connections */
+	bool ours;			/* the member is in the instance, too */
+	bool crowd;			/* several threads wait here */
+	const void *thread;
+	struct claim *claim;
+	unsigned int owner, generation;
+	bool active;			/* there are other workers */
+};
+
+atomic_int fsocket_watch_count;
+
+static struct watch watches[MAX_WATCHES];
+static int watches_end;
+/* Changes with every watch that comes or goes. */
+static atomic_uint version;
+
+/* What the calling thread has found for the instance where it waited last. */
+static __thread struct {
+	int epfd, count;
+	unsigned int version;
+	struct watch *watches[MAX_MINE];
+	unsigned int accepts;
+	long looked;
+} mine __attribute__((tls_model("initial-exec")));
+
+/* The thread that changes watches; a signal handler of its own leaves them alone. */
+static _Atomic(const void *) holder;
+
+static bool hold(void)
+{
+	const void *nobody = NULL;
+
+	if (atomic_load(&holder) == &mine)
+		return false;
+	while (!atomic_compare_exchange_weak(&holder, &nobody, &mine)) {
+		nobody = NULL;
+		RAW2(SYS_sched_yield, 0, 0);
+	}
+	return true;
+}
+
+static void let_go(void)
+{
+	atomic_store(&holder, NULL);
+}
+
+static int call_epoll(int epfd, int op, int fd, const struct epoll_event *event)
+{
+	return RAW4(SYS_epoll_ctl, epfd, op, fd, event);
+}
+
+static struct watch *find_watch(int epfd, int fd)
+{
+	for (int i = 0; i < watches_end; i++)
+		if (watches[i].group && watches[i].epfd == epfd && watches[i].fd == fd)
+			return &watches[i];
+	return NULL;
+}
+
+static int member_fd(const struct watch *w)
+{
+	int member = w->claim ? w->claim->member : -1;
+
+	return member >= 0 && w->claim->owner == w->owner ? w->group->members[member] : -1;
+}
+
+static void enter_member(struct watch *w)
+{
+	int fd = member_fd(w);
+
+	if (fd >= 0 && !w->ours)
+		w->ours = !call_epoll(w->epfd, EPOLL_CTL_ADD, fd, &w->event);
+}
+
+static void leave_member(struct watch *w)
+{
+	int fd = member_fd(w);
+
+	if (w->ours && fd >= 0)
+		call_epoll(w->epfd, EPOLL_CTL_DEL, fd, NULL);
+	w->ours = false;
+}
+
+static void give_up(struct watch *w)
+{
+	bool last = true;
+
+	if (!w->claim)
+		return;
+	leave_member(w);
+	fsocket_route_release(w->group, w->claim, w->owner);
+	w->claim = NULL;
+	w->active = false;
+	for (int i = 0; i < watches_end; i++)
+		last &= !watches[i].group || watches[i].thread != w->thread || !watches[i].claim;
+	if (last && w->thread == &mine)
+		fsocket_pin_end();
+}
+
+static void remove_watch(struct watch *w)
+{
+	give_up(w);
+	w->group = NULL;
+	atomic_fetch_add(&version, 1);
+	atomic_fetch_sub(&fsocket_watch_count, 1);
+}
+
+static void thread_ends(void *unused)
+{
+	(void)unused;
+	if (!hold())
+		return;
+	for (int i = 0; i < watches_end; i++)
+		if (watches[i].group && watches[i].thread == &mine) {
+			give_up(&watches[i]);
+			watches[i].thread = NULL;
+		}
+	let_go();
+}
+
+/* Its instances are its parent's, where the parent is the worker. */
+static void in_child(void)
+{
+	memset(&mine, 0, sizeof(mine));
+	for (int i = 0; i < watches_end; i++) {
+		watches[i].claim = NULL;
+		watches[i].crowd = true;
+	}
+	atomic_store(&holder, NULL);
+}
+
+static void prepare(void)
+{
+	static atomic_bool prepared;
+	static pthread_key_t key;
+
+	if (!atomic_exchange(&prepared, true)) {
+		pthread_atfork(NULL, NULL, in_child);
+		pthread_key_create(&key, thread_ends);
+	}
+	pthread_setspecific(key, &mine);
+}
+
+static struct watch *new_watch(int epfd, int fd, struct group *g)
+{
+	for (int i = 0; i < MAX_WATCHES; i++) {
+		struct watch *w = &watches[i];
+
+		if (w->group)
+			continue;
+		*w = (struct watch){ .epfd = epfd, .fd = fd, .group = g };
+		if (i >= watches_end)
+			watches_end = i + 1;
+		atomic_fetch_add(&version, 1);
+		atomic_fetch_add(&fsocket_watch_count, 1);
+		return w;
+	}
+	return NULL;
+}
+
+void fsocket_worker_ctl(int epfd, int op, int fd, const struct epoll_event *event)
+{
+	struct group *g = fsocket_group_of(fd);
+	bool wanted = op != EPOLL_CTL_DEL && event->events & EPOLLIN &&
+		      !(event->events & EPOLLONESHOT);
+	struct watch *w;
+
+	if (!g || fsocket_device_confined() || !hold())
+		return;
+	w = find_watch(epfd, fd);
+	if (wanted && !w)
+		w = new_watch(epfd, fd, g);
+	if (w && wanted) {
+		w->event = *event;
+		w->wanted = true;
+		if (w->ours && call_epoll(epfd, EPOLL_CTL_MOD, member_fd(w), event))
+			w->ours = false;
+		enter_member(w);
+	} else if (w) {
+		w->wanted = false;
+		leave_member(w);
+	}
+	let_go();
+}
+
+void fsocket_worker_close(int epfd)
+{
+	if (fsocket_device_confined() || !hold())
+		return;
+	for (int i = 0; i < watches_end; i++)
+		if (watches[i].group && watches[i].epfd == epfd)
+			remove_watch(&watches[i]);
+	let_go();
+}
+
+void fsocket_worker_forsake(struct group *g, int member)
+{
+	if (!hold())
+		return;
+	for (int i = 0; i < watches_end; i++) {
+		struct watch *w = &watches[i];
+
+		if (w->group == g && member < 0)
+			remove_watch(w);
+		else if (w->group == g && w->claim && w->claim->member == member)
+			give_up(w);
+	}
+	let_go();
+}
+
+void fsocket_worker_confine(void)
+{
+	if (!fsocket_watch_count || !hold())
+		return;
+	for (int i = 0; i < watches_end; i++)
+		if (watches[i].group)
+			remove_watch(&watches[i]);
+	let_go();
+}
+
+/* A connection that another worker takes away would make accept() wait. */
+static bool nonblocking(int fd)
+{
+	long flags = RAW3(SYS_fcntl, fd, F_GETFL, 0);
+
+	return flags >= 0 && flags & O_NONBLOCK;
+}
+
+static void activate(struct watch *w)
+{
+	cpu_set_t allowed;
+
+	fsocket_pin_allowed(&allowed);
+	for (int i = 0; i < mine.count; i++)
+		if (mine.watches[i]->claim && mine.watches[i]->claim->cpu >= 0) {
+			CPU_ZERO(&allowed);
+			CPU_SET(mine.watches[i]->claim->cpu, &allowed);
+		}
+	leave_member(w);
+	if (!fsocket_route_choose(w->group, w->claim, &allowed))
+		return;
+	fsocket_pin(w->claim->cpu);
+	enter_member(w);
+	if (w->ours)
+		fsocket_route_ready(w->group, w->claim);
+	w->generation = w->group->route->generation;
+}
+
+/* Before the calling thread waits in the instance of w. */
+static void settle(struct watch *w)
+{
+	struct route *r = w->group->route;
+
+	if (w->thread != &mine) {
+		w->crowd |= w->thread && w->wanted;
+		w->thread = &mine;
+	}
+	if (!w->wanted || w->crowd || atomic_load(&r->broken)) {
+		give_up(w);
+		return;
+	}
+	if (w->claim && w->claim->owner != w->owner) {
+		w->claim = NULL;
+		w->ours = false;
+	}
+	if (!w->claim) {
+		if (!nonblocking(w->fd))
+			return;
+		prepare();
+		w->claim = fsocket_route_claim(w->group, &w->owner);
+		if (!w->claim)
+			return;
+		w->generation = r->generation - 1;
+	}
+	if (w->generation == r->generation && (w->claim->ready || !w->active))
+		return;
+	w->generation = r->generation;
+	w->active = fsocket_route_live(r) >= 2;
+	if (w->active && !w->claim->ready)
+		activate(w);
+}
+
+static void stamp(bool waiting)
+{
+	long now = fsocket_now_ms();
+
+	for (int i = 0; i < mine.count; i++) {
+		struct claim *c = mine.watches[i]->claim;
+
+		if (!c)
+			continue;
+		atomic_store_explicit(&c->stamp, now, memory_order_relaxed);
+		atomic_store_explicit(&c->waiting, waiting, memory_order_release);
+	}
+}
+
+static bool any_readable(const struct group *g, const bool *timely)
+{
+	struct pollfd fds[GROUP_MEMBERS];
+	int count = 0;
+
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
+			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
+	return count && RAW3(SYS_poll, fds, count, 0) > 0;
+}
+
+/*
+ * Looks after others: whether connections wait that nobody else will take in time. Then
+ * *event is what the program is to be told. *away: somebody is busy.
+ */
+static bool look_around(struct epoll_event *event, bool *away)
+{
+	bool timely[GROUP_MEMBERS];
+
+	*away = false;
+	mine.looked = fsocket_now_ms();
+	for (int i = 0; i < mine.count; i++) {
+		struct watch *w = mine.watches[i];
+
+		if (!w->claim || !w->active || !w->ours)
+			continue;
+		fsocket_route_tend(w->group);
+		*away |= fsocket_route_timely(w->group->route, w->claim, timely);
+		timely[w->claim->member] = true;
+		if (!any_readable(w->group, timely))
+			continue;
+		/* Unless the instance is another by now, of which we have not been told. */
+		if (call_epoll(w->epfd, EPOLL_CTL_MOD, member_fd(w), &w->event) == -ENOENT) {
+			w->ours = false;
+			continue;
+		}
+		event->events = EPOLLIN;
+		event->data = w->event.data;
+		return true;
+	}
+	return false;
+}
+
+static int real_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout,
+		      const sigset_t *mask)
+{
+	REAL(epoll_pwait);
+	return real(epfd, events, maxevents, timeout, mask);
+}
+
+static int real_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
+{
+	REAL(epoll_wait);
+	return real(epfd, events, maxevents, timeout);
+}
+
+static bool settle_all(void)
+{
+	bool active = false;
+
+	for (int i = 0; i < mine.count; i++) {
+		struct watch *w = mine.watches[i];
+		struct route *r = w->group->route;
+
+		/* The usual case, without the lock. */
+		if (w->thread != &mine || !w->wanted || !w->claim ||
+		    w->generation != atomic_load(&r->generation) || w->claim->owner != w->owner ||
+		    (w->active && !w->claim->ready) || atomic_load(&r->broken)) {
+			if (!hold())
+				return false;
+			settle(w);
+			let_go();
+		}
+		active |= w->active && w->claim;
+	}
+	return active;
+}
+
+static int slice(int left, bool away)
+{
+	int look = away ? LATE_MS : LOOK_MS;
+
+	return left >= 0 && left < look ? left : look;
+}
+
+/* Waits, and looks up now and then. */
+static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			const sigset_t *mask)
+{
+	long until = fsocket_now_ms() + timeout;
+	int count, left = timeout, saved = errno;
+	bool away = true;
+	sigset_t all, own;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &own);
+	for (;;) {
+		stamp(true);
+		count = real_pwait(epfd, events, maxevents, slice(left, away), mask ? mask : &own);
+		if (count)
+			break;
+		if (timeout >= 0) {
+			left = until - fsocket_now_ms();
+			if (left <= 0)
+				break;
+		}
+		settle_all();
+		if (look_around(events, &away)) {
+			count = 1;
+			break;
+		}
+	}
+	if (count >= 0)
+		errno = saved;
+	saved = errno;
+	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	errno = saved;
+	return count;
+}
+
+/* What the calling thread has to know of the instance; whether there is anything. */
+static bool find_mine(int epfd)
+{
+	unsigned int now = atomic_load(&version);
+
+	if (mine.epfd == epfd && mine.version == now)
+		return mine.count;
+	if (!hold())
+		return false;
+	mine.epfd = epfd;
+	mine.version = now;
+	mine.count = 0;
+	for (int i = 0; i < watches_end && mine.count < MAX_MINE; i++)
+		if (watches[i].group && watches[i].epfd == epfd)
+			mine.watches[mine.count++] = &watches[i];
+	let_go();
+	return mine.count;
+}
+
+bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			 const sigset_t *mask, int *count)
+{
+	bool active, away;
+
+	if (fsocket_device_confined() || !find_mine(epfd))
+		return false;
+	fsocket_pin_again();
+	active = settle_all();
+	if (active && maxevents > 0 && events && fsocket_now_ms() - mine.looked >= LATE_MS &&
+	    look_around(events, &away)) {
+		*count = 1;
+		return true;
+	}
+	if (!active || !timeout || maxevents <= 0) {
+		stamp(true);
+		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :
+				real_wait(epfd, events, maxevents, timeout);
+		stamp(false);
+		return true;
+	}
+	/* Under load there is something, and no reason to prepare for a wait. */
+	*count = mask ? 0 : real_wait(epfd, events, maxevents, 0);
+	if (!*count)
+		*count = wait_looking(epfd, events, maxevents, timeout, mask);
+	stamp(false);
+	return true;
+}
+
+static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	REAL(accept4);
+	return real(fd, addr, len, flags);
+}
+
+/* The listener, and the members that this thread may take from; those that have something. */
+static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
+		  struct pollfd *fds)
+{
+	bool timely[GROUP_MEMBERS] = { false };
+	int count = 0;
+
+	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	/* A thread that is no worker takes from all: it may have been told of any. */
+	if (claim)
+		fsocket_route_timely(g->route, claim, timely);
+	for (int m = 0; m < g->count && !shared_only; m++)
+		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
+			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
+	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
+}
+
+static bool accept_others(int fd, const struct group *g, const struct claim *claim,
+			  bool shared_only, struct sockaddr *addr, socklen_t *len, int flags,
+			  int *conn)
+{
+	struct pollfd fds[1 + GROUP_MEMBERS];
+	int count = others(fd, g, claim, shared_only, fds);
+
+	for (int i = 0; i < count; i++) {
+		if (!fds[i].revents)
+			continue;
+		*conn = real_accept(fds[i].fd, addr, len, flags);
+		if (*conn >= 0 || errno != EAGAIN)
+			return true;
+	}
+	return false;
+}
+
+bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
+{
+	struct group *g = fsocket_group_of(fd);
+	const struct claim *claim = NULL;
+	int own = -1, saved = errno;
+
+	if (!g || !g->route->listening || fsocket_device_confined())
+		return false;
+	for (int i = 0; i < mine.count && mine.version == atomic_load(&version); i++)
+		if (mine.watches[i]->group == g && mine.watches[i]->claim) {
+			claim = mine.watches[i]->claim;
+			own = member_fd(mine.watches[i]);
+		}
+	if (own >= 0 && ++mine.accepts % SHARED_TURN == 0 &&
+	    accept_others(fd, g, claim, true, addr, len, flags, conn))
+		return true;
+	if (own >= 0) {
+		*conn = real_accept(own, addr, len, flags);
+		if (*conn >= 0 || errno != EAGAIN)
+			return true;
+	}
+	errno = saved;
+	if (accept_others(fd, g, claim, false, addr, len, flags, conn))
+		return true;
+	/* As accept() would say; asking the listener itself would cost its lock's cache line. */
+	if (!nonblocking(fd))
+		return false;
+	errno = EAGAIN;
+	*conn = -1;
+	return true;
+}
+
+/* At exit: so that no connection is sent here any more. */
+__attribute__((destructor)) static void process_ends(void)
+{
+	if (fsocket_watch_count && !fsocket_device_confined())
+		fsocket_worker_confine();
+}
