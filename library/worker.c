@@ -32,6 +32,8 @@
 #define MAX_MINE	16
 /* The listener itself comes first at every so many accepts, so that nothing starves there. */
 #define SHARED_TURN	16
+/* How long a handshake takes at most, in most cases. */
+#define ALONE_MS	3000
 
 /* A listener in an epoll instance. */
 struct watch {
@@ -44,7 +46,8 @@ struct watch {
 	const void *thread;
 	struct claim *claim;
 	unsigned int owner, generation;
-	bool active;			/* there are other workers */
+	bool active;			/* there are other workers, or were just now */
+	long alone_since;		/* and there are none; 0: there are */
 };
 
 atomic_int fsocket_watch_count;
@@ -286,6 +289,25 @@ static void activate(struct watch *w)
 	w->generation = w->group->route->generation;
 }
 
+/*
+ * Who is left alone goes on looking up for a while: what has been sent to others arrives
+ * there still.
+ */
+static void look_for_others(struct watch *w, bool there)
+{
+	long now = fsocket_now_ms();
+
+	if (there) {
+		w->active = true;
+		w->alone_since = 0;
+	} else if (w->active && !w->alone_since) {
+		w->alone_since = now;
+	} else if (w->active && now - w->alone_since >= ALONE_MS) {
+		w->active = false;
+		w->alone_since = 0;
+	}
+}
+
 /* Before the calling thread waits in the instance of w. */
 static void settle(struct watch *w)
 {
@@ -312,11 +334,11 @@ static void settle(struct watch *w)
 			return;
 		w->generation = r->generation - 1;
 	}
-	if (w->generation == r->generation && (w->claim->ready || !w->active))
+	if (w->generation == r->generation && !w->alone_since && (w->claim->ready || !w->active))
 		return;
 	w->generation = r->generation;
-	w->active = fsocket_route_live(r) >= 2;
-	if (w->active && !w->claim->ready)
+	look_for_others(w, fsocket_route_live(r) >= 2);
+	if (w->active && !w->alone_since && !w->claim->ready)
 		activate(w);
 }
 
@@ -401,7 +423,7 @@ static bool settle_all(void)
 		/* The usual case, without the lock. */
 		if (w->thread != &mine || !w->wanted || !w->claim ||
 		    w->generation != atomic_load(&r->generation) || w->claim->owner != w->owner ||
-		    (w->active && !w->claim->ready) || atomic_load(&r->broken)) {
+		    w->alone_since || (w->active && !w->claim->ready) || atomic_load(&r->broken)) {
 			if (!hold())
 				return false;
 			settle(w);
