@@ -64,6 +64,7 @@ static __thread struct {
 	struct watch *watches[MAX_MINE];
 	unsigned int accepts;
 	long looked;
+	bool overdue;		/* and that connections wait elsewhere */
 } mine __attribute__((tls_model("initial-exec")));
 
 /* The thread that changes watches; a signal handler of its own leaves them alone. */
@@ -394,6 +395,7 @@ static bool look_around(struct epoll_event *event, bool *away)
 		}
 		event->events = EPOLLIN;
 		event->data = w->event.data;
+		mine.overdue = true;
 		return true;
 	}
 	return false;
@@ -577,9 +579,12 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 			claim = mine.watches[i]->claim;
 			own = member_fd(mine.watches[i]);
 		}
-	if (own >= 0 && ++mine.accepts % SHARED_TURN == 0 &&
-	    accept_others(fd, g, claim, true, addr, len, flags, conn))
-		return true;
+	/* What is overdue comes first, or an own queue that is never empty would keep it waiting. */
+	if (own >= 0 && (mine.overdue || ++mine.accepts % SHARED_TURN == 0)) {
+		if (accept_others(fd, g, claim, !mine.overdue, addr, len, flags, conn))
+			return true;
+		mine.overdue = false;
+	}
 	if (own >= 0) {
 		*conn = real_accept(own, addr, len, flags);
 		if (*conn >= 0 || errno != EAGAIN)
