@@ -16,13 +16,19 @@
 #define GROUP_CLAIMS	256
 #define GROUP_CPUS	1024
 
-/* A worker leaves its wait for longer than this: others look after its queue. */
+/*
+ * A worker leaves its wait for longer than this, if FSOCKET_STEAL_AFTER_MS says nothing else:
+ * who has nothing to do looks after its queue.
+ */
 #define LATE_MS		10
 /* One that waits looks up so often, so that it is seen to be alive. */
 #define LOOK_MS		100
 /* It has not looked up: it is dead or stopped, and others look after its queue. */
 #define SILENT_MS	300
-/* No connection is sent to a worker that was late or silent for so long. */
+/*
+ * No connection is sent to a worker that was late or silent for so long, and those with work of
+ * their own look after its queue, too.
+ */
 #define STALE_MS	1000
 
 /* One worker that waits for a listener. Others read it only now and then. */
@@ -46,6 +52,7 @@ struct route {
 	atomic_int end;				/* claims behind have never been used */
 	atomic_bool broken;			/* the listener has been shut down */
 	atomic_int backlog;
+	int late;				/* LATE_MS */
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;
 	struct claim claims[GROUP_CLAIMS];
@@ -82,10 +89,11 @@ void fsocket_route_ready(struct group *g, struct claim *c);
 /* Takes from those that are stale; looks only now and then. */
 void fsocket_route_tend(struct group *g);
 /*
- * Marks the members which a worker other than mine will look after in time. Whether
- * a worker is out of its wait now.
+ * Marks the members that are not ours to look after: mine, and those of workers that are
+ * late by less than so many milliseconds. Whether a worker is out of its wait now.
  */
-bool fsocket_route_timely(const struct route *r, const struct claim *mine, bool *timely);
+bool fsocket_route_timely(const struct route *r, const struct claim *mine, int late,
+			  bool *timely);
 
 /* worker.c: this process is about to lose the group's members; or one of them. */
 void fsocket_worker_forsake(struct group *g, int member);

@@ -11,9 +11,9 @@
  * A claim is made by waiting, not by registering: the thread that waits in an instance is the
  * worker, and if a second thread waits in the same instance nobody is.
  *
- * While there are other workers, one that has nothing to do looks up every LOOK_MS, and every
- * LATE_MS while another one is busy: at what changed in the route, and whether connections
- * are overdue elsewhere. It then waits with all signals blocked but in epoll_pwait() itself, so
+ * While there are other workers, one that has nothing to do looks up after LATE_MS, and then
+ * ever less often until it is every LOOK_MS: at what changed in the route, and whether connections
+ * are overdue elsewhere. One that is never without work does so every LOOK_MS. Who waits then waits with all signals blocked but in epoll_pwait() itself, so
  * that a signal which comes between two looks ends the wait as it would have otherwise.
  */
 #include <errno.h>
@@ -64,7 +64,8 @@ static __thread struct {
 	struct watch *watches[MAX_MINE];
 	unsigned int accepts;
 	long looked;
-	bool overdue;		/* and that connections wait elsewhere */
+	/* And has found that connections wait in others than these members. */
+	bool overdue, stolen, timely[GROUP_MEMBERS];
 } mine __attribute__((tls_model("initial-exec")));
 
 /* The thread that changes watches; a signal handler of its own leaves them alone. */
@@ -372,7 +373,7 @@ static bool any_readable(const struct group *g, const bool *timely)
  * Looks after others: whether connections wait that nobody else will take in time. Then
  * *event is what the program is to be told. *away: somebody is busy.
  */
-static bool look_around(struct epoll_event *event, bool *away)
+static bool look_around(struct epoll_event *event, bool idle, bool *away)
 {
 	bool timely[GROUP_MEMBERS];
 
@@ -384,8 +385,9 @@ static bool look_around(struct epoll_event *event, bool *away)
 		if (!w->claim || !w->active || !w->ours)
 			continue;
 		fsocket_route_tend(w->group);
-		*away |= fsocket_route_timely(w->group->route, w->claim, timely);
-		timely[w->claim->member] = true;
+		*away |= fsocket_route_timely(w->group->route, w->claim,
+					       idle ? w->group->route->late : STALE_MS,
+					       timely);
 		if (!any_readable(w->group, timely))
 			continue;
 		/* Unless the instance is another by now, of which we have not been told. */
@@ -395,6 +397,7 @@ static bool look_around(struct epoll_event *event, bool *away)
 		}
 		event->events = EPOLLIN;
 		event->data = w->event.data;
+		memcpy(mine.timely, timely, sizeof(mine.timely));
 		mine.overdue = true;
 		return true;
 	}
@@ -436,10 +439,8 @@ static bool settle_all(void)
 	return active;
 }
 
-static int slice(int left, bool away)
+static int slice(int left, int look)
 {
-	int look = away ? LATE_MS : LOOK_MS;
-
 	return left >= 0 && left < look ? left : look;
 }
 
@@ -448,15 +449,15 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	long until = fsocket_now_ms() + timeout;
-	int count, left = timeout, saved = errno;
-	bool away = true;
+	int count, left = timeout, look = mine.watches[0]->group->route->late, saved = errno;
+	bool away;
 	sigset_t all, own;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &own);
 	for (;;) {
 		stamp(true);
-		count = real_pwait(epfd, events, maxevents, slice(left, away), mask ? mask : &own);
+		count = real_pwait(epfd, events, maxevents, slice(left, look), mask ? mask : &own);
 		if (count)
 			break;
 		if (timeout >= 0) {
@@ -465,10 +466,12 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 				break;
 		}
 		settle_all();
-		if (look_around(events, &away)) {
+		if (look_around(events, true, &away)) {
 			count = 1;
 			break;
 		}
+		/* The longer there was nothing to do, the less is expected. */
+		look = away && look * 2 < LOOK_MS ? look * 2 : LOOK_MS;
 	}
 	if (count >= 0)
 		errno = saved;
@@ -506,8 +509,8 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		return false;
 	fsocket_pin_again();
 	active = settle_all();
-	if (active && maxevents > 0 && events && fsocket_now_ms() - mine.looked >= LATE_MS &&
-	    look_around(events, &away)) {
+	if (active && maxevents > 0 && events && fsocket_now_ms() - mine.looked >= LOOK_MS &&
+	    look_around(events, false, &away)) {
 		*count = 1;
 		return true;
 	}
@@ -520,6 +523,10 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 	}
 	/* Under load there is something, and no reason to prepare for a wait. */
 	*count = mask ? 0 : real_wait(epfd, events, maxevents, 0);
+	/* There may be more where the last one came from. */
+	if (!*count && mine.stolen)
+		*count = look_around(events, true, &away);
+	mine.stolen = false;
 	if (!*count)
 		*count = wait_looking(epfd, events, maxevents, timeout, mask);
 	stamp(false);
@@ -540,9 +547,8 @@ static int others(int fd, const struct group *g, const struct claim *claim, bool
 	int count = 0;
 
 	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	/* A thread that is no worker takes from all: it may have been told of any. */
 	if (claim)
-		fsocket_route_timely(g->route, claim, timely);
+		memcpy(timely, mine.timely, sizeof(timely));
 	for (int m = 0; m < g->count && !shared_only; m++)
 		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
 			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
@@ -569,7 +575,7 @@ static bool accept_others(int fd, const struct group *g, const struct claim *cla
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
 {
 	struct group *g = fsocket_group_of(fd);
-	const struct claim *claim = NULL;
+	struct claim *claim = NULL;
 	int own = -1, saved = errno;
 
 	if (!g || !g->route->listening || fsocket_device_confined())
@@ -581,17 +587,26 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		}
 	/* What is overdue comes first, or an own queue that is never empty would keep it waiting. */
 	if (own >= 0 && (mine.overdue || ++mine.accepts % SHARED_TURN == 0)) {
-		if (accept_others(fd, g, claim, !mine.overdue, addr, len, flags, conn))
-			return true;
+		bool stealing = mine.overdue;
+
+		/* One for each time that it was looked: its worker may be back. */
 		mine.overdue = false;
+		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
+			mine.stolen = stealing;
+			return true;
+		}
 	}
 	if (own >= 0) {
 		*conn = real_accept(own, addr, len, flags);
-		if (*conn >= 0 || errno != EAGAIN)
+		if (*conn >= 0 || errno != EAGAIN) {
+			/* Busy, but not late. */
+			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
 			return true;
+		}
 	}
 	errno = saved;
-	if (accept_others(fd, g, claim, false, addr, len, flags, conn))
+	/* A thread that is no worker takes from all: it may have been told of any. */
+	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
 		return true;
 	/* As accept() would say; asking the listener itself would cost its lock's cache line. */
 	if (!nonblocking(fd))
