@@ -18,18 +18,18 @@
 
 /*
  * A worker leaves its wait for longer than this, if FSOCKET_STEAL_AFTER_MS says nothing else:
- * who has nothing to do looks after its queue.
+ * who has nothing to do looks after its queue. The other times are multiples of it.
  */
 #define LATE_MS		10
 /* One that waits looks up so often, so that it is seen to be alive. */
-#define LOOK_MS		100
+#define LOOK(r)		(10 * (r)->late)
 /* It has not looked up: it is dead or stopped, and others look after its queue. */
-#define SILENT_MS	300
+#define SILENT(r)	(30 * (r)->late)
 /*
  * No connection is sent to a worker that was late or silent for so long, and those with work of
  * their own look after its queue, too.
  */
-#define STALE_MS	1000
+#define STALE(r)	(100 * (r)->late)
 
 /* One worker that waits for a listener. Others read it only now and then. */
 struct claim {
@@ -52,7 +52,7 @@ struct route {
 	atomic_int end;				/* claims behind have never been used */
 	atomic_bool broken;			/* the listener has been shut down */
 	atomic_int backlog;
-	int late;				/* LATE_MS */
+	int late;				/* see LATE_MS */
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;
 	struct claim claims[GROUP_CLAIMS];

@@ -87,15 +87,15 @@ static bool dead(const struct claim *c)
 	return RAW2(SYS_kill, atomic_load(&c->pid), 0) == -ESRCH;
 }
 
-static bool eligible(const struct claim *c)
+static bool eligible(const struct route *r, const struct claim *c)
 {
-	return c->owner && c->ready && age(c) < STALE_MS;
+	return c->owner && c->ready && age(c) < STALE(r);
 }
 
 /* A lone worker sleeps for as long as it likes. */
-static bool live(const struct claim *c)
+static bool live(const struct route *r, const struct claim *c)
 {
-	return c->owner && (c->waiting || age(c) < STALE_MS) && !dead(c);
+	return c->owner && (c->waiting || age(c) < STALE(r)) && !dead(c);
 }
 
 int fsocket_route_live(const struct route *r)
@@ -103,7 +103,7 @@ int fsocket_route_live(const struct route *r)
 	int count = 0;
 
 	for (int i = 0; i < r->end; i++)
-		count += live(&r->claims[i]);
+		count += live(r, &r->claims[i]);
 	return count;
 }
 
@@ -175,11 +175,11 @@ static void update(struct group *g)
 	for (int i = 0; i < r->end; i++) {
 		const struct claim *c = &r->claims[i];
 
-		if (eligible(c)) {
+		if (eligible(r, c)) {
 			others[count++] = r->index[c->member];
 			if (c->cpu < cpus)
 				map[c->cpu] = r->index[c->member];
-		} else if (!c->ready && live(c)) {
+		} else if (!c->ready && live(r, c)) {
 			coming++;
 		}
 	}
@@ -346,11 +346,11 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 	unlock(g->route);
 }
 
-static bool stale(const struct claim *c)
+static bool stale(const struct route *r, const struct claim *c)
 {
 	if (!c->owner)
 		return false;
-	return (c->ready && age(c) >= STALE_MS) || (age(c) >= SILENT_MS && dead(c));
+	return (c->ready && age(c) >= STALE(r)) || (age(c) >= SILENT(r) && dead(c));
 }
 
 void fsocket_route_tend(struct group *g)
@@ -359,13 +359,13 @@ void fsocket_route_tend(struct group *g)
 	bool any = false;
 
 	for (int i = 0; i < r->end && !any; i++)
-		any = stale(&r->claims[i]);
+		any = stale(r, &r->claims[i]);
 	if (!any || !lock(r))
 		return;
 	for (int i = 0; i < r->end; i++) {
 		struct claim *c = &r->claims[i];
 
-		if (!stale(c))
+		if (!stale(r, c))
 			continue;
 		if (dead(c))
 			free_claim(c);
@@ -393,7 +393,7 @@ bool fsocket_route_timely(const struct route *r, const struct claim *mine, int l
 			continue;
 		}
 		away |= !c->waiting;
-		if (c->waiting ? since < SILENT_MS : since < late)
+		if (c->waiting ? since < SILENT(r) : since < late)
 			timely[c->member] = true;
 	}
 	return away;

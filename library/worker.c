@@ -11,10 +11,10 @@
  * A claim is made by waiting, not by registering: the thread that waits in an instance is the
  * worker, and if a second thread waits in the same instance nobody is.
  *
- * While there are other workers, one that has nothing to do looks up after LATE_MS, and then
- * ever less often until it is every LOOK_MS: at what changed in the route, and whether connections
- * are overdue elsewhere. One that is never without work does so every LOOK_MS. Who waits then waits with all signals blocked but in epoll_pwait() itself, so
- * that a signal which comes between two looks ends the wait as it would have otherwise.
+ * While there are other workers, one that has nothing to do looks up, ever less often, at what
+ * changed in the route, and whether connections are overdue elsewhere. It then waits with all
+ * signals blocked but in epoll_pwait() itself, so that a signal which comes between two looks
+ * ends the wait as it would have otherwise.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,29 +26,11 @@
 #include "fds.h"
 #include "group.h"
 #include "real.h"
+#include "worker.h"
 
 #define MAX_WATCHES	1024
-/* Of one instance. */
-#define MAX_MINE	16
-/* The listener itself comes first at every so many accepts, so that nothing starves there. */
-#define SHARED_TURN	16
 /* How long a handshake takes at most, in most cases. */
 #define ALONE_MS	3000
-
-/* A listener in an epoll instance. */
-struct watch {
-	int epfd, fd;
-	struct group *group;		/* NULL: this is free */
-	struct epoll_event event;	/* as the program has registered the listener */
-	bool wanted;			/* it waits for connections */
-	bool ours;			/* the member is in the instance, too */
-	bool crowd;			/* several threads wait here */
-	const void *thread;
-	struct claim *claim;
-	unsigned int owner, generation;
-	bool active;			/* there are other workers, or were just now */
-	long alone_since;		/* and there are none; 0: there are */
-};
 
 atomic_int fsocket_watch_count;
 
@@ -57,16 +39,7 @@ static int watches_end;
 /* Changes with every watch that comes or goes. */
 static atomic_uint version;
 
-/* What the calling thread has found for the instance where it waited last. */
-static __thread struct {
-	int epfd, count;
-	unsigned int version;
-	struct watch *watches[MAX_MINE];
-	unsigned int accepts;
-	long looked;
-	/* And has found that connections wait in others than these members. */
-	bool overdue, stolen, timely[GROUP_MEMBERS];
-} mine __attribute__((tls_model("initial-exec")));
+__thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
 
 /* The thread that changes watches; a signal handler of its own leaves them alone. */
 static _Atomic(const void *) holder;
@@ -75,9 +48,9 @@ static bool hold(void)
 {
 	const void *nobody = NULL;
 
-	if (atomic_load(&holder) == &mine)
+	if (atomic_load(&holder) == &fsocket_mine)
 		return false;
-	while (!atomic_compare_exchange_weak(&holder, &nobody, &mine)) {
+	while (!atomic_compare_exchange_weak(&holder, &nobody, &fsocket_mine)) {
 		nobody = NULL;
 		RAW2(SYS_sched_yield, 0, 0);
 	}
@@ -100,13 +73,6 @@ static struct watch *find_watch(int epfd, int fd)
 		if (watches[i].group && watches[i].epfd == epfd && watches[i].fd == fd)
 			return &watches[i];
 	return NULL;
-}
-
-static int member_fd(const struct watch *w)
-{
-	int member = w->claim ? w->claim->member : -1;
-
-	return member >= 0 && w->claim->owner == w->owner ? w->group->members[member] : -1;
 }
 
 static void enter_member(struct watch *w)
@@ -138,7 +104,7 @@ static void give_up(struct watch *w)
 	w->active = false;
 	for (int i = 0; i < watches_end; i++)
 		last &= !watches[i].group || watches[i].thread != w->thread || !watches[i].claim;
-	if (last && w->thread == &mine)
+	if (last && w->thread == &fsocket_mine)
 		fsocket_pin_end();
 }
 
@@ -156,7 +122,7 @@ static void thread_ends(void *unused)
 	if (!hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
-		if (watches[i].group && watches[i].thread == &mine) {
+		if (watches[i].group && watches[i].thread == &fsocket_mine) {
 			give_up(&watches[i]);
 			watches[i].thread = NULL;
 		}
@@ -166,7 +132,7 @@ static void thread_ends(void *unused)
 /* Its instances are its parent's, where the parent is the worker. */
 static void in_child(void)
 {
-	memset(&mine, 0, sizeof(mine));
+	memset(&fsocket_mine, 0, sizeof(fsocket_mine));
 	for (int i = 0; i < watches_end; i++) {
 		watches[i].claim = NULL;
 		watches[i].crowd = true;
@@ -183,7 +149,7 @@ static void prepare(void)
 		pthread_atfork(NULL, NULL, in_child);
 		pthread_key_create(&key, thread_ends);
 	}
-	pthread_setspecific(key, &mine);
+	pthread_setspecific(key, &fsocket_mine);
 }
 
 static struct watch *new_watch(int epfd, int fd, struct group *g)
@@ -263,23 +229,15 @@ void fsocket_worker_confine(void)
 	let_go();
 }
 
-/* A connection that another worker takes away would make accept() wait. */
-static bool nonblocking(int fd)
-{
-	long flags = RAW3(SYS_fcntl, fd, F_GETFL, 0);
-
-	return flags >= 0 && flags & O_NONBLOCK;
-}
-
 static void activate(struct watch *w)
 {
 	cpu_set_t allowed;
 
 	fsocket_pin_allowed(&allowed);
-	for (int i = 0; i < mine.count; i++)
-		if (mine.watches[i]->claim && mine.watches[i]->claim->cpu >= 0) {
+	for (int i = 0; i < fsocket_mine.count; i++)
+		if (fsocket_mine.watches[i]->claim && fsocket_mine.watches[i]->claim->cpu >= 0) {
 			CPU_ZERO(&allowed);
-			CPU_SET(mine.watches[i]->claim->cpu, &allowed);
+			CPU_SET(fsocket_mine.watches[i]->claim->cpu, &allowed);
 		}
 	leave_member(w);
 	if (!fsocket_route_choose(w->group, w->claim, &allowed))
@@ -315,9 +273,9 @@ static void settle(struct watch *w)
 {
 	struct route *r = w->group->route;
 
-	if (w->thread != &mine) {
+	if (w->thread != &fsocket_mine) {
 		w->crowd |= w->thread && w->wanted;
-		w->thread = &mine;
+		w->thread = &fsocket_mine;
 	}
 	if (!w->wanted || w->crowd || atomic_load(&r->broken)) {
 		give_up(w);
@@ -348,8 +306,8 @@ static void stamp(bool waiting)
 {
 	long now = fsocket_now_ms();
 
-	for (int i = 0; i < mine.count; i++) {
-		struct claim *c = mine.watches[i]->claim;
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		struct claim *c = fsocket_mine.watches[i]->claim;
 
 		if (!c)
 			continue;
@@ -378,15 +336,16 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 	bool timely[GROUP_MEMBERS];
 
 	*away = false;
-	mine.looked = fsocket_now_ms();
-	for (int i = 0; i < mine.count; i++) {
-		struct watch *w = mine.watches[i];
+	fsocket_mine.looked = fsocket_now_ms();
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		struct watch *w = fsocket_mine.watches[i];
+		struct route *r = w->group->route;
 
 		if (!w->claim || !w->active || !w->ours)
 			continue;
 		fsocket_route_tend(w->group);
-		*away |= fsocket_route_timely(w->group->route, w->claim,
-					       idle ? w->group->route->late : STALE_MS,
+		*away |= fsocket_route_timely(r, w->claim,
+					       idle ? r->late : STALE(r),
 					       timely);
 		if (!any_readable(w->group, timely))
 			continue;
@@ -397,8 +356,8 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 		}
 		event->events = EPOLLIN;
 		event->data = w->event.data;
-		memcpy(mine.timely, timely, sizeof(mine.timely));
-		mine.overdue = true;
+		memcpy(fsocket_mine.timely, timely, sizeof(fsocket_mine.timely));
+		fsocket_mine.overdue = true;
 		return true;
 	}
 	return false;
@@ -421,12 +380,12 @@ static bool settle_all(void)
 {
 	bool active = false;
 
-	for (int i = 0; i < mine.count; i++) {
-		struct watch *w = mine.watches[i];
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		struct watch *w = fsocket_mine.watches[i];
 		struct route *r = w->group->route;
 
 		/* The usual case, without the lock. */
-		if (w->thread != &mine || !w->wanted || !w->claim ||
+		if (w->thread != &fsocket_mine || !w->wanted || !w->claim ||
 		    w->generation != atomic_load(&r->generation) || w->claim->owner != w->owner ||
 		    w->alone_since || (w->active && !w->claim->ready) || atomic_load(&r->broken)) {
 			if (!hold())
@@ -439,6 +398,11 @@ static bool settle_all(void)
 	return active;
 }
 
+static int look_every(void)
+{
+	return LOOK(fsocket_mine.watches[0]->group->route);
+}
+
 static int slice(int left, int look)
 {
 	return left >= 0 && left < look ? left : look;
@@ -449,7 +413,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	long until = fsocket_now_ms() + timeout;
-	int count, left = timeout, look = mine.watches[0]->group->route->late, saved = errno;
+	int count, left = timeout, look = fsocket_mine.watches[0]->group->route->late, saved = errno;
 	bool away;
 	sigset_t all, own;
 
@@ -471,7 +435,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			break;
 		}
 		/* The longer there was nothing to do, the less is expected. */
-		look = away && look * 2 < LOOK_MS ? look * 2 : LOOK_MS;
+		look = away && look * 2 < look_every() ? look * 2 : look_every();
 	}
 	if (count >= 0)
 		errno = saved;
@@ -481,23 +445,28 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	return count;
 }
 
+bool fsocket_worker_known(void)
+{
+	return fsocket_mine.version == atomic_load(&version);
+}
+
 /* What the calling thread has to know of the instance; whether there is anything. */
 static bool find_mine(int epfd)
 {
 	unsigned int now = atomic_load(&version);
 
-	if (mine.epfd == epfd && mine.version == now)
-		return mine.count;
+	if (fsocket_mine.epfd == epfd && fsocket_mine.version == now)
+		return fsocket_mine.count;
 	if (!hold())
 		return false;
-	mine.epfd = epfd;
-	mine.version = now;
-	mine.count = 0;
-	for (int i = 0; i < watches_end && mine.count < MAX_MINE; i++)
+	fsocket_mine.epfd = epfd;
+	fsocket_mine.version = now;
+	fsocket_mine.count = 0;
+	for (int i = 0; i < watches_end && fsocket_mine.count < MAX_MINE; i++)
 		if (watches[i].group && watches[i].epfd == epfd)
-			mine.watches[mine.count++] = &watches[i];
+			fsocket_mine.watches[fsocket_mine.count++] = &watches[i];
 	let_go();
-	return mine.count;
+	return fsocket_mine.count;
 }
 
 bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, int timeout,
@@ -509,7 +478,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		return false;
 	fsocket_pin_again();
 	active = settle_all();
-	if (active && maxevents > 0 && events && fsocket_now_ms() - mine.looked >= LOOK_MS &&
+	if (active && maxevents > 0 && events && fsocket_now_ms() - fsocket_mine.looked >= look_every() &&
 	    look_around(events, false, &away)) {
 		*count = 1;
 		return true;
@@ -524,95 +493,12 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 	/* Under load there is something, and no reason to prepare for a wait. */
 	*count = mask ? 0 : real_wait(epfd, events, maxevents, 0);
 	/* There may be more where the last one came from. */
-	if (!*count && mine.stolen)
+	if (!*count && fsocket_mine.stolen)
 		*count = look_around(events, true, &away);
-	mine.stolen = false;
+	fsocket_mine.stolen = false;
 	if (!*count)
 		*count = wait_looking(epfd, events, maxevents, timeout, mask);
 	stamp(false);
-	return true;
-}
-
-static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
-{
-	REAL(accept4);
-	return real(fd, addr, len, flags);
-}
-
-/* The listener, and the members that this thread may take from; those that have something. */
-static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
-		  struct pollfd *fds)
-{
-	bool timely[GROUP_MEMBERS] = { false };
-	int count = 0;
-
-	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (claim)
-		memcpy(timely, mine.timely, sizeof(timely));
-	for (int m = 0; m < g->count && !shared_only; m++)
-		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
-			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
-	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
-}
-
-static bool accept_others(int fd, const struct group *g, const struct claim *claim,
-			  bool shared_only, struct sockaddr *addr, socklen_t *len, int flags,
-			  int *conn)
-{
-	struct pollfd fds[1 + GROUP_MEMBERS];
-	int count = others(fd, g, claim, shared_only, fds);
-
-	for (int i = 0; i < count; i++) {
-		if (!fds[i].revents)
-			continue;
-		*conn = real_accept(fds[i].fd, addr, len, flags);
-		if (*conn >= 0 || errno != EAGAIN)
-			return true;
-	}
-	return false;
-}
-
-bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
-{
-	struct group *g = fsocket_group_of(fd);
-	struct claim *claim = NULL;
-	int own = -1, saved = errno;
-
-	if (!g || !g->route->listening || fsocket_device_confined())
-		return false;
-	for (int i = 0; i < mine.count && mine.version == atomic_load(&version); i++)
-		if (mine.watches[i]->group == g && mine.watches[i]->claim) {
-			claim = mine.watches[i]->claim;
-			own = member_fd(mine.watches[i]);
-		}
-	/* What is overdue comes first, or an own queue that is never empty would keep it waiting. */
-	if (own >= 0 && (mine.overdue || ++mine.accepts % SHARED_TURN == 0)) {
-		bool stealing = mine.overdue;
-
-		/* One for each time that it was looked: its worker may be back. */
-		mine.overdue = false;
-		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
-			mine.stolen = stealing;
-			return true;
-		}
-	}
-	if (own >= 0) {
-		*conn = real_accept(own, addr, len, flags);
-		if (*conn >= 0 || errno != EAGAIN) {
-			/* Busy, but not late. */
-			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
-			return true;
-		}
-	}
-	errno = saved;
-	/* A thread that is no worker takes from all: it may have been told of any. */
-	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
-		return true;
-	/* As accept() would say; asking the listener itself would cost its lock's cache line. */
-	if (!nonblocking(fd))
-		return false;
-	errno = EAGAIN;
-	*conn = -1;
 	return true;
 }
 

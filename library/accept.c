@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * accept() in the kernel backend: of a listener that has members, from the member of the
+ * calling worker, from the listener itself, and from members of workers that are late.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "device.h"
+#include "fds.h"
+#include "group.h"
+#include "real.h"
+#include "worker.h"
+
+/* The listener itself comes first at every so many accepts, so that nothing starves there. */
+#define SHARED_TURN	16
+
+static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	REAL(accept4);
+	return real(fd, addr, len, flags);
+}
+
+/* The listener, and the members that this thread may take from; those that have something. */
+static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
+		  struct pollfd *fds)
+{
+	bool timely[GROUP_MEMBERS] = { false };
+	int count = 0;
+
+	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	if (claim)
+		memcpy(timely, fsocket_mine.timely, sizeof(timely));
+	for (int m = 0; m < g->count && !shared_only; m++)
+		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
+			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
+	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
+}
+
+static bool accept_others(int fd, const struct group *g, const struct claim *claim,
+			  bool shared_only, struct sockaddr *addr, socklen_t *len, int flags,
+			  int *conn)
+{
+	struct pollfd fds[1 + GROUP_MEMBERS];
+	int count = others(fd, g, claim, shared_only, fds);
+
+	for (int i = 0; i < count; i++) {
+		if (!fds[i].revents)
+			continue;
+		*conn = real_accept(fds[i].fd, addr, len, flags);
+		if (*conn >= 0 || errno != EAGAIN)
+			return true;
+	}
+	return false;
+}
+
+bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
+{
+	struct group *g = fsocket_group_of(fd);
+	struct claim *claim = NULL;
+	int own = -1, saved = errno;
+
+	if (!g || !g->route->listening || fsocket_device_confined())
+		return false;
+	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++)
+		if (fsocket_mine.watches[i]->group == g && fsocket_mine.watches[i]->claim) {
+			claim = fsocket_mine.watches[i]->claim;
+			own = member_fd(fsocket_mine.watches[i]);
+		}
+	/* What is overdue comes first, or an own queue that is never empty would keep it waiting. */
+	if (own >= 0 && (fsocket_mine.overdue || ++fsocket_mine.accepts % SHARED_TURN == 0)) {
+		bool stealing = fsocket_mine.overdue;
+
+		/* One for each time that it was looked: its worker may be back. */
+		fsocket_mine.overdue = false;
+		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
+			fsocket_mine.stolen = stealing;
+			return true;
+		}
+	}
+	if (own >= 0) {
+		*conn = real_accept(own, addr, len, flags);
+		if (*conn >= 0 || errno != EAGAIN) {
+			/* Busy, but not late. */
+			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
+			return true;
+		}
+	}
+	errno = saved;
+	/* A thread that is no worker takes from all: it may have been told of any. */
+	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
+		return true;
+	/* As accept() would say; asking the listener itself would cost its lock's cache line. */
+	if (!nonblocking(fd))
+		return false;
+	errno = EAGAIN;
+	*conn = -1;
+	return true;
+}

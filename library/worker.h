@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What worker.c, which waits, and accept.c know of the calling thread. */
+#ifndef FSOCKET_WORKER_H
+#define FSOCKET_WORKER_H
+
+#include <fcntl.h>
+
+#include "group.h"
+#include "real.h"
+
+/* Of one instance. */
+#define MAX_MINE	16
+
+/* A listener in an epoll instance. */
+struct watch {
+	int epfd, fd;
+	struct group *group;		/* NULL: this is free */
+	struct epoll_event event;	/* as the program has registered the listener */
+	bool wanted;			/* it waits for connections */
+	bool ours;			/* the member is in the instance, too */
+	bool crowd;			/* several threads wait here */
+	const void *thread;
+	struct claim *claim;
+	unsigned int owner, generation;
+	bool active;			/* there are other workers, or were just now */
+	long alone_since;		/* and there are none; 0: there are */
+};
+
+/* What the calling thread has found for the instance where it waited last. */
+struct worker {
+	int epfd, count;
+	unsigned int version;
+	struct watch *watches[MAX_MINE];
+	unsigned int accepts;
+	long looked;
+	/* And has found that connections wait in others than these members. */
+	bool overdue, stolen, timely[GROUP_MEMBERS];
+};
+
+#pragma GCC visibility push(hidden)
+
+extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
+/* Whether what the thread has found is true still. */
+bool fsocket_worker_known(void);
+
+#pragma GCC visibility pop
+
+static inline int member_fd(const struct watch *w)
+{
+	int member = w->claim ? w->claim->member : -1;
+
+	return member >= 0 && w->claim->owner == w->owner ? w->group->members[member] : -1;
+}
+
+/* A connection that another worker takes away would make accept() wait. */
+static inline bool nonblocking(int fd)
+{
+	long flags = RAW3(SYS_fcntl, fd, F_GETFL, 0);
+
+	return flags >= 0 && flags & O_NONBLOCK;
+}
+
+#endif
