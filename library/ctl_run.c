@@ -244,6 +244,15 @@ static void preload(void)
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }
 
+/* What the library will find, too: fsocket_kernel_chosen(). */
+static bool kernel_backend(void)
+{
+	const char *backend = getenv("FSOCKET_BACKEND");
+
+	return backend && (!strcmp(backend, "kernel") ||
+			   (!strcmp(backend, "auto") && access("/dev/fastsocket", R_OK)));
+}
+
 int ctl_run(char **argv)
 {
 	int watcher = -1, error;
@@ -253,8 +262,10 @@ int ctl_run(char **argv)
 		ctl_fail(CTL_USAGE, "run needs the program to run");
 	preload();
 	mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");
-	if (!module_loaded() || !mode)
-		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket");
+	if (kernel_backend())
+		say(true, 0, 0, "the kernel backend is in force: each worker gets an SO_REUSEPORT socket of its own once two wait with epoll; ss -ltn shows them");
+	else if (!module_loaded() || !mode)
+		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket; or set FSOCKET_BACKEND=kernel, which needs none");
 	else if (!strcmp(mode, "0"))
 		say(false, 0, 0, "no effect: local listeners are switched off: fsocketctl set enable_listen_spawn=2");
 	else if (inherits_orphans())

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The library where there is no module (FSOCKET_BACKEND=kernel)."""
+import re
+import time
+
+import pytest
+
+from conftest import KERNELS
+from test_module import FOLDER, names, run_one
+
+PRELOAD = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_BACKEND=kernel FSOCKET_REQUIRED=1"
+UNIT = "fsbench-kernel-backend"
+NGINX = """
+worker_processes 8;
+pid /run/fsbench-kernel.pid;
+error_log stderr warn;
+events { worker_connections 4096; }
+http {
+    access_log off;
+    server { listen 80 backlog=4096; return 200 "ok\\n"; }
+}
+"""
+
+pytestmark = pytest.mark.usefixtures("quiet_kernel", "no_module")
+
+
+@pytest.fixture(scope="module")
+def no_module(lab):
+    lab.server("rmmod fastsocket")
+    yield
+    lab.server("modprobe fastsocket")
+
+
+@pytest.mark.parametrize("name", names("test_kernel_backend"))
+def test_program(lab, name):
+    run_one(lab, PRELOAD, "test_kernel_backend", name)
+
+
+@pytest.mark.parametrize("name", ["test_each_gets_its_own", "test_options",
+                                  "test_waiting_connections_outlive_their_worker"])
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_without_privileges(lab, name):
+    """As in a container: a user namespace, no capability, a common seccomp filter."""
+    done = lab.server(
+        f"systemd-run -q --wait --pipe --collect --unit={UNIT} -p User=65534 -p PrivateUsers=yes "
+        "-p NoNewPrivileges=yes -p CapabilityBoundingSet= -p PrivateDevices=yes "
+        "-p 'SystemCallFilter=@system-service' "
+        f"env {PRELOAD} {FOLDER}/test_kernel_backend {name} 2>&1", check=False)
+    assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
+
+
+def start(lab, environment, command):
+    assignments = " ".join(f"-E {one}" for one in environment.split())
+    lab.server(f"systemctl reset-failed {UNIT} 2> /dev/null; systemd-run -q --collect "
+               f"--unit={UNIT} -p LimitNOFILE=65536 {assignments} {command}")
+    deadline = time.monotonic() + 30
+    while not lab.server("ss -Hltn sport = :80", check=False).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def stop(lab):
+    lab.server(f"systemctl stop {UNIT}")
+
+
+def load(lab, requests):
+    return lab.start_load(f"ulimit -n 8192; ab -q -r -n {requests} -c 100 http://10.66.0.1/ 2>&1")
+
+
+def figures(process):
+    output, _ = process.communicate(timeout=120)
+    found = [re.search(rf"^{name} requests: +(\d+)", output, re.M)
+             for name in ("Complete", "Failed")]
+    assert all(found), output
+    return tuple(int(one[1]) for one in found)
+
+
+def cores(lab):
+    """Those that the workers may run on, sorted, each as taskset says it."""
+    return sorted(lab.server("for p in $(pgrep -P $(cat /run/fsbench-kernel.pid)); do "
+                             "taskset -cp $p | sed 's/.*: //'; done").stdout.split())
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_nginx(lab):
+    """Each worker has a core; a reload, and one to fewer workers, costs no connection."""
+    lab.server("cat > /run/fsbench-kernel.conf", stdin=NGINX)
+    start(lab, PRELOAD, "nginx -c /run/fsbench-kernel.conf -g 'daemon off;'")
+    try:
+        assert figures(load(lab, 3000)) == (3000, 0)
+        assert cores(lab) == [str(cpu) for cpu in range(8)]
+        # The program's own and eight members; no other program may bind.
+        assert lab.server("ss -Hltn sport = :80").stdout.count("LISTEN") == 9
+        under = load(lab, 6000)
+        for count in (2, 8):
+            time.sleep(1)
+            lab.server("sed -i 's/^worker_processes .*/worker_processes "
+                       f"{count};/' /run/fsbench-kernel.conf; "
+                       "kill -HUP $(cat /run/fsbench-kernel.pid)")
+        assert figures(under) == (6000, 0)
+        # One that is killed while nothing is at work, and the next one in its place.
+        lab.server("kill -9 $(pgrep -P $(cat /run/fsbench-kernel.pid) | head -1)")
+        assert figures(load(lab, 3000)) == (3000, 0)
+        assert cores(lab) == [str(cpu) for cpu in range(8)]
+    finally:
+        stop(lab)
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_backend_is_asked_for(lab):
+    """Without FSOCKET_BACKEND the library says that it does nothing, and does nothing."""
+    start(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so",
+          "/usr/local/bin/fsbench-server -w 2")
+    try:
+        assert lab.server("ss -Hltn sport = :80").stdout.count("LISTEN") == 1
+        assert "running without Fastsocket" in lab.server(f"journalctl -n 5 -u {UNIT}").stdout
+    finally:
+        stop(lab)
+    start(lab, PRELOAD.replace("kernel", "auto"), "/usr/local/bin/fsbench-server -w 2")
+    try:
+        assert figures(load(lab, 1000)) == (1000, 0)
+        assert lab.server("ss -Hltn sport = :80").stdout.count("LISTEN") == 3
+    finally:
+        stop(lab)
