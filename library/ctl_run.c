@@ -265,7 +265,7 @@ int ctl_run(char **argv)
 	if (kernel_backend())
 		say(true, 0, 0, "the kernel backend is in force: each worker gets an SO_REUSEPORT socket of its own once two wait with epoll; ss -ltn shows them");
 	else if (!module_loaded() || !mode)
-		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket; or set FSOCKET_BACKEND=kernel, which needs none");
+		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket");
 	else if (!strcmp(mode, "0"))
 		say(false, 0, 0, "no effect: local listeners are switched off: fsocketctl set enable_listen_spawn=2");
 	else if (inherits_orphans())
