@@ -118,9 +118,36 @@ void doctor_finding(const char *remedy, const char *format, ...)
 /* It cannot be told. */
 void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* ctl_network.c: what doctor looks at in the network interfaces; after doctor_find_nics(). */
+void doctor_find_nics(void);
+void doctor_queues(void);
+void doctor_interrupts(void);
+void doctor_rps(void);
+void doctor_rfs(void);
+void doctor_xps(void);
+void doctor_programs(void);
+/* As many cores as receive packets by queues of their own. */
+int doctor_receive_queues(void);
+/* The NUMA node of an interface and that one's name; -1 where the kernel does not tell. */
+int doctor_nic_node(char **name);
+
 /* ctl_servers.c: what doctor looks at in running servers. */
 void doctor_workers(void);
 void doctor_pinning(void);
+void doctor_cpus(void);
+void doctor_node(void);
+/* Calls @look with the ID of each process. */
+void doctor_each_process(void (*look)(int pid));
+
+/* ctl_programs.c: what doctor looks at in known programs and their configurations. */
+void doctor_irqbalance(void);
 void doctor_accept_mutex(void);
+void doctor_multi_queue(void);
+void doctor_preload(void);
+
+/* ctl_live.c: what doctor sees happen within a fifth of a second. */
+void doctor_overflows(void);
+void doctor_drops(void);
+void doctor_locality(void);
 
 #endif

@@ -20,6 +20,7 @@ struct listener {
 	int waiting;	/* epoll instances with the socket in them */
 	int unpinned;	/* of these */
 	int pid;	/* of an unpinned one, if there is any */
+	int worker;	/* a process in which one waits */
 };
 
 /* The open files of a process that matter here. */
@@ -137,6 +138,8 @@ static void look_at(int pid)
 
 		l->holders += o.epoll_count;
 		l->waiting += waiting;
+		if (waiting)
+			l->worker = pid;
 		if (waiting && !is_pinned(pid, waiting)) {
 			l->unpinned += waiting;
 			l->pid = pid;
@@ -147,8 +150,7 @@ static void look_at(int pid)
 	free(folder);
 }
 
-/* Calls @look with the ID of each process. */
-static void each_process(void (*look)(int pid))
+void doctor_each_process(void (*look)(int pid))
 {
 	DIR *dir = ctl_opendir("/proc");
 	struct dirent *entry;
@@ -173,7 +175,7 @@ static bool look_at_servers(void)
 	if (!looked) {
 		read_listeners("/proc/net/tcp");
 		read_listeners("/proc/net/tcp6");
-		each_process(look_at);
+		doctor_each_process(look_at);
 		looked = true;
 	}
 	for (int i = 0; i < listener_count; i++)
@@ -183,8 +185,21 @@ static bool look_at_servers(void)
 	return any;
 }
 
+/* Whether nobody but one worker serves the port of @l. */
+static bool is_alone(const struct listener *l)
+{
+	/* Where workers take turns, one waits. And some have a socket each of a port. */
+	bool alone = l->waiting == 1 && l->holders == 1;
+
+	for (int i = 0; i < listener_count; i++)
+		alone &= &listeners[i] == l || listeners[i].port != l->port ||
+			 !listeners[i].waiting;
+	return alone;
+}
+
 void doctor_workers(void)
 {
+	int queues = doctor_receive_queues();
 	cpu_set_t online;
 
 	ctl_cpus_online(&online);
@@ -192,19 +207,15 @@ void doctor_workers(void)
 		return;
 	for (int i = 0; i < listener_count; i++) {
 		const struct listener *l = &listeners[i];
-		bool alone = l->waiting == 1;
 
-		/*
-		 * A worker may wait alone because the others wait for their turn, or
-		 * because each has a listening socket of its own for the port.
-		 */
-		alone &= l->holders == 1;
-		for (int k = 0; k < listener_count; k++)
-			alone &= k == i || listeners[k].port != l->port || !listeners[k].waiting;
-		if (alone)
+		if (is_alone(l))
 			doctor_finding("start a worker for each core (nginx: worker_processes auto; HAProxy: nbthread)",
 				       "port %u is served by one worker: there is nothing to share out among %d cores",
 				       l->port, CPU_COUNT(&online));
+		else if (l->waiting > 1 && l->waiting == l->holders && l->waiting < queues)
+			doctor_finding("start a worker for each core that receives packets, or let as many cores receive them as there are workers (ethtool -L)",
+				       "port %u has %d workers, and %d cores receive packets: connections of the other cores are served elsewhere",
+				       l->port, l->waiting, queues);
 	}
 }
 
@@ -226,78 +237,90 @@ void doctor_pinning(void)
 	}
 }
 
-/* Returns the value of the option @name in a command line, or NULL. */
-static char *option_value(const char *line, const char *name)
+/* The folder of the process's control group below that of all; NULL if it cannot be told. */
+static char *control_group(int pid)
 {
-	char *words = ctl_format("%s", line), *word, *rest, *value = NULL;
+	char *text = ctl_readf("/proc/%d/cgroup", pid), *line, *rest, *path = NULL;
 
-	for (word = strtok_r(words, " ", &rest); word && !value; word = strtok_r(NULL, " ", &rest)) {
-		if (strncmp(word, name, strlen(name)))
-			continue;
-		if (word[strlen(name)])
-			value = ctl_format("%s", word + strlen(name));
-		else if ((word = strtok_r(NULL, " ", &rest)))
-			value = ctl_format("%s", word);
-		else
-			break;
-	}
-	free(words);
-	return value;
-}
-
-/* Returns the path, in this mount namespace, of the configuration of the nginx master @pid. */
-static char *nginx_file(int pid, const char *line)
-{
-	char *file = option_value(line, "-c"), *prefix = option_value(line, "-p"), *path;
-
-	if (!file)
-		path = ctl_format("/proc/%d/root/etc/nginx/nginx.conf", pid);
-	else if (*file == '/')
-		path = ctl_format("/proc/%d/root%s", pid, file);
-	else
-		path = ctl_format("/proc/%d/root%s/%s", pid, prefix ? prefix : "/usr/share/nginx", file);
-	free(file);
-	free(prefix);
+	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line && !path;
+	     line = strtok_r(NULL, "\n", &rest))
+		if (!strncmp(line, "0::/", 4))
+			path = ctl_format("/sys/fs/cgroup/%s", line + 4);
+	free(text);
 	return path;
 }
 
-/* Whether the nginx configuration @text contains "accept_mutex on;". */
-static bool has_accept_mutex(char *text)
+/* What of the group at @path, or of those above, keeps it from using all cores. */
+static void look_at_group(char *path, const struct listener *l, int cores)
 {
-	const char *name = "accept_mutex";
+	char *cpus = ctl_readf("%s/cpuset.cpus.effective", path);
+	cpu_set_t set;
 
-	for (char *at = text; (at = strchr(at, '#'));)
-		while (*at && *at != '\n')
-			*at++ = ' ';
-	for (char *at = text; (at = strstr(at, name)); at += strlen(name)) {
-		char value[4];
-
-		if (sscanf(at + strlen(name), " %3[a-z]", value) == 1 && !strcmp(value, "on"))
-			return true;
+	if (cpus) {
+		ctl_cpu_list(&set, cpus);
+		if (CPU_COUNT(&set) < cores)
+			doctor_finding("systemctl set-property UNIT AllowedCPUs=, or let only these cores receive packets",
+				       "port %u: the control group of process %d may use %d of %d cores",
+				       l->port, l->worker, CPU_COUNT(&set), cores);
+		free(cpus);
 	}
-	return false;
+	for (char *end; (end = strrchr(path, '/')) && strcmp(path, "/sys/fs/cgroup"); *end = '\0') {
+		char *max = ctl_readf("%s/cpu.max", path);
+		double quota, period;
+
+		if (max && sscanf(max, "%lf %lf", &quota, &period) == 2 && quota < period * cores)
+			doctor_finding("systemctl set-property UNIT CPUQuota=",
+				       "port %u: the control group of process %d may use the time of %.1f of %d cores: a worker that has used it up waits, and so do its connections",
+				       l->port, l->worker, quota / period, cores);
+		free(max);
+	}
 }
 
-static void look_for_nginx(int pid)
+void doctor_cpus(void)
 {
-	char *line = ctl_readf("/proc/%d/cmdline", pid), *path, *text;
+	cpu_set_t online;
 
-	if (line && !strncmp(line, "nginx: master process", strlen("nginx: master process"))) {
-		path = nginx_file(pid, line);
-		text = ctl_read(path);
-		if (!text)
-			doctor_skip("nginx, process %d: %s: %s", pid, path, strerror(errno));
-		else if (has_accept_mutex(text))
-			doctor_finding("accept_mutex off; in the events block of its configuration, then nginx -s reload",
-				       "nginx, process %d, has accept_mutex on: its workers take turns, so one core at a time accepts",
-				       pid);
+	if (!look_at_servers())
+		return;
+	ctl_cpus_online(&online);
+	for (int i = 0; i < listener_count; i++) {
+		const struct listener *l = &listeners[i];
+		char *path = l->waiting ? control_group(l->worker) : NULL;
+
+		if (path)
+			look_at_group(path, l, CPU_COUNT(&online));
 		free(path);
-		free(text);
 	}
-	free(line);
 }
 
-void doctor_accept_mutex(void)
+static bool on_node(int cpu, int node)
 {
-	each_process(look_for_nginx);
+	char *path = ctl_format("/sys/devices/system/cpu/cpu%d/node%d", cpu, node);
+	bool is = !access(path, F_OK);
+
+	free(path);
+	return is;
+}
+
+void doctor_node(void)
+{
+	int count, far = 0, cpu = -1, node;
+	struct listener_row *rows;
+	char *nic;
+
+	node = doctor_nic_node(&nic);
+	if (node < 0 || !module_loaded())
+		return;
+	rows = module_listeners(&count);
+	for (int i = 0; i < count; i++) {
+		if (rows[i].cpu < 0 || !rows[i].attached || on_node(rows[i].cpu, node))
+			continue;
+		far++;
+		cpu = rows[i].cpu;
+	}
+	free(rows);
+	if (far)
+		doctor_finding("run the server's workers, and the interrupts, on the cores of that node: numactl --cpunodebind=NODE, or AllowedCPUs= in its unit",
+			       "%s belongs to NUMA node %d, and %d local listener%s to cores of another, core %d for one",
+			       nic, node, far, far == 1 ? "" : "s", cpu);
 }

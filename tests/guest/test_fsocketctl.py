@@ -438,11 +438,31 @@ def test_doctor_without_servers_or_rights(lab):
     done = lab.server("setpriv --reuid=65534 --clear-groups fsocketctl doctor --json")
     states = {entry["item"]: entry["state"] for entry in json.loads(done.stdout)["items"]}
     assert {item for item, state in states.items() if state == "skipped"} == \
-        {"firewall", "workers", "pinning"}
+        {"firewall", "workers", "pinning", "cpus"}
     assert set(states.values()) == {"ok", "skipped"}
 
 
 RECEIVE_IRQS = "$(awk '/virtio[0-9]+-input/ { sub(\":\", \"\", $1); print $1 }' /proc/interrupts)"
+FLOWS = "/proc/sys/net/core/rps_sock_flow_entries"
+LIBRARY = "/usr/local/lib/libfsocket.so"
+
+
+def running(name, command, options=""):
+    """A command line that runs another in a unit of its own."""
+    return f"systemd-run -q --collect --unit=fsbench-{name} {options} {command}; sleep 0.5"
+
+
+# Connects where nobody accepts.
+FULL = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 8098), backlog=0)
+while True:
+    one = socket.socket()
+    one.setblocking(False)
+    one.connect_ex(("127.0.0.1", 8098))
+    time.sleep(0.01)
+    one.close()
+"""
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
 # How the host is made wrong, how right again, what doctor has to find, and nothing else.
@@ -487,6 +507,43 @@ WRONG = {
     "spawning disabled": (
         "fsocketctl set enable_listen_spawn=0", "fsocketctl set enable_listen_spawn=2",
         "module", "local listeners are switched off: enable_listen_spawn=0"),
+    "rfs": (
+        f"echo 4096 > {FLOWS}; echo 512 > /sys/class/net/eth0/queues/rx-3/rps_flow_cnt",
+        f"echo 0 > {FLOWS}; echo 0 > /sys/class/net/eth0/queues/rx-3/rps_flow_cnt",
+        "rfs", "RFS is on for 1 receive queue"),
+    "tc": (
+        "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress matchall action pass",
+        "tc qdisc del dev eth0 clsact",
+        "programs", "eth0 has tc filters at its ingress"),
+    "irqbalance": (
+        "cp /bin/sleep /run/irqbalance; mount -o remount,exec /run; "
+        + running("irqbalance", "/run/irqbalance 1000"),
+        "systemctl stop fsbench-irqbalance; rm /run/irqbalance",
+        "irqbalance", "irqbalance, process "),
+    "quota": (
+        "systemctl set-property --runtime fsbench-ctl CPUQuota=250%",
+        "systemctl set-property --runtime fsbench-ctl CPUQuota=",
+        "cpus", f"port {PORT}: the control group of process"),
+    "no device": (
+        running("blind", "sleep 1000", f"-p PrivateDevices=yes -E LD_PRELOAD={LIBRARY}"),
+        "systemctl stop fsbench-blind",
+        "preload", "process "),
+    "set-user-ID": (
+        "cp /bin/sleep /usr/local/bin/fsbench-sleep; chmod 4755 /usr/local/bin/fsbench-sleep; "
+        + running("secure", "/usr/local/bin/fsbench-sleep 1000",
+                  f"-p User=nobody -E LD_PRELOAD={LIBRARY}"),
+        "systemctl stop fsbench-secure; rm /usr/local/bin/fsbench-sleep",
+        "preload", "process "),
+    "full accept queue": (
+        running("full", f"python3 -c '{FULL}'"),
+        "systemctl stop fsbench-full",
+        "overflows", "an accept queue is full: "),
+    "fewer workers than queues": (
+        f"systemd-run -q --collect --unit=fsbench-few -E LD_PRELOAD={LIBRARY} "
+        f"{SERVER} -w 4 -a 0.0.0.0:8099; until [ $(fsocketctl listeners | grep -c :8099) = 1 ]; "
+        "do :; done; sleep 1",
+        "systemctl stop fsbench-few",
+        "workers", "port 8099 has 4 workers, and 8 cores receive packets"),
     "one worker": (
         f"systemd-run -q --collect --unit=fsbench-one -E LD_PRELOAD=/usr/local/lib/libfsocket.so "
         f"{SERVER} -w 1 -a 0.0.0.0:8099; until fsocketctl listeners | grep -q :8099; do :; done",
@@ -506,6 +563,52 @@ def test_doctor_finds(lab, server, case):
     assert found == [item], report
     entry = next(entry for entry in report["items"] if entry["item"] == item)
     assert entry["text"].startswith(text) and entry["remedy"], entry
+    assert findings(lab)[0] == []
+
+
+# Connections, one after the other, from each of eight processes.
+CLIENTS = """
+import os, socket
+for _ in range(7):
+    if not os.fork():
+        break
+while True:
+    with socket.create_connection(("127.0.0.1", 8099)) as one:
+        one.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        while one.recv(4096):
+            pass
+"""
+
+
+BURST = """
+import os, socket
+for _ in range(7):
+    if not os.fork():
+        break
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    one.sendto(b"x", ("127.0.0.1", 9))
+"""
+
+
+def test_doctor_on_locality(lab, server):
+    """A lone worker has no local listener: what it accepts comes from the shared queue."""
+    with serving(lab, "lone", 8099, count=0, options="-w 1 -a 0.0.0.0:8099"), \
+            Unit(lab, "clients", f"python3 -c '{CLIENTS}'", preload=False):
+        eventually(lambda: findings(lab)[0] == ["workers", "locality"])
+    assert findings(lab)[0] == []
+
+
+def test_doctor_on_drops(lab, server):
+    """One core gets the loopback's packets, and its backlog takes none but the first."""
+    rps, backlog = "/sys/class/net/lo/queues/rx-0/rps_cpus", "/proc/sys/net/core/netdev_max_backlog"
+    usual = lab.server(f"cat {backlog}").stdout.strip()
+    lab.server(f"echo 1 > {rps}; echo 0 > {backlog}")
+    try:
+        with Unit(lab, "burst", f"python3 -c '{BURST}'", preload=False):
+            eventually(lambda: findings(lab)[0] == ["drops"])
+    finally:
+        lab.server(f"echo 0 > {rps}; echo {usual} > {backlog}")
     assert findings(lab)[0] == []
 
 
