@@ -152,7 +152,7 @@ static void fsocket_table_del(struct sock *sk)
 
 /* The kernel calls this at each change of state of an inet socket; TCP sockets are locked. */
 static void fsocket_established_changes(void *unused, const struct sock *sk,
-				  const int old, const int new)
+					const int old, const int new)
 {
 	/*
 	 * Kernel sockets hold no reference to their network namespace, so its counters may
