@@ -109,7 +109,7 @@ static void end_header(struct http_request *r)
 			r->close = false;
 	} else if (header_value(r->line, "Transfer-Encoding") ||
 		   header_value(r->line, "Expect")) {
-		/* Answer without reading a chunked body, or one for which the client waits for 100. */
+		/* Answer without reading a chunked body, or one that awaits "100 Continue". */
 		r->unframed = true;
 	}
 	r->line_len = 0;

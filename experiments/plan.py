@@ -73,6 +73,7 @@ import yaml
 
 import boots
 import contract
+import counts
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
         "baseline", "decides", "pairs", "perf", "locks", "counts",
@@ -265,27 +266,33 @@ def steps(plan, seed):
                   key=lambda step: step["workers"] if boots.by_workers(plan) else 0)
 
 
-def seconds(plan):
-    """About how long the repetitions take in the lab, of which 2,500 requests/s are assumed."""
+def seconds(plan, left):
+    """About how long repetitions take in the lab, which answers 2,500 requests a second."""
     total = 0
-    for step in steps(plan, 1):
+    for step in left:
         mark = str(step["repetition"])[0]
-        # A start of the server and the warm-up, or what watching and counting take.
-        total += {"c": 12, "p": 8, "l": 8}.get(mark, 2.5)
-        if mark != "c":
-            total += (plan["seconds"] if step["tool"] == "wrk" else plan["requests"] / 2500)
+        if mark == "c":
+            # While it counts the lab answers 400 a second, is left idle, and is read for some.
+            wanted = counts.WARM + plan.get("count_requests", counts.REQUESTS)
+            total += 2.5 + wanted / 400 + counts.IDLE_S + 3.5
+            continue
+        # A start of the server and the warm-up; perf and the recording of locks take longer.
+        total += 2.5 if mark.isdigit() else 8
+        total += plan["seconds"] if step["tool"] == "wrk" else plan["requests"] / 2500
     return total
 
 
-def announcement(plan):
+def announcement(plan, left, resumed):
     """What a sweep is going to do, for whoever has just started it."""
-    boots, every = plan.get("boots", 1), steps(plan, 1)
+    cores = boots.cores(plan, left)
+    many = (f"{len(left)} repetitions {'are left of the run ' + resumed.name if resumed else ''}"
+            f"{'at most' if plan['rounds'] == 'auto' else ''}").strip()
+    times = "once" if len(cores) == 1 else f"{len(cores)} times"
     return (f"{plan['experiment']}: {plan['question'].strip()}\n"
-            f"{len(plan['setups'])} setups, {len(cells(plan))} cells, {len(every)} repetitions"
-            f"{' at most' if plan['rounds'] == 'auto' else ''}, on a server with "
-            f"{plan['server_cores']} cores that is booted {boots} time{'s'[:boots > 1]}.\n"
-            f"In the lab about {seconds(plan) / 60 + 2 * boots:.0f} minutes, and 5 more the "
-            "first time for the lab's image; Ctrl-C stops it, the same command goes on.")
+            f"{len(plan['setups'])} setups, {len(cells(plan))} cells, {many}. The server is "
+            f"booted {times}, with {', '.join(map(str, sorted(set(cores))))} cores.\n"
+            f"In the lab about {seconds(plan, left) / 60 + 2 * len(cores):.0f} minutes, and 5 more "
+            "the first time for the lab's image. Ctrl-C stops it, and the same command goes on.")
 
 
 def resumable(folder, plan):
@@ -343,15 +350,17 @@ def main():
     parser.add_argument("--results", type=Path, default=contract.ROOT / "results",
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
-                        help="only check, and print how many cores the server needs in each of "
-                             "its boots to come")
+                        help="only check, and print what the run will do; in the last line, how "
+                             "many cores the server needs in each of its boots to come")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
     folder = args.results / plan["experiment"]
     run = None if args.fresh else resumable(folder, plan)
     if args.check:
-        print(*boots.cores(plan, contract.unfinished(run) if run else steps(plan, 0)))
+        left = contract.unfinished(run) if run else steps(plan, 0)
+        print(announcement(plan, left, run))
+        print(*boots.cores(plan, left))
         return
     if run:
         print(f"resuming {run.name}: {len(contract.unfinished(run))} of "

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import contract
-import counts
 import loads
 import measure
 import plan
@@ -73,16 +72,6 @@ def test_bad_setups(setup, sentence):
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yml"))
 
 
-def duration(one, step):
-    """Seconds: a start of the server and the warm-up; requests at 2,500 a second; perf's own.
-    While it counts the lab answers 400 a second, is left idle for one, and is read for some."""
-    if str(step["repetition"]).startswith("c"):
-        requests = counts.WARM + one.get("count_requests", counts.REQUESTS)
-        return 2.5 + requests / 400 + counts.IDLE_S + 3.5
-    return ((one["seconds"] if step["tool"] == "wrk" else one["requests"] / 2500)
-            + (2.5 if isinstance(step["repetition"], int) else 8))
-
-
 @pytest.mark.parametrize("profile", ["quick", "full"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name, profile):
@@ -94,8 +83,9 @@ def test_every_experiment(name, profile):
     names = [cell["cell"] for cell in plan.cells(one)]
     assert len(set(names)) == len(names)
     if profile == "quick":
-        seconds = sum(duration(one, step) for step in steps)
-        assert seconds < 8 * 60, seconds
+        assert plan.seconds(one, plan.steps(one, 1)) < 8 * 60
+    told = plan.announcement(one, plan.steps(one, 1), None)
+    assert one["question"].strip() in told and f"{len(plan.steps(one, 1))} repetitions" in told
 
 
 def test_watched_repetitions():
