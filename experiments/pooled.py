@@ -109,7 +109,7 @@ def table(runs):
         base = columns[0][1]
         for heading, metric, digits in COUNTS:
             counts.append([f"{title}: {heading}", *(counted(studies, wanted, metric, digits)
-                                                  for _, wanted in columns)])
+                                                    for _, wanted in columns)])
         times.append([f"{title}: requests/s, ratio to without", number(1, 0)])
         times.append([f"{title}: with Fastsocket against each, same rounds", DASH, DASH])
         compared += [ratio(studies, wanted, base, "throughput_rps") for _, wanted in columns[1:]]
