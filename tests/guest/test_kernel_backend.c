@@ -551,24 +551,24 @@ static void test_few_descriptors(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		TEST(test_each_gets_its_own),
-		TEST(test_lone_worker),
-		TEST(test_reuseport_is_the_programs),
-		TEST(test_port_in_use),
-		TEST(test_port_is_free_after_close),
-		TEST(test_listen_twice),
-		TEST(test_descriptors),
-		TEST(test_run_program),
-		TEST(test_waiting_connections_outlive_their_worker),
-		TEST(test_stopped_worker),
-		TEST(test_worker_that_leaves),
-		TEST(test_options),
-		TEST(test_signals),
-		TEST(test_time_of_waits),
-		TEST(test_threads),
-		TEST(test_blocking_listener),
-		TEST(test_few_descriptors),
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_each_gets_its_own),
+		T(test_lone_worker),
+		T(test_reuseport_is_the_programs),
+		T(test_port_in_use),
+		T(test_port_is_free_after_close),
+		T(test_listen_twice),
+		T(test_descriptors),
+		T(test_run_program),
+		T(test_waiting_connections_outlive_their_worker),
+		T(test_stopped_worker),
+		T(test_worker_that_leaves),
+		T(test_options),
+		T(test_signals),
+		T(test_time_of_waits),
+		T(test_threads),
+		T(test_blocking_listener),
+		T(test_few_descriptors),
 	};
 
 	/* A worker that is stopped holds nobody up for ever. */
