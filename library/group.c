@@ -47,6 +47,8 @@ atomic_int fsocket_group_count;
 static struct group groups[MAX_GROUPS];
 /* Of each descriptor: 1 + its group; 0: it is not known to have one. */
 static unsigned char group_of[FSOCKET_MAX_FD];
+/* Accepted from a listener with a group, and so SO_REUSEPORT is ours. */
+static atomic_bool children[FSOCKET_MAX_FD];
 /* The process that may change these; a child of vfork() may not. */
 static pid_t owner;
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
@@ -241,6 +243,7 @@ static struct group *make_group(int fd)
 		info.tcpi_sacked = SOMAXCONN;
 	g->route->backlog = info.tcpi_sacked;
 	g->inode = inode(fd);
+	g->reuseport = false;
 	owner = getpid();
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
@@ -304,12 +307,33 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 	if (!g || fsocket_device_confined())
 		return;
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
+		g->reuseport = *(const int *)value;
 		set_reuseport(fd, 1);
 		return;
 	}
 	for (int m = 0; m < g->count; m++)
 		if (g->members[m] >= 0)
 			RAW5(SYS_setsockopt, g->members[m], level, name, value, len);
+}
+
+void fsocket_group_accepted(int fd, int conn)
+{
+	const struct group *g = fsocket_group_of(fd);
+
+	if (g && !g->reuseport && (unsigned int)conn < FSOCKET_MAX_FD)
+		atomic_store_explicit(&children[conn], true, memory_order_relaxed);
+}
+
+bool fsocket_group_child(int conn)
+{
+	return (unsigned int)conn < FSOCKET_MAX_FD &&
+	       atomic_load_explicit(&children[conn], memory_order_relaxed);
+}
+
+void fsocket_group_own(int conn)
+{
+	if (fsocket_group_child(conn))
+		atomic_store_explicit(&children[conn], false, memory_order_relaxed);
 }
 
 /* Whether this process has the listener under a number that is not from first to last. */

@@ -64,6 +64,7 @@ struct group {
 	int count;
 	int members[GROUP_MEMBERS];
 	struct route *route;
+	bool reuseport;		/* as the program has set it since */
 };
 
 #pragma GCC visibility push(hidden)

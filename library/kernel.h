@@ -29,6 +29,13 @@ void fsocket_group_listen(int fd, int backlog);
 /* The program has set an option; false: it may not, errno says why. */
 bool fsocket_group_option_allowed(int fd, int level, int name);
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len);
+/*
+ * conn has been accepted from fd, and so has our SO_REUSEPORT; whether it has, and not by the
+ * program; and it is another socket, or has the program's from now on.
+ */
+void fsocket_group_accepted(int fd, int conn);
+bool fsocket_group_child(int conn);
+void fsocket_group_own(int conn);
 /* The numbers from first to last are about to be closed, or to be other files. */
 void fsocket_group_gone(unsigned int first, unsigned int last);
 /* fd is about to be shut down, and so to listen no more. */

@@ -80,7 +80,7 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);
 		own = reuseport && *reuseport;
-		if (reuseport)
+		if (reuseport || fsocket_group_child(fd))
 			memcpy(value, &own, *len);
 	}
 	return ret;
@@ -100,6 +100,7 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 		memcpy(&own, value, sizeof(own));
 		if (reuseport)
 			*reuseport = own;
+		fsocket_group_own(fd);
 	}
 	if (!ret)
 		fsocket_group_option_set(fd, level, name, value, len);
@@ -222,6 +223,7 @@ static void new_socket(int fd)
 	/* The number has been closed by a way that we do not see. */
 	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
 		fsocket_group_gone(fd, fd);
+	fsocket_group_own(fd);
 	fsocket_fd_set(fd, FD_PLAIN);
 	fsocket_epoll_new_socket(fd);
 }
@@ -294,6 +296,7 @@ int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	    !accept_from_pool(fd, addr, len, flags, &conn))
 		conn = real(fd, addr, len, flags);
 	new_socket(conn);
+	fsocket_group_accepted(fd, conn);
 	return conn;
 }
 
@@ -306,6 +309,7 @@ int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	    !accept_from_pool(fd, addr, len, 0, &conn))
 		conn = real(fd, addr, len);
 	new_socket(conn);
+	fsocket_group_accepted(fd, conn);
 	return conn;
 }
 

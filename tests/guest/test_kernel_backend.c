@@ -404,6 +404,8 @@ static void test_options(void **state)
 			assert_int_equal(value, 1);
 			assert_ok(getsockopt(conn, IPPROTO_TCP, TCP_KEEPIDLE, &value, &len));
 			assert_int_equal(value, idle);
+			assert_ok(getsockopt(conn, SOL_SOCKET, SO_REUSEPORT, &value, &len));
+			assert_int_equal(value, 0);
 			found += pinned_cpu() >= 0;
 			close(conn);
 		}
