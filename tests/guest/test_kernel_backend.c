@@ -322,6 +322,17 @@ static void test_run_program(void **state)
 	assert_int_equal(atoi(text), 0);
 }
 
+/* Sure to be stopped, and not amid an answer. */
+static void pause_worker(struct worker *w)
+{
+	int status;
+
+	usleep(50000);
+	assert_ok(kill(w->pid, SIGSTOP));
+	assert_int_equal(waitpid(w->pid, &status, WUNTRACED), w->pid);
+	assert_true(WIFSTOPPED(status));
+}
+
 static void test_waiting_connections_outlive_their_worker(void **state)
 {
 	int conns[40], cpu;
@@ -329,7 +340,7 @@ static void test_waiting_connections_outlive_their_worker(void **state)
 	(void)state;
 	start_workers(WORKERS);
 	cpu = cpu_of(workers[0].pid);
-	kill(workers[0].pid, SIGSTOP);
+	pause_worker(&workers[0]);
 	for (int i = 0; i < 40; i++)
 		conns[i] = connect_on(cpu, &a);
 	stop_worker(&workers[0]);
@@ -350,7 +361,7 @@ static void test_stopped_worker(void **state)
 	(void)state;
 	start_workers(WORKERS);
 	cpu = cpu_of(workers[0].pid);
-	kill(workers[0].pid, SIGSTOP);
+	pause_worker(&workers[0]);
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(ask(cpu), '1');
 	kill(workers[0].pid, SIGCONT);
