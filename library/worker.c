@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -408,11 +409,19 @@ static int slice(int left, int look)
 	return left >= 0 && left < look ? left : look;
 }
 
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 /* Waits, and looks up now and then. */
 static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			const sigset_t *mask)
 {
-	long until = fsocket_now_ms() + timeout;
+	int64_t until = now_ns() + timeout * 1000000LL;
 	int count, left = timeout, look = fsocket_mine.watches[0]->group->route->late, saved = errno;
 	bool away;
 	sigset_t all, own;
@@ -425,7 +434,8 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 		if (count)
 			break;
 		if (timeout >= 0) {
-			left = until - fsocket_now_ms();
+			/* Rounded up, by an exact clock: no wait ends before its time. */
+			left = (until - now_ns() + 999999) / 1000000;
 			if (left <= 0)
 				break;
 		}
