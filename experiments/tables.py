@@ -4,6 +4,7 @@ a dash, and a table of nothing is None."""
 import re
 from collections import defaultdict
 
+import boots as boots_of
 import bound
 import counted
 import intervals
@@ -55,8 +56,9 @@ def with_without(study):
         if len(study.plan.get("pairs", [1])) > 1:
             which = f"{study.title(cell['setup'])}, {which}"
         counts += counted.with_without(study, which, without, with_)
-        times.append(timed_row(study, which, without, with_))
-    if not times:
+        if study.rows["throughput_rps"].notna().any():
+            times.append(timed_row(study, which, without, with_))
+    if not counts + times:
         return None
     # Counts first: they are what a busy machine can still give.
     rows = counts + times
@@ -122,7 +124,9 @@ def setups(study):
             measured(study, name)])
     header = ["load", "setup", "what it is", "requests/s", "ratio", "verdict", "rounds",
               *(heading for heading, _, _ in COLUMNS), "n"]
-    return without_empty(header, rows)
+    # A run may have nothing but counts, which have a table of their own.
+    measures = [text for row in rows for text in row[3:-1]]
+    return without_empty(header, rows) if set(measures) - {DASH} else None
 
 
 def without_empty(header, rows):
@@ -233,7 +237,10 @@ def null_note(study):
 
 def notes(study):
     """What stands under every table."""
-    boots = study.valid.loc[study.valid["kind"] == "timed", "boot"].nunique()
+    timed = study.valid[study.valid["kind"] == "timed"]
+    # Where a number of cores is a boot, what is compared has one.
+    boots = 1 if boots_of.by_workers(study.plan) else (
+        timed["boot"] if len(timed) else study.valid["boot"]).nunique()
     boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS
             else f"within {boots} boot{'s' * (boots != 1)} of the server: another may differ by "
             "more")

@@ -54,7 +54,7 @@ def stacks(study):
     axes.set_xlim(right=1.08 * axes.get_xlim()[1])
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
-    axes.set_xlabel("cache lines moved between cores, transfers per connection")
+    axes.set_xlabel("cache lines moved between cores, transfers per connection, mean")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     axes.set_title(f"{heading(study)}: {load_label(load)}\nline transfers per connection by "
                    f"subsystem, counted by {tables.source(study, cells[0][1])}")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tables and figures of counting repetitions, and the bound that follows from them."""
+import shutil
 import sys
 
 import pytest
 
 import bound
+import compare
 import contract
 import pooled
 import tables
@@ -143,3 +145,14 @@ def test_counts_over_cores(tmp_path):
     done = program("plots/plot.py", run)
     assert done.returncode == 0, done.stderr
     assert (run / "figures/counts-workers.png").stat().st_size > 20000
+
+
+def test_a_twentieth_more_instructions_of_the_server_are_worse(run):
+    other = run.with_name("20990101T000000Z")
+    shutil.copytree(run, other)
+    text = (other / "samples.csv").read_text()
+    (other / "samples.csv").write_text(text.replace(",100000,5000,", ",100000,5250,"))
+    assert not compare.report(Study(run), Study(run))[1]
+    assert compare.report(Study(run), Study(other))[1] == [
+        f"{cell}: user instructions per connection 1.05 times A's"
+        for cell in ("shared", "fastsocket")]
