@@ -55,11 +55,10 @@ def counted(lab, preload):
 
 
 def test_a_twentieth_more_instructions_are_found(lab, tmp_path):
-    """And what is the same is not called slower."""
+    """By the least of two repetitions, as compare.py does it."""
     lab.server("modprobe -r fastsocket || true")
     plain = install(lab, tmp_path, 2)
     slower = install(lab, tmp_path, INSTRUCTIONS // 20)
-    before, again, after = (counted(lab, library) for library in (plain, plain, slower))
-    limit = compare.COUNTS["user_instructions_per_req"].limit
-    assert 1 / limit < again / before < limit
-    assert after / max(before, again) > limit
+    found = [counted(lab, library) for library in (plain, slower) * 2]
+    before, after = min(found[::2]), min(found[1::2])
+    assert compare.COUNTS["user_instructions_per_req"].limit < after / before < 1.07, found
