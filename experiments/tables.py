@@ -191,7 +191,7 @@ def lacks(study, cell, idea):
 def speed_up(study):
     """Throughput by number of workers, and its ratio to the fewest in the same rounds."""
     counts = sorted(set(study.cells["workers"]))
-    if len(counts) == 1:
+    if len(counts) == 1 or not study.rows["throughput_rps"].notna().any():
         return None
     rows = []
     for (setup, tool, concurrency), cells in study.cells.groupby(
