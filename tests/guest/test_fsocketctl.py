@@ -378,6 +378,8 @@ def test_without_the_module(lab):
 @pytest.fixture(scope="module")
 def server(lab):
     """A server as it should be, beside which the rest is made wrong."""
+    # What the image has, or other tests have left.
+    lab.server("nft flush ruleset")
     with serving(lab) as unit:
         yield unit
 
@@ -449,7 +451,7 @@ LIBRARY = "/usr/local/lib/libfsocket.so"
 
 def running(name, command, options=""):
     """A command line that runs another in a unit of its own."""
-    return f"systemd-run -q --collect --unit=fsbench-{name} {options} {command}; sleep 0.5"
+    return f"systemd-run -q --collect --unit=fsbench-{name} {options} {command}; sleep 2"
 
 
 # Connects where nobody accepts.
