@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* A preload that wastes INSTRUCTIONS for each connection that is accepted. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <dlfcn.h>
 #include <sys/socket.h>
+
+#ifndef INSTRUCTIONS
+#define INSTRUCTIONS 0
+#endif
 
 typedef int (*accept4_t)(int, struct sockaddr *, socklen_t *, int);
 
@@ -16,7 +22,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 		next = (accept4_t)dlsym(RTLD_NEXT, "accept4");
 	accepted = next(fd, address, length, flags);
 	/* Two for each round. */
-	if (accepted >= 0)
+	if (accepted >= 0 && left > 0)
 		__asm__ volatile("1: dec %0; jnz 1b" : "+r"(left));
 	return accepted;
 }
