@@ -24,9 +24,9 @@ def install(lab, folder, instructions):
     subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
                     f"-DINSTRUCTIONS={instructions}", "-o", library,
                     ROOT / "tests/suite/slower.c"], check=True)
-    subprocess.run([*lab.server_argv, f"cat > /run/{library.name}"], check=True,
+    subprocess.run([*lab.server_argv, f"cat > /usr/local/lib/{library.name}"], check=True,
                    input=library.read_bytes())
-    return f"/run/{library.name}"
+    return f"/usr/local/lib/{library.name}"
 
 
 def counted(lab, preload):
