@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The library on a host without the module: no harm, and said once."""
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "library/libfsocket.so"
-SOURCES = ("libfsocket.c", "device.c", "listener.c", "shadow.c", "epoll.c", "escape.c")
+# The library's, as its Makefile names them.
+SOURCES = re.search(r"^LIBRARY = ((?:.*\\\n)*.*)$", (ROOT / "library/Makefile").read_text(),
+                    re.M)[1].replace("\\\n", " ").split()
 MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running without Fastsocket "
            "(load it with: modprobe fastsocket)\n")
 FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
