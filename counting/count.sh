@@ -18,8 +18,7 @@ mkdir -p "$folder"
 "$lab" ssh cat /proc/kallsyms > "$folder/kallsyms"
 "$lab" count on "${QUANTUM:-2000}"
 trap '"$lab" count off' EXIT
-# The namespace of lab.sh: the load generator.
-ip netns exec "fsb-$(printf %s "$root" | sha1sum | cut -c1-8)" "$@"
+"$lab" loadgen "$@"
 trap - EXIT
 "$lab" count off
 "$lab" count dump "$folder/dump"

@@ -13,7 +13,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 lab=$root/playbooks/roles/lab/files/lab.sh
 log=$root/.lab/demo.log
 folder=$root/.lab/demo.counts
-namespace=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)
 server=10.66.0.1
 # Seconds of the load that is watched; requests that are counted.
 seconds=12 requests=1000
@@ -21,7 +20,7 @@ seconds=12 requests=1000
 say() { printf '\n--- %s\n' "$*"; }
 die() { echo "demo: $*" >&2; exit 1; }
 guest() { timeout 60 "$lab" ssh "$@"; }
-load() { ip netns exec "$namespace" ab -q -r -c 100 "$@" "http://$server/" > /dev/null 2>> "$log"; }
+load() { "$lab" loadgen ab -q -r -c 100 "$@" "http://$server/" > /dev/null 2>> "$log"; }
 
 lab_up() {
 	echo "This takes about two minutes: the same load on the demo server, without and with Fastsocket."
@@ -82,7 +81,7 @@ total() { # FIGURE
 counted() { # SETUP
 	[ "$(cat "$root/.lab/accel")" = tcg ] || return 0
 	say "Counting what the cores do to each other, in $requests more requests"
-	"$root/counting/count.sh" "$requests" "$folder" ip netns exec "$namespace" \
+	"$root/counting/count.sh" "$requests" "$folder" \
 		ab -q -r -c 100 -n "$requests" "http://$server/" >> "$log" 2>&1 ||
 		{ echo "demo: they were not counted: see .lab/demo.log" >&2; return 0; }
 	seen[$1.transfers]=$(total line_transfers_per_req)

@@ -10,6 +10,10 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "real.h"
 
 /* Higher numbers are left to the kernel altogether. */
 #define FSOCKET_MAX_FD 65536
@@ -49,6 +53,23 @@ static inline void fsocket_fd_forget(int fd)
 {
 	if (!(fsocket_fd(fd) & (FD_DEVICE | FD_MEMBER | FD_BEYOND)))
 		fsocket_fd_set(fd, FD_UNKNOWN);
+}
+
+/* What the descriptor is now: the inode of its file, which no other open socket has; or 0. */
+static inline ino_t fsocket_inode(int fd)
+{
+	struct stat s;
+
+	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
+}
+
+/* The value of an option that is an int; or -ERRNO. */
+static inline int fsocket_option(int fd, int level, int name)
+{
+	socklen_t len = sizeof(int);
+	int value = 0, ret = RAW5(SYS_getsockopt, fd, level, name, &value, &len);
+
+	return ret ? ret : value;
 }
 
 #pragma GCC visibility pop

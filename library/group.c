@@ -31,13 +31,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "device.h"
 #include "fds.h"
 #include "group.h"
-#include "listener.h"
 #include "real.h"
 
 #define MAX_GROUPS 64
@@ -72,21 +70,6 @@ bool fsocket_kernel_chosen(void)
 	return atomic_load(&chosen) == 1;
 }
 
-static ino_t inode(int fd)
-{
-	struct stat s;
-
-	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
-}
-
-static int option(int fd, int level, int name)
-{
-	socklen_t len = sizeof(int);
-	int value = 0, ret = RAW5(SYS_getsockopt, fd, level, name, &value, &len);
-
-	return ret ? ret : value;
-}
-
 static int set_reuseport(int fd, int on)
 {
 	return RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
@@ -113,7 +96,7 @@ bool fsocket_group_member(int fd)
 	for (int i = 0; i < MAX_GROUPS; i++)
 		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
 			if (groups[i].members[m] == fd)
-				return option(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
+				return fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
 	return false;
 }
 
@@ -202,9 +185,9 @@ static bool make_members(struct group *g, int fd, int family)
 static bool suits(int fd, int family)
 {
 	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
-	       option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
+	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
 	       /* The program's own group, or that of another process. */
-	       option(fd, SOL_SOCKET, SO_REUSEPORT) == 0;
+	       fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) == 0;
 }
 
 static void demand(int fd)
@@ -221,7 +204,7 @@ static void demand(int fd)
 
 static struct group *make_group(int fd)
 {
-	int family = option(fd, SOL_SOCKET, SO_DOMAIN);
+	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	struct group *g = NULL;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
@@ -242,7 +225,7 @@ static struct group *make_group(int fd)
 	if (RAW5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len))
 		info.tcpi_sacked = SOMAXCONN;
 	g->route->backlog = info.tcpi_sacked;
-	g->inode = inode(fd);
+	g->inode = fsocket_inode(fd);
 	g->reuseport = false;
 	owner = getpid();
 	atomic_fetch_add(&fsocket_group_count, 1);
@@ -264,7 +247,7 @@ void fsocket_group_note(int fd)
 	pthread_mutex_lock(&making);
 	if (!prepared)
 		prepared = !pthread_atfork(fsocket_pin_lift, NULL, in_child);
-	g = find_group(inode(fd));
+	g = find_group(fsocket_inode(fd));
 	if (!g)
 		g = make_group(fd);
 	group_of[fd] = g ? 1 + (g - groups) : 0;
@@ -345,7 +328,7 @@ static bool has_another(const struct group *g, unsigned int first, unsigned int 
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < end)
 		end = limit.rlim_cur;
 	for (unsigned int fd = 0; fd < end; fd++)
-		if ((fd < first || fd > last) && inode(fd) == g->inode)
+		if ((fd < first || fd > last) && fsocket_inode(fd) == g->inode)
 			return true;
 	return false;
 }

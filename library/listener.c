@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -53,26 +52,11 @@ static void in_child(void)
 	fsocket_leaving = -1;
 }
 
-static int option(int fd, int name)
-{
-	socklen_t len = sizeof(int);
-	int value = 0, ret = RAW5(SYS_getsockopt, fd, SOL_SOCKET, name, &value, &len);
-
-	return ret ? ret : value;
-}
-
-static ino_t inode(int fd)
-{
-	struct stat s;
-
-	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
-}
-
 bool fsocket_listener_is(int fd)
 {
 	if (!(fsocket_fd(fd) & FD_LISTENER))
 		return false;
-	if (!fsocket_device_confined() && inode(fd) == inodes[fd])
+	if (!fsocket_device_confined() && fsocket_inode(fd) == inodes[fd])
 		return true;
 	fsocket_fd_set(fd, FD_UNKNOWN);
 	return false;
@@ -92,7 +76,7 @@ atomic_bool *fsocket_listener_reuseport(int fd)
 {
 	if (!atomic_load(&option_count) || fsocket_device_confined())
 		return NULL;
-	return find_reuseport(inode(fd));
+	return find_reuseport(fsocket_inode(fd));
 }
 
 static void note_reuseport(int fd)
@@ -103,7 +87,7 @@ static void note_reuseport(int fd)
 		return;
 	i = atomic_fetch_add(&option_count, 1) % MAX_OPTIONS;
 	options[i].inode = 0;
-	atomic_store(&options[i].reuseport, option(fd, SO_REUSEPORT) > 0);
+	atomic_store(&options[i].reuseport, fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
 	options[i].inode = inodes[fd];
 }
 
@@ -117,14 +101,14 @@ void fsocket_listener_note(int fd)
 	/* A second listen() of a listener: the option may be ours by now. */
 	if (fsocket_listener_is(fd))
 		return;
-	domain = option(fd, SO_DOMAIN);
+	domain = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	if (domain != AF_INET && domain != AF_INET6) {
 		fsocket_fd_set(fd, FD_PLAIN);
 		return;
 	}
 	if (!atomic_exchange(&prepared, true))
 		pthread_atfork(NULL, NULL, in_child);
-	inodes[fd] = inode(fd);
+	inodes[fd] = fsocket_inode(fd);
 	note_reuseport(fd);
 	fsocket_fd_set(fd, FD_LISTENER);
 	if (fsocket_kernel_chosen())
@@ -139,7 +123,7 @@ unsigned char fsocket_listener_ask(int fd)
 
 	if (fsocket_device_confined())
 		return FD_UNKNOWN;
-	listens = option(fd, SO_ACCEPTCONN);
+	listens = fsocket_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
 	if (listens > 0)
 		fsocket_listener_note(fd);
 	else if (listens != -EBADF)

@@ -110,6 +110,14 @@ static void start_worker(int i)
 	workers[i].orders = orders[1];
 }
 
+/* In the place of the listener: a socket that is bound, and does not listen yet. */
+static void bind_anew(void)
+{
+	close(fd);
+	fd = bound_socket(AF_INET, &a);
+	set_nonblock(fd);
+}
+
 static char ask(int cpu)
 {
 	int conn = connect_on(cpu, &a);
@@ -234,9 +242,7 @@ static void test_port_is_free_after_close(void **state)
 	int on = 1;
 
 	(void)state;
-	close(fd);
-	fd = bound_socket(AF_INET, &a);
-	set_nonblock(fd);
+	bind_anew();
 	/* Connections that are over are in TIME_WAIT. */
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)));
 	assert_ok(listen(fd, 100));
@@ -399,9 +405,7 @@ static void test_options(void **state)
 
 	(void)state;
 	/* Before and after the members were made. */
-	close(fd);
-	fd = bound_socket(AF_INET, &a);
-	set_nonblock(fd);
+	bind_anew();
 	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
 	assert_ok(listen(fd, 100));
 	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle)));

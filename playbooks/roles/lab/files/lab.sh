@@ -11,6 +11,7 @@
 #				tests/debug/build.sh has built, such as 6.1-kasan, too
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
+#	lab.sh loadgen COMMAND...	the command, on the load generator
 #	lab.sh status		exit status 0 if the lab is up
 #	lab.sh count on [QUANTUM] | off | reset | dump FILE | status
 #				counts what the server's cores do to each other (counting/)
@@ -412,7 +413,7 @@ done
 [[ " ${kernels[*]} " = *" $kernel "* ]] || [ -f "$(debug_kernel "$kernel")" ] ||
 	die "--kernel $kernel: there is none: give one of ${kernels[*]}, or build one with tests/debug/build.sh"
 case $command in
-image | up | down | ssh | status | count | clean)
+image | up | down | ssh | loadgen | status | count | clean)
 	[ "$(id -u)" = 0 ] || die "the lab needs root (namespaces, taps): use sudo"
 	;;
 esac
@@ -427,11 +428,15 @@ ssh)
 	running || die "the lab is not up: start it with make lab-up"
 	exec ssh -F "$lab/ssh_config" fsb-server "$@"
 	;;
+loadgen)
+	running || die "the lab is not up: start it with make lab-up"
+	exec ip netns exec "$ns" "$@"
+	;;
 status) running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null ;;
 count) count "$@" ;;
 clean)
 	down
 	rm -rf "$lab"
 	;;
-*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | status | count … | clean" ;;
+*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | loadgen COMMAND... | status | count … | clean" ;;
 esac
