@@ -134,8 +134,9 @@ class Sweep:
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
         self.order = self.open_samples()
-        self.record_hosts(hosts["inventory"])
+        # Loads the module, which is one of the server's facts.
         self.parameters = self.module_defaults()
+        self.record_hosts(hosts["inventory"])
         if any("proxy" in self.setup(level).get("server", "demo")
                for level in self.plan["factors"]["setup"]):
             self.loadgen.run("backend", *(self.backend[word]

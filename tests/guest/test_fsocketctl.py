@@ -603,7 +603,6 @@ def test_doctor_on_locality(lab, server):
     assert findings(lab)[0] == []
 
 
-@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_doctor_on_drops(lab, server):
     """One core gets the loopback's packets, and its backlog takes none but the first."""
     rps, backlog = "/sys/class/net/lo/queues/rx-0/rps_cpus", "/proc/sys/net/core/netdev_max_backlog"

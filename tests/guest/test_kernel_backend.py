@@ -9,6 +9,7 @@ from conftest import KERNELS
 from test_module import FOLDER, names, run_one
 
 PRELOAD = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_BACKEND=kernel FSOCKET_REQUIRED=1"
+FALLS_BACK = "test_few_descriptors"
 UNIT = "fsbench-kernel-backend"
 NGINX = """
 worker_processes 8;
@@ -32,15 +33,15 @@ def no_module(lab):
 
 
 @pytest.mark.parametrize("name", names("test_kernel_backend"))
-@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_program(lab, name):
-    run_one(lab, PRELOAD, "test_kernel_backend", name)
+    # A program that requires a group of its own would end where it cannot have one.
+    preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name == FALLS_BACK else PRELOAD
+    run_one(lab, preload, "test_kernel_backend", name)
 
 
 @pytest.mark.parametrize("name", ["test_each_gets_its_own", "test_options",
                                   "test_waiting_connections_outlive_their_worker"])
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_without_privileges(lab, name):
     """As in a container: a user namespace, no capability, a common seccomp filter."""
     done = lab.server(
@@ -84,7 +85,6 @@ def cores(lab):
 
 
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_nginx(lab):
     """Each worker has a core; a reload, and one to fewer workers, costs no connection."""
     lab.server("cat > /run/fsbench-kernel.conf", stdin=NGINX)
@@ -110,7 +110,6 @@ def test_nginx(lab):
 
 
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-@pytest.mark.xfail(strict=False, reason="not yet seen to the end")
 def test_backend_is_asked_for(lab):
     """Without FSOCKET_BACKEND the library says that it does nothing, and does nothing."""
     start(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so",
