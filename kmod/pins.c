@@ -13,6 +13,7 @@
 #include <linux/cpuset.h>
 #include <linux/cred.h>
 #include <linux/hashtable.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -37,8 +38,14 @@ static DEFINE_HASHTABLE(fsocket_pins, 6);
 /* Taken in process context only. */
 static DEFINE_SPINLOCK(fsocket_pins_lock);
 
-/* Where the mask is made that a task gets back; under fsocket_pins_lock. */
-static struct cpumask fsocket_lifted;
+/*
+ * Serialises pinning and unpinning; taken before fsocket_pins_lock. set_cpus_allowed_ptr()
+ * may sleep until the task has left a CPU, so it is called without that one.
+ */
+static DEFINE_MUTEX(fsocket_pins_mutex);
+
+/* The mask that a child gets, under fsocket_pins_lock; and a worker, under the mutex. */
+static struct cpumask fsocket_childs, fsocket_workers;
 
 static struct tracepoint *fsocket_process_fork;
 
@@ -59,20 +66,27 @@ static bool fsocket_pin_holds(const struct fsocket_pin *pin)
 	return cpumask_equal(&pin->task->cpus_mask, cpumask_of(pin->cpu));
 }
 
+/* Stores in @mask what @task may use once it has the CPUs of @pin's worker. */
+static void fsocket_pin_allowed(const struct fsocket_pin *pin, struct task_struct *task,
+				struct cpumask *mask)
+{
+	/* The cpuset may have become narrower since. */
+	fsocket_kernel(pins, cpuset_cpus_allowed)(task, mask);
+	if (cpumask_intersects(mask, pin->allowed))
+		cpumask_and(mask, mask, pin->allowed);
+}
+
 /*
- * @task, on the CPU of @pin, may use what the worker might. It does not have to
- * move for that, so this does not sleep.
+ * The new task @child may use what the worker might. Nobody moves a task that has not
+ * run, so that it keeps its CPU, and set_cpus_allowed_ptr() does not sleep.
  */
-static void fsocket_pin_lift(const struct fsocket_pin *pin, struct task_struct *task)
+static void fsocket_pin_lift(const struct fsocket_pin *pin, struct task_struct *child)
 {
 	if (!fsocket_pin_holds(pin))
 		return;
-	/* The cpuset may have become narrower since. */
-	fsocket_kernel(pins, cpuset_cpus_allowed)(task, &fsocket_lifted);
-	if (cpumask_intersects(&fsocket_lifted, pin->allowed))
-		cpumask_and(&fsocket_lifted, &fsocket_lifted, pin->allowed);
-	if (cpumask_test_cpu(task_cpu(task), &fsocket_lifted))
-		set_cpus_allowed_ptr(task, &fsocket_lifted);
+	fsocket_pin_allowed(pin, child, &fsocket_childs);
+	if (cpumask_test_cpu(task_cpu(child), &fsocket_childs))
+		set_cpus_allowed_ptr(child, &fsocket_childs);
 }
 
 /* @child of @parent, which is current, has not run yet. */
@@ -129,7 +143,31 @@ static int fsocket_pinnable(struct task_struct *task)
 	return task->policy == SCHED_DEADLINE ? -EBUSY : 0;
 }
 
-int fsocket_pin(struct task_struct *task, int cpu)
+/* Takes back one call of fsocket_pin_task(); under fsocket_pins_mutex. */
+static void fsocket_unpin_task(struct task_struct *task)
+{
+	struct fsocket_pin *pin;
+	bool last;
+
+	spin_lock(&fsocket_pins_lock);
+	pin = fsocket_pin_of(task);
+	last = pin && !--pin->users;
+	spin_unlock(&fsocket_pins_lock);
+	if (!last)
+		return;
+	if (fsocket_pin_holds(pin)) {
+		fsocket_pin_allowed(pin, task, &fsocket_workers);
+		set_cpus_allowed_ptr(task, &fsocket_workers);
+	}
+	/* Not before: what @task created up to here finds the pin. */
+	spin_lock(&fsocket_pins_lock);
+	hash_del(&pin->node);
+	spin_unlock(&fsocket_pins_lock);
+	fsocket_pin_free(pin);
+}
+
+/* Under fsocket_pins_mutex. */
+static int fsocket_pin_task(struct task_struct *task, int cpu)
 {
 	struct fsocket_pin *pin, *new;
 	int ret;
@@ -159,24 +197,25 @@ int fsocket_pin(struct task_struct *task, int cpu)
 	if (!ret)
 		ret = set_cpus_allowed_ptr(task, cpumask_of(cpu));
 	if (ret)
-		fsocket_unpin(task);
+		fsocket_unpin_task(task);
+	return ret;
+}
+
+int fsocket_pin(struct task_struct *task, int cpu)
+{
+	int ret;
+
+	mutex_lock(&fsocket_pins_mutex);
+	ret = fsocket_pin_task(task, cpu);
+	mutex_unlock(&fsocket_pins_mutex);
 	return ret;
 }
 
 void fsocket_unpin(struct task_struct *task)
 {
-	struct fsocket_pin *pin;
-
-	spin_lock(&fsocket_pins_lock);
-	pin = fsocket_pin_of(task);
-	if (!pin || --pin->users) {
-		spin_unlock(&fsocket_pins_lock);
-		return;
-	}
-	hash_del(&pin->node);
-	fsocket_pin_lift(pin, task);
-	spin_unlock(&fsocket_pins_lock);
-	fsocket_pin_free(pin);
+	mutex_lock(&fsocket_pins_mutex);
+	fsocket_unpin_task(task);
+	mutex_unlock(&fsocket_pins_mutex);
 }
 
 void fsocket_pins_allowed(struct cpumask *allowed)
