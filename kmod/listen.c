@@ -179,8 +179,8 @@ static void fsocket_listener_hide(struct fsocket_listener *l)
 /* The socket is an ordinary one again, but for its group; it is locked. */
 static void fsocket_listener_restore(struct fsocket_listener *l)
 {
-	WRITE_ONCE(l->sock->ops, fsocket_orig_ops(l->sock));
 	fsocket_see_sol_socket(l->sock, false);
+	WRITE_ONCE(l->sock->ops, fsocket_orig_ops(l->sock));
 	l->sock->sk->sk_reuseport = l->reuseport;
 }
 
@@ -465,13 +465,14 @@ static int fsocket_listener_publish(struct fsocket_listener *l)
 	else
 		ret = fsocket_family_init(family, sock->ops);
 	if (!ret) {
-		list_add(&l->in_all, &fsocket_listeners);
-		hash_add_rcu(fsocket_table, &l->in_table, (unsigned long)sock);
 		/* Until fsocket_listener_free(). */
 		__module_get(THIS_MODULE);
-		fsocket_see_sol_socket(sock, true);
 		/* Readers of sock->ops take no lock: publish it complete. */
 		smp_store_release(&sock->ops, &family->ops);
+		fsocket_see_sol_socket(sock, true);
+		/* Last: a listener that is found without our ops is one that ends. */
+		list_add(&l->in_all, &fsocket_listeners);
+		hash_add_rcu(fsocket_table, &l->in_table, (unsigned long)sock);
 	}
 	mutex_unlock(&fsocket_listeners_mutex);
 	return ret;

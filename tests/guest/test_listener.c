@@ -5,6 +5,7 @@
  * fastsocket.ko loaded. Usage: test_listener [TEST]
  */
 #include <linux/userfaultfd.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 #include "helpers.h"
@@ -419,6 +420,59 @@ static void dead_threads_go(void **state)
 	close(fd);
 }
 
+/* --- many at once --------------------------------------------------------------- */
+
+#define ROUNDS 1000
+
+struct crowd {
+	atomic_int go, fd, failed;
+	pthread_barrier_t met;
+};
+
+static void *spawns_in_a_crowd(void *arg)
+{
+	struct crowd *c = arg;
+	volatile int wait;
+	int round;
+
+	for (round = 1; round <= ROUNDS; round++) {
+		pthread_barrier_wait(&c->met);
+		while (atomic_load(&c->go) != round)
+			;
+		/* So that the calls overlap in another way each time. */
+		for (wait = rand() % 400; wait > 0; wait--)
+			;
+		if (spawn(atomic_load(&c->fd), 0))
+			atomic_fetch_add(&c->failed, 1);
+		pthread_barrier_wait(&c->met);
+	}
+	return NULL;
+}
+
+/* Workers that are the first to want a local listener all get one, also at one moment. */
+static void first_together(void **state)
+{
+	struct crowd c = { 0 };
+	pthread_t threads[3];
+	union address a;
+	int round, i;
+
+	(void)state;
+	pthread_barrier_init(&c.met, NULL, 4);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, spawns_in_a_crowd, &c), 0);
+	for (round = 1; round <= ROUNDS; round++) {
+		atomic_store(&c.fd, listener(AF_INET, &a));
+		pthread_barrier_wait(&c.met);
+		atomic_store(&c.go, round);
+		pthread_barrier_wait(&c.met);
+		close(atomic_load(&c.fd));
+	}
+	for (i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(atomic_load(&c.failed), 0);
+}
+
 /* --- a user who makes the kernel wait ------------------------------------------- */
 
 struct stuck {
@@ -570,6 +624,7 @@ int main(int argc, char **argv)
 		T(pinned_in_company),
 		T(children_are_free),
 		T(dead_threads_go),
+		T(first_together),
 		T(waits_alone),
 	};
 
