@@ -492,7 +492,8 @@ static void make_option(struct stuck *s)
 
 	assert_ptr_not_equal(pages, MAP_FAILED);
 	pages[size - 1] = 0;
-	s->fault = syscall(SYS_userfaultfd, O_CLOEXEC);
+	/* Without O_NONBLOCK, poll() says at once that there is an error. */
+	s->fault = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	assert_ok(s->fault);
 	assert_ok(ioctl(s->fault, UFFDIO_API, &api));
 	range.range.start = (unsigned long)(pages + size);
