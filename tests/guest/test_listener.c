@@ -1,33 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Whoever holds the module's listening socket: what ended the kernel once, and the
- * guarantees of a listener that workers share. Runs in the guest as root with
+ * bounds of what a listener can make grow. Runs in the guest as root with
  * fastsocket.ko loaded. Usage: test_listener [TEST]
  */
 #include <linux/userfaultfd.h>
-#include <stdatomic.h>
 #include <sys/resource.h>
 
-#include "helpers.h"
+#include "device.h"
 
 #define NOBODY 65534
-
-static int dev = -1;
-
-static int spawn(int fd, int cpu)
-{
-	struct fsocket_ioctl_arg arg = { .fd = fd };
-
-	arg.op.spawn_op.cpu = cpu;
-	return ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg);
-}
-
-static int retire(int fd)
-{
-	struct fsocket_ioctl_arg arg = { .fd = fd };
-
-	return ioctl(dev, FSOCKET_IOC_RETIRE_LISTEN, &arg);
-}
 
 static int setup(void **state)
 {
@@ -282,197 +264,6 @@ static void move_is_bounded(void **state)
 	close(fd);
 }
 
-/* --- a worker alone, and with others ------------------------------------------- */
-
-static pid_t waiting_worker(int fd, int *ready)
-{
-	struct epoll_event ev = { .events = EPOLLIN };
-	pid_t pid = fork();
-
-	assert_ok(pid);
-	if (!pid) {
-		int ep = epoll_create1(0), conn;
-
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (spawn(fd, -1) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ||
-		    write(ready[1], "r", 1) != 1)
-			_exit(1);
-		for (;;) {
-			if (epoll_wait(ep, &ev, 1, -1) != 1)
-				continue;
-			conn = accept(fd, NULL, NULL);
-			if (conn >= 0 && write(conn, "w", 1) != 1)
-				_exit(2);
-			close(conn);
-		}
-	}
-	return pid;
-}
-
-static int cpus_of(pid_t pid)
-{
-	cpu_set_t set;
-
-	assert_ok(sched_getaffinity(pid, sizeof(set), &set));
-	return CPU_COUNT(&set);
-}
-
-/* Pinned while there are two; what they start is not. */
-static void pinned_in_company(void **state)
-{
-	int ready[2], all = cpus_of(0), cpu;
-	union address a;
-	int fd = listener(AF_INET, &a);
-	char byte;
-	pid_t one, two;
-
-	(void)state;
-	assert_ok(pipe(ready));
-	set_nonblock(fd);
-	one = waiting_worker(fd, ready);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	assert_int_equal(cpus_of(one), all);
-	two = waiting_worker(fd, ready);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	assert_int_equal(cpus_of(one), 1);
-	assert_int_equal(cpus_of(two), 1);
-	for (cpu = 0; cpu < 4; cpu++) {
-		int client = connect_on(cpu, &a);
-
-		assert_int_equal(greeting(client), 'w');
-		close(client);
-	}
-	kill(one, SIGKILL);
-	waitpid(one, NULL, 0);
-	assert_int_equal(cpus_of(two), all);
-	for (cpu = 0; cpu < 4; cpu++) {
-		int client = connect_on(cpu, &a);
-
-		assert_int_equal(greeting(client), 'w');
-		close(client);
-	}
-	kill(two, SIGKILL);
-	waitpid(two, NULL, 0);
-	close(fd);
-}
-
-static void *count_cpus(void *arg)
-{
-	*(int *)arg = cpus_of(0);
-	return NULL;
-}
-
-/* A child, a thread, a program of a pinned worker may use what that could before. */
-static void children_are_free(void **state)
-{
-	int all = cpus_of(0), status, seen = 0;
-	union address a;
-	int fd = listener(AF_INET, &a);
-	pthread_t thread;
-	pid_t pid;
-
-	(void)state;
-	assert_ok(spawn(fd, 1));
-	assert_int_equal(pinned_cpu(), 1);
-	pid = fork();
-	if (!pid)
-		_exit(cpus_of(0));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(WEXITSTATUS(status), all);
-	assert_int_equal(pthread_create(&thread, NULL, count_cpus, &seen), 0);
-	pthread_join(thread, NULL);
-	assert_int_equal(seen, all);
-	/* And the worker itself, when it is none any more. */
-	assert_ok(retire(fd));
-	assert_int_equal(cpus_of(0), all);
-	/* What the program has set since stays. */
-	assert_ok(spawn(fd, 1));
-	pin(2);
-	assert_ok(retire(fd));
-	assert_int_equal(pinned_cpu(), 2);
-	unpin();
-	close(fd);
-}
-
-static void *spawns_and_ends(void *arg)
-{
-	int *fd = arg;
-
-	*fd = spawn(*fd, 1);
-	return NULL;
-}
-
-/* A thread that has ended has no claim. */
-static void dead_threads_go(void **state)
-{
-	union address a;
-	int fd = listener(AF_INET, &a), ret = fd, i;
-	unsigned long long retired = counter("retire", -1);
-	pthread_t thread;
-
-	(void)state;
-	assert_int_equal(pthread_create(&thread, NULL, spawns_and_ends, &ret), 0);
-	pthread_join(thread, NULL);
-	assert_int_equal(ret, 0);
-	for (i = 0; i < 100 && counter("retire", -1) == retired; i++)
-		usleep(10000);
-	assert_int_equal(counter("retire", -1), retired + 1);
-	close(fd);
-}
-
-/* --- many at once --------------------------------------------------------------- */
-
-#define ROUNDS 1000
-
-struct crowd {
-	atomic_int go, fd, failed;
-	pthread_barrier_t met;
-};
-
-static void *spawns_in_a_crowd(void *arg)
-{
-	struct crowd *c = arg;
-	volatile int wait;
-	int round;
-
-	for (round = 1; round <= ROUNDS; round++) {
-		pthread_barrier_wait(&c->met);
-		while (atomic_load(&c->go) != round)
-			;
-		/* So that the calls overlap in another way each time. */
-		for (wait = rand() % 400; wait > 0; wait--)
-			;
-		if (spawn(atomic_load(&c->fd), 0))
-			atomic_fetch_add(&c->failed, 1);
-		pthread_barrier_wait(&c->met);
-	}
-	return NULL;
-}
-
-/* Workers that are the first to want a local listener all get one, also at one moment. */
-static void first_together(void **state)
-{
-	struct crowd c = { 0 };
-	pthread_t threads[3];
-	union address a;
-	int round, i;
-
-	(void)state;
-	pthread_barrier_init(&c.met, NULL, 4);
-	for (i = 0; i < 3; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, spawns_in_a_crowd, &c), 0);
-	for (round = 1; round <= ROUNDS; round++) {
-		atomic_store(&c.fd, listener(AF_INET, &a));
-		pthread_barrier_wait(&c.met);
-		atomic_store(&c.go, round);
-		pthread_barrier_wait(&c.met);
-		close(atomic_load(&c.fd));
-	}
-	for (i = 0; i < 3; i++)
-		pthread_join(threads[i], NULL);
-	assert_int_equal(atomic_load(&c.failed), 0);
-}
-
 /* --- a user who makes the kernel wait ------------------------------------------- */
 
 struct stuck {
@@ -622,10 +413,6 @@ int main(int argc, char **argv)
 		T(leaves_listen),
 		T(bounded_by_claims),
 		T(move_is_bounded),
-		T(pinned_in_company),
-		T(children_are_free),
-		T(dead_threads_go),
-		T(first_together),
 		T(waits_alone),
 	};
 

@@ -6,29 +6,7 @@
  */
 #include <linux/net_tstamp.h>
 
-#include "helpers.h"
-
-static int dev = -1;
-
-static int call_dev(unsigned long cmd, int fd)
-{
-	struct fsocket_ioctl_arg arg = { .fd = fd };
-
-	return ioctl(dev, cmd, &arg);
-}
-
-static int spawn(int fd, int cpu)
-{
-	struct fsocket_ioctl_arg arg = { .fd = fd };
-
-	arg.op.spawn_op.cpu = cpu;
-	return ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg);
-}
-
-static int retire(int fd)
-{
-	return call_dev(FSOCKET_IOC_RETIRE_LISTEN, fd);
-}
+#include "device.h"
 
 /*
  * A worker process: spawns on cpu, says so, then accepts for ever and greets

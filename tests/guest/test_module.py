@@ -61,6 +61,11 @@ def test_listener(lab, name):
     run_one(lab, "", "test_listener", name)
 
 
+@pytest.mark.parametrize("name", names("test_workers"))
+def test_workers(lab, name):
+    run_one(lab, "", "test_workers", name)
+
+
 @pytest.mark.parametrize("name", names("test_bind"))
 def test_bind(lab, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
