@@ -28,10 +28,14 @@ def run_one(lab, environment, program, name, expected="$^"):
             if not re.search(expected, line)] == []
 
 
-@pytest.mark.parametrize("name", names("test_module"))
-def test_module(lab, name):
-    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
-            "test_module", name)
+def each_of(*programs, without=None):
+    return pytest.mark.parametrize("program, name", [
+        (program, name) for program in programs for name in names(program) if name != without])
+
+
+@each_of("test_ioctl", "test_accept", "test_options", "test_module")
+def test_module(lab, program, name):
+    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko", program, name)
 
 
 @pytest.mark.parametrize("name", names("test_same"))
@@ -56,14 +60,9 @@ def test_paths(lab, name):
             "test_paths", name)
 
 
-@pytest.mark.parametrize("name", names("test_listener"))
-def test_listener(lab, name):
-    run_one(lab, "", "test_listener", name)
-
-
-@pytest.mark.parametrize("name", names("test_workers"))
-def test_workers(lab, name):
-    run_one(lab, "", "test_workers", name)
+@each_of("test_listener", "test_workers")
+def test_listener(lab, program, name):
+    run_one(lab, "", program, name)
 
 
 @pytest.mark.parametrize("name", names("test_bind"))
@@ -72,16 +71,14 @@ def test_bind(lab, name):
             "test_bind", name)
 
 
-@pytest.mark.parametrize("name", names("test_locality"))
-def test_locality(lab, name):
-    run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko",
-            "test_locality", name)
+@each_of("test_locality", "test_delivery")
+def test_locality(lab, program, name):
+    run_one(lab, f"POLICY_KO={SOURCES}/kmod-$(uname -r)/examples/policy_port.ko", program, name)
 
 
-@pytest.mark.parametrize("name", [name for name in names("test_sockfs") if name != "memory"])
-def test_sockfs(lab, name):
-    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko",
-            "test_sockfs", name)
+@each_of("test_sockfs", "test_pool_errors", "test_conformance", without="memory")
+def test_sockfs(lab, program, name):
+    run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko", program, name)
 
 
 # 10,000 connections, three times.
@@ -114,20 +111,16 @@ def test_random_programs_do_the_same(lab, first):
     assert done.returncode == 0, done.stdout
 
 
-EPOLL = names("test_epoll")
-WALKS = [name for name in EPOLL if name.startswith("random_walk")]
-
-
 # These compare the library with the kernel that it runs on.
-@pytest.mark.parametrize("name", WALKS)
-def test_epoll_at_random(lab, name):
-    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
+@each_of("test_epoll_walks")
+def test_epoll_at_random(lab, program, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", program, name)
 
 
-@pytest.mark.parametrize("name", [name for name in EPOLL if name not in WALKS])
+@each_of("test_epoll")
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-def test_epoll(lab, name):
-    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", "test_epoll", name)
+def test_epoll(lab, program, name):
+    run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", program, name)
 
 
 @pytest.mark.parametrize("name", names("test_ntuple"))

@@ -181,25 +181,26 @@ def fast_epoll(tmp_path_factory):
     (folder / "kmod/fastsocket_abi.h").write_text(
         abi.replace('"/dev/fastsocket"', f'"{features}"'))
     subprocess.run(["make", "-s", "-C", folder / "library", "libfsocket.so"], check=True)
-    program = folder / "test_epoll"
-    subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", program,
-                    ROOT / "tests/guest/test_epoll.c", "-lcmocka"], check=True)
+    for program in ("test_epoll", "test_epoll_walks"):
+        subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", folder / program,
+                        ROOT / f"tests/guest/{program}.c", "-lcmocka"], check=True)
 
-    def run_it(*names, **environment):
+    def run_it(program, *names, **environment):
         return subprocess.run(
-            [program, *names], capture_output=True, text=True, timeout=100, check=False,
+            [folder / program, *names], capture_output=True, text=True, timeout=100, check=False,
             env={**os.environ, "LD_PRELOAD": str(folder / "library/libfsocket.so"),
                  "FAKE_FEATURES": str(features), **environment})
     return run_it
 
 
-def test_fast_epoll_is_the_same_call_by_call(fast_epoll):
-    done = fast_epoll(STEPS="10000")
+@pytest.mark.parametrize("program", ["test_epoll", "test_epoll_walks"])
+def test_fast_epoll_is_the_same_call_by_call(fast_epoll, program):
+    done = fast_epoll(program, STEPS="10000")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_test_of_fast_epoll_sees_that_nothing_is_spared(fast_epoll):
-    assert fast_epoll("add_is_spared", LD_PRELOAD="").returncode != 0
+    assert fast_epoll("test_epoll", "add_is_spared", LD_PRELOAD="").returncode != 0
 
 
 def test_a_program_that_does_not_listen_starts_as_fast():

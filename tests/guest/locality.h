@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What tests of connection locality share: the switches, and where packets are handled. */
+#ifndef TESTS_GUEST_LOCALITY_H
+#define TESTS_GUEST_LOCALITY_H
+
+#include "device.h"
+
+static const char * const switches[] = {
+	PARAM "enable_local_established",
+	PARAM "enable_direct_tcp",
+	PARAM "enable_rps_framework",
+	PARAM "enable_receive_flow_deliver",
+	PARAM "enable_receive_cpu_selection",
+	PARAM "enable_skb_pool",
+};
+
+#define SWITCHES ((int)(sizeof(switches) / sizeof(*switches)))
+
+static inline void all_off(void)
+{
+	int i;
+
+	for (i = SWITCHES - 1; i >= 0; i--)
+		write_file(switches[i], "0");
+}
+
+static inline void all_on(void)
+{
+	int i;
+
+	for (i = 0; i < SWITCHES; i++)
+		write_file(switches[i], "1");
+}
+
+static inline int setup(void **state)
+{
+	(void)state;
+	unpin();
+	all_off();
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	return dev < 0 ? -1 : 0;
+}
+
+static inline int teardown(void **state)
+{
+	(void)state;
+	close(dev);
+	unpin();
+	all_off();
+	return 0;
+}
+
+static inline int rfd_connect(int fd, const union address *a)
+{
+	struct fsocket_ioctl_arg arg = { .fd = fd };
+
+	arg.op.connect_op.sockaddr = &a->sa;
+	arg.op.connect_op.sockaddr_len = address_len(a);
+	return ioctl(dev, FSOCKET_IOC_CONNECT, &arg);
+}
+
+static inline int local_port(int fd)
+{
+	union address a;
+	socklen_t len = sizeof(a);
+
+	assert_ok(getsockname(fd, &a.sa, &len));
+	return ntohs(a.in.sin_port);
+}
+
+/* Where its latest packet was handled. */
+static inline int incoming_cpu(int fd)
+{
+	int cpu = -2;
+	socklen_t len = sizeof(cpu);
+
+	assert_ok(getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &len));
+	return cpu;
+}
+
+static inline int bytes_in(int fd)
+{
+	int bytes = -1;
+
+	assert_ok(ioctl(fd, FIONREAD, &bytes));
+	return bytes;
+}
+
+static inline void say(int from, int to, int times)
+{
+	char byte = 'x';
+
+	while (times--) {
+		assert_int_equal(write(from, &byte, 1), 1);
+		assert_int_equal(read(to, &byte, 1), 1);
+	}
+}
+
+#endif

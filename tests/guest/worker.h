@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A worker process that accepts, and what each test of the module begins and ends with. */
+#ifndef TESTS_GUEST_WORKER_H
+#define TESTS_GUEST_WORKER_H
+
+#include "device.h"
+
+/*
+ * A worker process: spawns on cpu, says so, then accepts for ever and greets
+ * with its letter; or, lazy, accepts nothing.
+ */
+static inline pid_t worker(int fd, int cpu, char letter, bool lazy)
+{
+	int ready[2];
+	pid_t pid;
+	char byte;
+
+	assert_ok(pipe(ready));
+	pid = fork();
+	assert_ok(pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (spawn(fd, cpu) || write(ready[1], "r", 1) != 1)
+			_exit(1);
+		while (lazy)
+			pause();
+		for (;;) {
+			int conn = accept(fd, NULL, NULL);
+
+			/* Another process may have made the listener non-blocking. */
+			if (conn < 0 && errno == EAGAIN && readable(fd, -1) == 1)
+				continue;
+			if (conn < 0 || write(conn, &letter, 1) != 1)
+				_exit(2);
+			close(conn);
+		}
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
+static inline void kill_worker(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
+static inline int setup(void **state)
+{
+	(void)state;
+	unpin();
+	write_file(PARAM "enable_listen_spawn", "2");
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	return dev < 0 ? -1 : 0;
+}
+
+static inline int teardown(void **state)
+{
+	(void)state;
+	close(dev);
+	return 0;
+}
+
+#endif
