@@ -27,10 +27,15 @@
 #include <linux/proc_fs.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
+#include <linux/version.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_hashtables.h>
 #include <net/net_namespace.h>
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+#include <net/page_pool/helpers.h>
+#else
 #include <net/page_pool.h>
+#endif
 #include <net/sock.h>
 
 /* For all files of the module. */
@@ -70,18 +75,56 @@ static inline void *fail_count(const void *memory, int change)
 	return (void *)memory;
 }
 
+/* Since 6.10 these are macros, which cannot be part of their own replacement. */
+static inline void *fail_kzalloc(size_t size, gfp_t flags)
+{
+	return kzalloc(size, flags);
+}
+
+static inline void *fail_kmemdup(const void *from, size_t size, gfp_t flags)
+{
+	return kmemdup(from, size, flags);
+}
+
+static inline void *fail_cache_zalloc(struct kmem_cache *cache, gfp_t flags)
+{
+	return kmem_cache_zalloc(cache, flags);
+}
+
+static inline void *fail_kvcalloc(size_t count, size_t size, gfp_t flags)
+{
+	return kvcalloc(count, size, flags);
+}
+
+static inline void *fail_kvzalloc_node(size_t size, gfp_t flags, int node)
+{
+	return kvzalloc_node(size, flags, node);
+}
+
+static inline void *fail_alloc_percpu(size_t size, size_t align)
+{
+	return (void __force *)__alloc_percpu(size, align);
+}
+
+#undef kzalloc
+#undef kmemdup
+#undef kmem_cache_zalloc
+#undef kvcalloc
+#undef kvzalloc_node
+#undef __alloc_percpu
+
 /* Names are not replaced again within their own replacement. */
-#define kzalloc(...)	(fail_now() ? NULL : fail_count(kzalloc(__VA_ARGS__), 1))
-#define kmemdup(...)	(fail_now() ? NULL : fail_count(kmemdup(__VA_ARGS__), 1))
+#define kzalloc(...)	(fail_now() ? NULL : fail_count(fail_kzalloc(__VA_ARGS__), 1))
+#define kmemdup(...)	(fail_now() ? NULL : fail_count(fail_kmemdup(__VA_ARGS__), 1))
 /* Not counted: the kernel frees bind buckets with their last socket. */
 #define kmem_cache_zalloc(cache, flags) \
-	(!((flags) & __GFP_NOFAIL) && fail_now() ? NULL : kmem_cache_zalloc(cache, flags))
-#define kvcalloc(...)	(fail_now() ? NULL : fail_count(kvcalloc(__VA_ARGS__), 1))
+	(!((flags) & __GFP_NOFAIL) && fail_now() ? NULL : fail_cache_zalloc(cache, flags))
+#define kvcalloc(...)	(fail_now() ? NULL : fail_count(fail_kvcalloc(__VA_ARGS__), 1))
 #define kvzalloc_node(...) \
-	(fail_now() ? NULL : fail_count(kvzalloc_node(__VA_ARGS__), 1))
+	(fail_now() ? NULL : fail_count(fail_kvzalloc_node(__VA_ARGS__), 1))
 #define __alloc_percpu(...) \
 	((void __percpu __force *)(fail_now() ? NULL : \
-	 fail_count((void __force *)__alloc_percpu(__VA_ARGS__), 1)))
+	 fail_count(fail_alloc_percpu(__VA_ARGS__), 1)))
 #define kfree(p)	(fail_count(p, -1), kfree(p))
 #define kvfree(p)	(fail_count(p, -1), kvfree(p))
 #undef kfree_rcu
