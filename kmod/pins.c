@@ -63,7 +63,7 @@ static struct fsocket_pin *fsocket_pin_of(const struct task_struct *task)
 /* Whether @pin still is what restricts its task. */
 static bool fsocket_pin_holds(const struct fsocket_pin *pin)
 {
-	return cpumask_equal(&pin->task->cpus_mask, cpumask_of(pin->cpu));
+	return cpumask_equal(&pin->task->cpus_mask, cpumask_of(READ_ONCE(pin->cpu)));
 }
 
 /* Stores in @mask what @task may use once it has the CPUs of @pin's worker. */
@@ -170,7 +170,7 @@ static void fsocket_unpin_task(struct task_struct *task)
 static int fsocket_pin_task(struct task_struct *task, int cpu)
 {
 	struct fsocket_pin *pin, *new;
-	int ret;
+	int was, ret;
 
 	ret = fsocket_pinnable(task);
 	if (ret)
@@ -189,6 +189,7 @@ static int fsocket_pin_task(struct task_struct *task, int cpu)
 		cpumask_copy(pin->allowed, &task->cpus_mask);
 	}
 	pin->users++;
+	was = pin->cpu;
 	pin->cpu = cpu;
 	ret = cpumask_test_cpu(cpu, pin->allowed) ? 0 : -EINVAL;
 	spin_unlock(&fsocket_pins_lock);
@@ -196,8 +197,11 @@ static int fsocket_pin_task(struct task_struct *task, int cpu)
 
 	if (!ret)
 		ret = set_cpus_allowed_ptr(task, cpumask_of(cpu));
-	if (ret)
+	if (ret) {
+		/* It stays where an earlier call has put it, and is unpinned from there. */
+		WRITE_ONCE(pin->cpu, was);
 		fsocket_unpin_task(task);
+	}
 	return ret;
 }
 
