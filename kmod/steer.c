@@ -31,11 +31,9 @@
 #include <linux/ipv6.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
-#include <linux/mutex.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter_netdev.h>
-#include <linux/rculist.h>
 #include <linux/skbuff.h>
 #include <linux/smp.h>
 #include <linux/tcp.h>
@@ -44,7 +42,7 @@
 #include <net/ip.h>
 #include <net/net_namespace.h>
 
-#include "fastsocket_policy.h"
+#include "policy.h"
 #include "skbpool.h"
 #include "stats.h"
 #include "steer.h"
@@ -56,7 +54,11 @@
 /* Flows with the same hash modulo this share their order. A power of two. */
 #define FSOCKET_FLOWS		65536
 
-/* How long stopping a queue waits for flows that never pause, in milliseconds. */
+/*
+ * How long stopping a queue waits for flows that never pause, in milliseconds. Theirs
+ * are handled all the time; for a CPU that does not run, as a hypervisor's may not,
+ * it waits without end.
+ */
 #define FSOCKET_DRAIN_MAX	1000
 
 struct fsocket_queue {
@@ -72,6 +74,8 @@ struct fsocket_queue {
 	bool online;
 	/* Handled; written by @napi, read by all. */
 	u32 head;
+	/* Of who stops redispatch: @head when that began, and @tail as last seen. */
+	u32 begun, seen;
 	/* Of @napi alone: taken from @input, being handled, the earliest first. */
 	struct llist_node *process;
 	int cpu;
@@ -92,9 +96,6 @@ struct fsocket_ingress {
 /* Under RTNL. */
 static LIST_HEAD(fsocket_ingresses);
 
-static LIST_HEAD(fsocket_policies);
-static DEFINE_MUTEX(fsocket_policies_mutex);
-
 /* Policies are asked; else only flows that wait somewhere are kept in order. */
 static bool fsocket_steering;
 
@@ -109,44 +110,12 @@ static struct net_device fsocket_napi_dev;
 
 static enum cpuhp_state fsocket_steer_cpuhp;
 
-void fastsocket_policy_register(struct fastsocket_policy *policy)
-{
-	struct fastsocket_policy *next;
-
-	mutex_lock(&fsocket_policies_mutex);
-	list_for_each_entry(next, &fsocket_policies, in_policies) {
-		if (next->rank > policy->rank)
-			break;
-	}
-	list_add_tail_rcu(&policy->in_policies, &next->in_policies);
-	mutex_unlock(&fsocket_policies_mutex);
-}
-EXPORT_SYMBOL_GPL(fastsocket_policy_register);
-
-void fastsocket_policy_unregister(struct fastsocket_policy *policy)
-{
-	mutex_lock(&fsocket_policies_mutex);
-	list_del_rcu(&policy->in_policies);
-	mutex_unlock(&fsocket_policies_mutex);
-	synchronize_net();
-}
-EXPORT_SYMBOL_GPL(fastsocket_policy_unregister);
-
 static int fsocket_ask_policies(const struct fastsocket_flow *flow)
 {
-	struct fastsocket_policy *policy;
-	int cpu;
+	int cpu = READ_ONCE(fsocket_steering) ? fsocket_policies_ask(flow) : -1;
 
-	if (!READ_ONCE(fsocket_steering))
-		return -1;
-	list_for_each_entry_rcu(policy, &fsocket_policies, in_policies) {
-		cpu = policy->cpu(flow);
-		if (cpu < 0)
-			continue;
-		return cpu < nr_cpu_ids && cpu_possible(cpu) &&
-		       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
-	}
-	return -1;
+	return cpu >= 0 && cpu < nr_cpu_ids && cpu_possible(cpu) &&
+	       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
 }
 
 /* The packet may be anything: reads, checks, and changes nothing. */
@@ -348,11 +317,6 @@ static int fsocket_cpu_online(unsigned int cpu)
 	return 0;
 }
 
-static bool fsocket_queue_empty(struct fsocket_queue *q)
-{
-	return READ_ONCE(q->head) == (u32)atomic_read(&q->tail);
-}
-
 /*
  * On the CPU itself, which still handles interrupts. No policy chooses it any
  * more, so its queue soon is empty for a moment, and if those who saw it before
@@ -397,12 +361,40 @@ static void fsocket_queues_flush(void)
 	fsocket_skbpool_reap_all();
 }
 
-static bool fsocket_queues_empty(void)
+/*
+ * Whether nothing waits, and nothing comes, as no policy is asked any more: all queues
+ * are empty, and who has seen one before that has left, and has not added to it.
+ */
+static bool fsocket_queues_left(void)
 {
+	struct fsocket_queue *q;
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
-		if (!fsocket_queue_empty(&per_cpu(fsocket_queues, cpu)))
+		q = &per_cpu(fsocket_queues, cpu);
+		q->seen = atomic_read(&q->tail);
+		if (READ_ONCE(q->head) != q->seen)
+			return false;
+	}
+	synchronize_net();
+	for_each_possible_cpu(cpu) {
+		q = &per_cpu(fsocket_queues, cpu);
+		if ((u32)atomic_read(&q->tail) != q->seen)
+			return false;
+	}
+	return true;
+}
+
+/* Whether each queue that is not empty has handled more than it can hold since. */
+static bool fsocket_queues_turned(void)
+{
+	const struct fsocket_queue *q;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		q = &per_cpu(fsocket_queues, cpu);
+		if (READ_ONCE(q->head) != (u32)atomic_read(&q->tail) &&
+		    READ_ONCE(q->head) - q->begun <= FSOCKET_QUEUE_MAX)
 			return false;
 	}
 	return true;
@@ -508,11 +500,17 @@ static int fsocket_steer_start(void)
 
 static void fsocket_steer_stop(void)
 {
-	int ms;
+	int cpu, ms;
 
 	WRITE_ONCE(fsocket_steering, false);
-	for (ms = 0; ms < FSOCKET_DRAIN_MAX && !fsocket_queues_empty(); ms++)
+	for_each_possible_cpu(cpu)
+		per_cpu(fsocket_queues, cpu).begun = READ_ONCE(per_cpu(fsocket_queues, cpu).head);
+	for (ms = 0; !fsocket_queues_left(); ms++) {
+		/* What comes from here on overtakes what waits. */
+		if (ms >= FSOCKET_DRAIN_MAX && fsocket_queues_turned())
+			break;
 		usleep_range(1000, 1500);
+	}
 	unregister_netdevice_notifier(&fsocket_netdev_notifier);
 	kvfree(fsocket_flows);
 }
