@@ -200,6 +200,21 @@ static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 	return 0;
 }
 
+/*
+ * Puts @sk into the group of @shared, which is in one for as long as it listens. The
+ * lock keeps it there: reuseport_add_sock() crashes if it leaves meanwhile.
+ */
+static int fsocket_join_group(struct sock *sk, struct sock *shared)
+{
+	int ret = -EINVAL;
+
+	lock_sock(shared);
+	if (shared->sk_state == TCP_LISTEN)
+		ret = reuseport_add_sock(sk, shared, fsocket_bound_to_any(shared));
+	release_sock(shared);
+	return ret;
+}
+
 static int fsocket_local_attach(struct fsocket_local *local)
 {
 	struct sock *shared = local->listener->sock->sk;
@@ -207,8 +222,7 @@ static int fsocket_local_attach(struct fsocket_local *local)
 
 	if (local->attached)
 		return 0;
-	ret = reuseport_add_sock(local->sock->sk, shared,
-				 fsocket_bound_to_any(shared));
+	ret = fsocket_join_group(local->sock->sk, shared);
 	if (ret)
 		return ret;
 	WRITE_ONCE(local->attached, true);
@@ -352,7 +366,8 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 	l->guard = guard;
 	/* Only now: the guard keeps other sockets off the port. */
 	lock_sock(shared);
-	shared->sk_reuseport = 1;
+	if (shared->sk_state == TCP_LISTEN)
+		shared->sk_reuseport = 1;
 	release_sock(shared);
 	return 0;
 }

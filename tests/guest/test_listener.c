@@ -402,6 +402,26 @@ static void waits_alone(void **state)
 	close(s.fd);
 }
 
+/* A listener that ends while it gets a local one: its SO_REUSEPORT group was gone. */
+static void ends_amid_spawning(void **state)
+{
+	time_t end = time(NULL) + 3;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	pid_t pid = fork();
+
+	(void)state;
+	while (!pid && time(NULL) < end + 2) {
+		shutdown(fd, SHUT_RDWR);
+		listen(fd, 5);
+	}
+	while (time(NULL) < end)
+		spawn(fd, rand() % 4);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(fd);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -414,6 +434,7 @@ int main(int argc, char **argv)
 		T(bounded_by_claims),
 		T(move_is_bounded),
 		T(waits_alone),
+		T(ends_amid_spawning),
 	};
 
 	if (argc > 1)
