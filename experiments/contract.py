@@ -29,6 +29,10 @@ VALIDITY = {
     "invalid_reason": "why, in words",
     "degraded": "what was not as it should be in a repetition that is valid, in words: its "
                 "numbers are published, and marked",
+    "backend": "of a setup under the library: what of it was in force after the load, module, "
+               "kernel or none. kernel: a socket for each worker listens beside the program's own, "
+               "no worker has the module's device open, and the module's counters have not "
+               "moved; where backend: kernel was wanted, others make the repetition invalid",
 }
 
 # Repetitions under perf, or with locks recorded, have no throughput, times or busy shares:

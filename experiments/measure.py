@@ -20,7 +20,7 @@ DISTURBED = re.compile(r"time_s|throughput_rps|loadgen_busy_pct|context_switches
 
 def server_state(readback):
     """The lines that server.sh start prints, as nested names."""
-    state = {"workers": {}, "parameters": {}, "chosen": {}, "settings": {}}
+    state = {"workers": {}, "parameters": {}, "chosen": {}, "settings": {}, "backend": {}}
     for line in readback.decode().splitlines():
         words = line.split()
         match words:
@@ -30,11 +30,37 @@ def server_state(readback):
                 state["parameters"][name] = value
             case ["chosen", name, value]:
                 state["chosen"][name] = value
+            case ["backend", name, value]:
+                state["backend"][name] = int(value)
             case ["preloaded", number]:
                 state["preloaded"] = int(number)
             case _:
                 state["settings"][" ".join(words[:-1])] = words[-1]
     return state
+
+
+def backend(found, workers):
+    """Which backend of the library is in force: module, kernel or none.
+
+    found: by name, how many sockets listen at the server's ports, how many workers have the
+    module's device open, and what the module has done since the server was started. One
+    worker has no group: it waits for the program's own listener.
+    """
+    if found.get("devices") or found.get("module"):
+        return "module"
+    return "kernel" if found.get("sockets", 0) == (workers + 1 if workers > 1 else 1) else "none"
+
+
+def backend_mismatch(found, wanted):
+    """Why the kernel backend is not in force though it is wanted, or None."""
+    workers = wanted["workers"]
+    if (not wanted["preload"] or wanted["library"] != "kernel"
+            or backend(found, workers) == "kernel"):
+        return None
+    return (f"the kernel backend is not in force: {found.get('sockets', 0)} sockets listen, and "
+            f"not one for each of {workers} workers besides the program's own; "
+            f"{found.get('devices', 0)} workers use the module's device, and its counters moved by "
+            f"{found.get('module', 0)}")
 
 
 def state_mismatch(state, wanted, settings):

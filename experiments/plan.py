@@ -20,6 +20,9 @@ setups        by name, each:
                 mode        how it listens: shared (default) or reuseport; the demo also
                             exclusive or cbpf (its option -m)
                 preload     true: under libfsocket.so
+                backend     of the library: module (default), or kernel, which needs no module
+                            (docs/backends.md); then preload has to be true
+                environment variables of the server, by name: value of one word
                 parameters  of the module, by name; all others have the module's defaults
                 sysctls     of the server, by name: value
                 rfs         true: under the kernel's own Receive Flow Steering
@@ -79,8 +82,8 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors
         "baseline", "decides", "pairs", "perf", "locks", "counts",
         "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
-SETUP_KEYS = {"server", "mode", "preload", "parameters", "sysctls", "rfs", "halt_s", "baseline",
-              "against", "text", "idea", "successor"}
+SETUP_KEYS = {"server", "mode", "preload", "backend", "environment", "parameters", "sysctls",
+              "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
 # The modes of each.
 SERVERS = {
     "demo": {"shared", "exclusive", "reuseport", "cbpf"},
@@ -90,6 +93,9 @@ SERVERS = {
     "haproxy": {"shared", "reuseport"},
     "redis": {"shared"},
 }
+BACKENDS = {"module", "kernel"}
+# Variables that server.sh sets.
+OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
 TOOLS = {"ab", "wrk", "redis-benchmark"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
@@ -138,6 +144,22 @@ def override(experiment, profile, settings):
             raise PlanError(f"{name}={text}: give one whole number")
 
 
+def check_library(name, setup):
+    """What a setup says of the library's backend, and of the environment."""
+    known(f"setup {name}: backend", [setup.get("backend", "module")], BACKENDS)
+    if setup.get("backend") == "kernel" and (
+            not setup.get("preload") or setup.get("server") == "redis"
+            or setup.get("mode", "shared") not in ("shared", "exclusive")):
+        raise PlanError(f"setup {name}: backend kernel is the library's, for a listener that "
+                        "several workers have: give preload true, mode shared or exclusive, and "
+                        "not redis")
+    for variable, value in setup.get("environment", {}).items():
+        if (not re.fullmatch(r"[A-Za-z_]\w*", variable) or len(str(value).split()) != 1
+                or variable in OURS):
+            raise PlanError(f"setup {name}: environment {variable}: {value}: give a name, other "
+                            "than those that preload and backend set, and a value of one word")
+
+
 def check_setup(name, setups):
     setup = setups[name]
     server = setup.get("server", "demo")
@@ -158,6 +180,7 @@ def check_setup(name, setups):
         if not re.fullmatch(r"[\w.-]+", sysctl) or len(str(value).split()) != 1:
             raise PlanError(f"setup {name}: sysctl {sysctl}: {value}: give a name with dots, "
                             "and a value of one word")
+    check_library(name, setup)
     if "successor" in setup and "idea" not in setup:
         raise PlanError(f"setup {name}: successor without idea: say of which")
 

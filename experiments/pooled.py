@@ -28,20 +28,23 @@ SERVERS = {"demo": "demo server", "nginx": "nginx", "nginx-proxy": "nginx as a p
            "haproxy": "HAProxy as a proxy"}
 COUNTS = [("line transfers between cores per connection", "line_transfers_per_req", 0),
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
+# Of a setup, what makes the server another one.
+KEYS = ("server", "mode", "preload", "backend", "environment", "sysctls", "rfs")
 # Of the module; a setup that names them says nothing new.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
 
 
 def settings(setup):
     """What a setup really sets, whatever it is called: a dictionary."""
-    told = {key: setup[key] for key in ("server", "mode", "preload", "sysctls", "rfs")
-            if setup.get(key)}
+    told = {key: setup[key] for key in KEYS if setup.get(key)}
     parameters = {name: value for name, value in setup.get("parameters", {}).items()
                   if DEFAULTS.get(name) != value}
     if told.get("mode") == "shared":
         del told["mode"]
     if told.get("server") == "demo":
         del told["server"]
+    if told.get("backend") == "module":
+        del told["backend"]
     return {**told, **({"parameters": parameters} if parameters else {})}
 
 

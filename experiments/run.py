@@ -221,7 +221,8 @@ class Sweep:
         """What the server is to be, as words of server.sh start."""
         server = setup.get("server", "demo")
         words = {"server": server, "mode": setup.get("mode", "shared"), "workers": workers,
-                 "preload": int(setup.get("preload", False)), "nic": self.nic,
+                 "preload": int(setup.get("preload", False)),
+                 "library": setup.get("backend", "module"), "nic": self.nic,
                  "backend": self.backend["address"], "rfs": int(setup.get("rfs", False))}
         if server.startswith(("nginx", "haproxy")):
             name = "haproxy.cfg" if server == "haproxy" else "nginx.conf"
@@ -234,7 +235,8 @@ class Sweep:
                      if server == "nginx-proxy" else 'return 200 "ok\\n"')):
                 words["config"] = words["config"].replace(f"@{mark}@", str(text))
         for kind, values in (("parameter", {**self.parameters, **setup.get("parameters", {})}),
-                             ("sysctl", setup.get("sysctls", {}))):
+                             ("sysctl", setup.get("sysctls", {})),
+                             ("environment", setup.get("environment", {}))):
             words.update({f"{kind}:{name}": value for name, value in values.items()})
         return words
 
@@ -270,7 +272,7 @@ class Sweep:
         self.warm_up(step, target, self.plan["warmup_requests"])
         if step["repetition"][0] == COUNTED:
             row = self.count(step, target, keep, mismatch)
-            return {**step, **row}
+            return {**step, **self.backend_seen(wanted, row)}
         if watch:
             self.server.run(f"{watch}-start", limit=180)
         elif "halt_s" in setup:
@@ -298,8 +300,19 @@ class Sweep:
         metrics, reason = measure.sample(step, self.plan, load, proc.sections(before),
                                          proc.sections(after), seen, self.lab)
         reason = mismatch or reason
-        return {**step, **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
-                "valid": 0 if reason else 1, "invalid_reason": reason or ""}
+        return {**step, **self.backend_seen(wanted, {
+            **metrics, "started_utc": started.isoformat(timespec="milliseconds"),
+            "valid": 0 if reason else 1, "invalid_reason": reason or ""})}
+
+    def backend_seen(self, wanted, row):
+        """The row, with what of the library is in force: asked after the load, which has woken all
+        workers. (A group's sockets stay as long as the server; counters are since its start.)"""
+        if not wanted["preload"]:
+            return row
+        found = measure.server_state(self.server.run("in-force"))["backend"]
+        reason = row["invalid_reason"] or measure.backend_mismatch(found, wanted) or ""
+        return {**row, "backend": measure.backend(found, wanted["workers"]),
+                "valid": 0 if reason else 1, "invalid_reason": reason}
 
     def warm_up(self, step, target, requests):
         self.loadgen.run("warm-up", step["tool"], target, step["concurrency"],

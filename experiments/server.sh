@@ -5,6 +5,7 @@
 #	facts			what the host is, one "name value" line each
 #	defaults		load the module afresh; its parameters, one "name value" line each
 #	start WORD...		replace the server; says what really runs
+#	in-force		what of the library is in force (in start's output too)
 #	halt SECONDS		stop one worker, which goes on after so many seconds
 #	counters		the kernel's counters
 #	stop			stop the server, put settings back
@@ -19,6 +20,8 @@
 # The words of start:
 #	server=demo|demo-proxy|nginx|nginx-proxy|haproxy|redis
 #	mode=MODE workers=N preload=0|1	how it listens (demo's -m), and under libfsocket.so
+#	library=module|kernel	which backend of the library
+#	environment:NAME=VALUE	of the server
 #	backend=IP:PORT		where demo-proxy forwards to
 #	config=TEXT		the configuration of nginx or haproxy
 #	rfs=0|1 nic=NAME	the kernel's Receive Flow Steering, on the queues of NAME
@@ -141,13 +144,44 @@ cores() { # PID...: "worker PID CORES" lines
 		"${@/%//status}"
 }
 
+listening() { # how many sockets wait for connections at the server's ports
+	if [ "${want[server]}" = redis ]; then
+		ss -Hltn sport ge :6379
+	else
+		ss -Hltn sport = :80
+	fi | wc -l
+}
+
+# Local listeners and accepts of the module's, since the machine was booted.
+module_used() {
+	[ -e /proc/net/fastsocket ] || { echo 0; return; }
+	awk 'NR == 1 { for (i = 2; i <= NF; i++) if ($i ~ /^(spawn|accept_)/) used[i] }
+		NR > 1 { for (i in used) sum += $i }
+		END { print sum + 0 }' /proc/net/fastsocket
+}
+
+# Where the kernel backend is, a socket for each worker listens beside the program's own, no worker
+# has the module's device, and the module does nothing for them. A worker that has waited alone so
+# far joins when it wakes: so this is only so after a load.
+in_force() {
+	local pids
+	want[server]=$(< $run/server)
+	mapfile -t pids < $run/workers
+	echo "backend sockets $(listening)"
+	echo "backend devices $(cd /proc && find "${pids[@]/%//fd}" -lname /dev/fastsocket \
+		-printf '%h\n' 2> /dev/null | sort -u | wc -l)"
+	echo "backend module $(($(module_used) - $(< $run/module-used)))"
+}
+
 # The state that a repetition ran in, as the kernel tells it.
 readback() {
 	local pids name
 	mapfile -t pids < <(workers | tr -s ' ' '\n' | grep .)
 	echo "${pids[0]}" > $run/worker
+	printf '%s\n' "${pids[@]}" > $run/workers
 	cores "${pids[@]}"
 	echo "preloaded $(cd /proc && grep -ls libfsocket.so "${pids[@]/%//maps}" | wc -l)"
+	in_force
 	[ ! -e $module ] || for name in "$module"/parameters/*; do
 		echo "parameter ${name##*/} $(< "$name")"
 	done
@@ -169,9 +203,9 @@ ready() {
 	local pids
 	[[ ${want[server]} != demo* ]] || { grep -q '^ready:' $run/out; return; }
 	if [ "${want[server]}" = redis ]; then
-		[ "$(ss -Hltn sport ge :6379 | wc -l)" = "${want[workers]}" ] || return
+		[ "$(listening)" = "${want[workers]}" ] || return
 	else
-		ss -Hltn sport = :80 | grep -q . || return
+		[ "$(listening)" != 0 ] || return
 	fi
 	mapfile -t pids < <(workers 2> /dev/null | tr -s ' ' '\n' | grep .)
 	[ ${#pids[@]} = "${want[workers]}" ] &&
@@ -187,7 +221,7 @@ wait'
 
 declare -A want
 start() { # WORD...
-	local word parameters=() options=() program
+	local word name parameters=() options=() program
 	stop
 	mkdir -p $run
 	for word; do
@@ -208,9 +242,17 @@ start() { # WORD...
 	haproxy) program=(taskset -c "0-$((want[workers] - 1))" haproxy -db -f "$run/config") ;;
 	redis) program=(bash -c "$instances" - "${want[workers]}") ;;
 	esac
-	[ "${want[preload]}" = 0 ] ||
-		options=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1)
+	for name in "${!want[@]}"; do
+		[[ $name != environment:* ]] || options+=(-E "${name#*:}=${want[$name]}")
+	done
+	# In the kernel backend a server that cannot have it goes on, and the readback tells.
+	case ${want[preload]}${want[library]} in
+	1module) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1) ;;
+	1kernel) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_BACKEND=kernel) ;;
+	esac
 	echo "${want[config]:-}" > $run/config
+	echo "${want[server]}" > $run/server
+	module_used > $run/module-used
 	: > $run/out
 	: > $run/err
 	systemd-run -q --collect --unit=$unit -p LimitNOFILE=1048576 -p StandardOutput=append:$run/out \
@@ -364,6 +406,7 @@ defaults) defaults ;;
 start) start "$@" ;;
 counters) counters ;;
 halt) halt "$@" ;;
+in-force) in_force ;;
 stop)
 	end_perf
 	stop

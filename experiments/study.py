@@ -13,7 +13,7 @@ LOAD = ["tool", "concurrency", "workers"]
 # What setups are called that do not say so themselves.
 TITLES = {"shared": "without: shared listener", "fastsocket": "with Fastsocket",
           "exclusive": "EPOLLEXCLUSIVE", "reuseport": "SO_REUSEPORT",
-          "cbpf": "SO_REUSEPORT + cBPF"}
+          "cbpf": "SO_REUSEPORT + cBPF", "kernel": "library without the module"}
 
 
 class Study:

@@ -135,6 +135,10 @@ def without_empty(header, rows):
     return markdown([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
+def without_module(setup):
+    return not setup.get("preload") or setup.get("backend") == "kernel"
+
+
 def against(study):
     """Fastsocket, or what the experiment names, against each of the others."""
     found = []
@@ -144,7 +148,7 @@ def against(study):
             if name == "fastsocket":
                 others = [*others, *(other for other in cells["setup"]
                                      if other not in (name, AGAIN, *others)
-                                     and not study.plan["setups"][other].get("preload"))]
+                                     and without_module(study.plan["setups"][other]))]
             found += [(load, name, other, study.ratio(
                 study.cell_of(load, name), study.cell_of(load, other), "throughput_rps"))
                 for other in others if study.cell_of(load, other)]

@@ -23,6 +23,7 @@ VARIANTS = {
     "library": ("#B0B070", "--"), "pool": ("#E69F00", "--"), "all": ("#882255", ""),
     "rfd": ("#CC79A7", "||"), "rfs": ("#F0E442", "--"), "rcs": ("#44AA99", ""),
     "direct-tcp": ("#AA4499", ".."), "skb-pool": ("#E69F00", "--"),
+    "kernel": ("#661100", "++"), "kernel-late": ("#CC6677", "++"),
 }
 # The same setup of another server is darker or lighter.
 SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0}

@@ -18,7 +18,7 @@ import raws
 import run as runner
 import samples
 import verdicts
-from made import fill, planned, program, sample, summary_of
+from made import fill, planned, planned_of, program, sample, summary_of
 from test_sweep import CELL, PLAN, REDIS, TINY, WRK, counters, load
 
 ZERO = counters(0)
@@ -151,6 +151,41 @@ def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
     assert shown < timed and "| 300.0 | 1.00 |" in output
     output, _ = summary_of(run)
     assert "2 of 6 repetitions could not be had, most often because the load generator" in output
+
+
+class Preloaded(Answering):
+    """A server under the library that says afterwards what was in force."""
+
+    # One worker has not waited with others yet.
+    before = after = (8, 0, 0)
+
+    def run(self, *words, limit=60, failure=runner.RunError):
+        if words[0] in ("start", "in-force"):
+            found = self.before if words[0] == "start" else self.after
+            return (STATE_OF_8.replace(b"preloaded 0", b"preloaded 8") + b"backend sockets %d\n"
+                    b"backend devices %d\nbackend module %d\n" % found)
+        return super().run(*words, limit=limit, failure=failure)
+
+
+@pytest.mark.parametrize("after, backend", [
+    ((9, 0, 0), "kernel"), ((1, 0, 0), "none"), ((9, 0, 1000), "module"), ((9, 8, 0), "module")])
+def test_a_backend_that_was_not_in_force(tmp_path, monkeypatch, after, backend):
+    """Is in the table of what was left out, by cell."""
+    monkeypatch.setattr(counts, "counter", lambda *_: Counter())
+    monkeypatch.setattr(Counter, "failures", [])
+    run = planned_of(tmp_path, "counts", "--set", "setup=kernel", "--set", "count_repetitions=1",
+                     "--set", "count_requests=1000", "--set", "attempts=1")
+    hosts = Preloaded("")
+    hosts.after = after
+    swept(run, hosts)
+    row, = contract.read_samples(run)
+    assert row["backend"] == backend and row["line_transfers_per_req"] == "300.0"
+    assert row["valid"] == str(int(backend == "kernel"))
+    assert row["invalid_reason"].startswith("" if backend == "kernel" else
+                                            "the kernel backend is not in force: ")
+    output, _ = summary_of(run)
+    assert ("| kernel | left out | the kernel backend is not in force |" in output) == (
+        backend != "kernel")
 
 
 def test_a_script_that_hangs_is_ended(tmp_path):

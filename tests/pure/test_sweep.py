@@ -60,6 +60,11 @@ def test_misspelled_parameter(monkeypatch):
     ({"successor": "RFS"}, "successor without idea"),
     ({"halt_s": 0}, "halt_s 0: give 1 to 60 seconds"),
     ({"server": "haproxy", "halt_s": 2}, "halt_s 2: .* demo or nginx"),
+    ({"preload": True, "backend": "bpf"}, "backend bpf: there is none.*kernel, module"),
+    ({"backend": "kernel"}, "backend kernel is the library's, .* give preload true"),
+    ({"preload": True, "backend": "kernel", "mode": "cbpf"}, "backend kernel is the library's"),
+    ({"environment": {"A": "1 2"}}, "environment A: 1 2: give a name, other than"),
+    ({"environment": {"FSOCKET_BACKEND": "auto"}}, "environment FSOCKET_BACKEND: auto: give"),
     ({"server": "redis"}, "setup fastsocket: ab does not speak to this server: "),
 ])
 def test_bad_setups(setup, sentence):
@@ -114,8 +119,8 @@ def test_every_parameter_of_the_module_is_declared():
     words = sweep_state({"preload": True, "parameters": {"enable_x": 3},
                          "sysctls": {"net.ipv4.tcp_early_demux": 0}, "rfs": True})
     assert words == {
-        "server": "demo", "mode": "shared", "workers": 4, "preload": 1, "nic": "eth0",
-        "backend": "192.0.2.2:8080", "rfs": 1, "parameter:enable_listen_spawn": "2",
+        "server": "demo", "mode": "shared", "workers": 4, "preload": 1, "library": "module",
+        "nic": "eth0", "backend": "192.0.2.2:8080", "rfs": 1, "parameter:enable_listen_spawn": "2",
         "parameter:enable_x": 3, "sysctl:net.ipv4.tcp_early_demux": 0}
     assert sweep_state({})["parameter:enable_x"] == "0"
 
@@ -410,9 +415,38 @@ STATE = ("worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nchosen rfs 0\n"
 def test_state_is_checked(change, complaint):
     settings = measure.server_state(STATE.encode())["settings"]
     state = measure.server_state(STATE.replace(*change).encode() if change[0] else STATE.encode())
-    wanted = {"preload": 1, "workers": 2, "parameter:p": 2, "sysctl:net.b": 7, "rfs": 0}
+    wanted = {"preload": 1, "library": "module", "workers": 2, "parameter:p": 2,
+              "sysctl:net.b": 7, "rfs": 0}
     found = measure.state_mismatch(state, wanted, settings)
     assert (found or "").startswith(complaint or "") and bool(found) == bool(complaint)
+
+
+IN_FORCE = "backend sockets 3\nbackend devices 0\nbackend module 0\n"
+
+
+@pytest.mark.parametrize("change, found", [
+    (("", ""), "kernel"),
+    # The library has found no way to a group.
+    (("sockets 3", "sockets 1"), "none"),
+    (("sockets 3", "sockets 2"), "none"),
+    # The module's device was there, or its listeners took connections.
+    (("devices 0", "devices 2"), "module"),
+    (("module 0", "module 7"), "module"),
+])
+def test_the_backend_is_read_back(change, found):
+    state = measure.server_state((STATE + IN_FORCE.replace(*change)).encode())
+    assert measure.backend(state["backend"], 2) == found
+    wanted = {"preload": 1, "library": "kernel", "workers": 2}
+    complaint = measure.backend_mismatch(state["backend"], wanted)
+    assert complaint is None if found == "kernel" else complaint.startswith(
+        "the kernel backend is not in force: ")
+    for other in ({"library": "module"}, {"preload": 0}):
+        assert measure.backend_mismatch(state["backend"], {**wanted, **other}) is None
+
+
+def test_one_worker_has_no_group():
+    assert measure.backend({"sockets": 1, "devices": 0, "module": 0}, 1) == "kernel"
+    assert measure.backend({}, 1) == "none"
 
 
 def counters(ticks, overflows=0, accepts=0, warnings=b"", syns=0, idle=0):

@@ -164,6 +164,16 @@ def test_proxies(lab, tmp_path):
     assert lab.loadgen("ss -Hltn sport = :8080").stdout == ""
 
 
+def test_the_kernel_backend(lab, tmp_path):
+    """Though the module is there; with it, the other."""
+    run = plan(tmp_path, "--set", "setup=kernel,fastsocket,shared", "--set", "perf_repetitions=0",
+               "--set", "count_repetitions=0", experiment="alternatives", tiny=FEW)
+    rows = finish(lab, run)
+    assert {row["setup"]: row["backend"] for row in rows} == {
+        "kernel": "kernel", "fastsocket": "module", "shared": ""}
+    assert not [row for row in rows if "in force" in row["invalid_reason"]]
+
+
 def test_redis(lab, tmp_path):
     run = plan(tmp_path, "--set", "setup=redis-all", experiment="redis", tiny=FEW)
     rows = finish(lab, run)
