@@ -11,6 +11,8 @@ import json
 import os
 from pathlib import Path
 
+from tools import TOOLS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # samples.csv, before the factors.
@@ -35,17 +37,17 @@ VALIDITY = {
                "moved; where backend: kernel was wanted, others make the repetition invalid",
 }
 
+LATENCIES = ", ".join(f"of {name} {tool.latency}" for name, tool in sorted(TOOLS.items()))
 # Repetitions under perf, or with locks recorded, have no throughput, times or busy shares:
 # watching disturbs them.
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
-    "time_s": "duration of the load by the tool's clock, s; with several tools, until the last "
+    "time_s": "duration of the load by the tool's clock, s; of several processes, until the last "
               "ends",
-    "throughput_rps": "requests per second, by the tool; with several tools, requests / time_s",
-    "latency_p50_ms": "median, ms: of ab from opening the connection, of wrk and "
-                      "redis-benchmark from sending the request, to the end of the answer; with "
-                      "several tools, the median of what they say",
+    "throughput_rps": "requests per second, by the tool; of several processes, requests / time_s",
+    "latency_p50_ms": f"median, ms, to the end of the answer, {LATENCIES}; of several processes, "
+                      "the median of what they say",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
     "latency_p999_ms": "the same, 99.9th percentile, ms, whole; ab only",

@@ -2,27 +2,25 @@
 # shellcheck shell=bash
 # What run.py has done on the load generator, by bash -s:
 #
-#	facts					what the host is, one "name value" line each
-#	ab  URL CONCURRENCY REQUESTS		apply load with ab
-#	wrk URL CONCURRENCY SECONDS		apply load with wrk
-#	redis-benchmark ADDRESS CONCURRENCY REQUESTS INSTANCES
-#						apply load with as many of them, GETs
-#	warm-up TOOL ...			the same as ab, or redis-benchmark's SETs; nothing kept
+#	facts PACKAGE...			what the host is, one "name value" line each
+#	load FILE... -- COMMAND... [-- COMMAND...]...	apply load with these commands at a time
+#	warm-up COMMAND... [-- COMMAND...]...		the same; nothing kept
+#	answer ADDRESS PORT PATH		what the server answers to one request
 #	backend PROGRAM ADDRESS STATE		start the demo server for a proxy to forward to
 #	stop STATE				stop it; its pid is in the folder STATE
 #
-# A load prints sections "==> name <==": before and after (counters), tool (its output),
-# time (elapsed, user and system seconds); of ab also percentiles (its -e) and, last,
-# requests (its -g, compressed); of redis-benchmark number, of requests that it was asked for.
+# A load prints sections "==> name <==": before and after (counters), tool (its output), time
+# (elapsed, user and system seconds), and each FILE that the commands have written into the folder
+# that they run in; FILE.xz is FILE, compressed, and has to be the last.
 set -euo pipefail
 
-facts() {
+facts() { # PACKAGE...
 	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
 	echo "kernel $(uname -r)"
 	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
 	echo "cores $(nproc)"
 	echo "memory_mb $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
-	echo "packages $(dpkg-query -W apache2-utils wrk redis-tools 2> /dev/null | tr -s '\t\n' '= ')"
+	echo "packages $(dpkg-query -W "$@" 2> /dev/null | tr -s '\t\n' '= ')"
 }
 
 counters() {
@@ -30,14 +28,55 @@ counters() {
 	cat /proc/net/snmp /proc/net/netstat /proc/stat
 }
 
-load() { # COMMAND...
+together() { # COMMAND... [-- COMMAND...]...
+	local word words=() pids=() pid status=0
+	for word in "$@" --; do
+		if [ "$word" != -- ]; then
+			words+=("$word")
+			continue
+		fi
+		"${words[@]}" &
+		pids+=($!)
+		words=()
+	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || status=$?
+	done
+	return $status
+}
+
+load() { # FILE... -- COMMAND... [-- COMMAND...]...
+	local file files=()
+	while [ "$1" != -- ]; do
+		files+=("$1")
+		shift
+	done
+	shift
+	tmp=$(mktemp -d)
+	trap 'rm -rf "$tmp"' EXIT
+	cd "$tmp"
 	counters before
 	echo "==> tool <=="
 	TIMEFORMAT='==> time <==
 %R %U %S'
 	# A failed tool is judged by its output.
-	{ time "$@" 2>&1 || echo "exit status $?"; } 2>&1
+	{ time together "$@" 2>&1 || echo "exit status $?"; } 2>&1
 	counters after
+	for file in "${files[@]}"; do
+		echo "==> ${file%.xz} <=="
+		# A failed tool writes none.
+		if [ "$file" = "${file%.xz}" ]; then
+			cat "$file" || true
+		else
+			xz -1 -c "${file%.xz}" || true
+		fi
+	done
+}
+
+answer() { # ADDRESS PORT PATH
+	exec 3<> "/dev/tcp/$1/$2"
+	printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$3" "$1" >&3
+	cat <&3
 }
 
 stop() { # STATE
@@ -67,48 +106,15 @@ backend() { # PROGRAM ADDRESS STATE
 	done
 }
 
-# Each has its share of connections and requests.
-benchmarks() { # COMMAND ADDRESS CONCURRENCY REQUESTS INSTANCES
-	local i
-	for ((i = 0; i < $5; i++)); do
-		redis-benchmark -h "$2" -p $((6379 + i)) -c $(($3 / $5)) -n $(($4 / $5)) -t "$1" -d 64 --csv &
-	done
-	wait
-}
-
 command=$1
 shift
 # A descriptor per connection.
 ulimit -n "$(ulimit -Hn)"
 case $command in
-facts) facts ;;
+facts) facts "$@" ;;
 backend) backend "$@" ;;
 stop) stop "$@" ;;
-warm-up)
-	if [ "$1" = redis-benchmark ]; then
-		benchmarks set "${@:2}" > /dev/null 2>&1
-	else
-		ab -q -r -n "$4" -c "$3" "$2" > /dev/null 2>&1
-	fi
-	;;
-redis-benchmark)
-	load benchmarks get "$@"
-	echo "==> number <=="
-	echo $(($3 / $4 * $4))
-	;;
-ab)
-	tmp=$(mktemp -d)
-	trap 'rm -rf "$tmp"' EXIT
-	load ab -q -r -n "$3" -c "$2" -e "$tmp/percentiles" -g "$tmp/requests" "$1"
-	echo "==> percentiles <=="
-	# A failed ab writes neither.
-	cat "$tmp/percentiles" || true
-	echo "==> requests <=="
-	xz -1 -c "$tmp/requests" || true
-	;;
-wrk)
-	# The kernel needs CPU time too.
-	threads=$((($(nproc) + 1) / 2))
-	load wrk -t "$((threads < $2 ? threads : $2))" -c "$2" -d "$3s" --latency -H 'Connection: close' "$1"
-	;;
+warm-up) together "$@" > /dev/null 2>&1 ;;
+load) load "$@" ;;
+answer) answer "$@" ;;
 esac

@@ -2,14 +2,14 @@
 """A repetition: the server's state, and its row of samples.csv.
 
 Everything here takes text and returns numbers; nothing touches a host. Columns are
-described in contract.py; the parsers are in proc.py, loads.py and profiles.py, and what
+described in contract.py; the parsers are in proc.py, profiles.py and tools/, and what
 makes a repetition invalid or degraded in verdicts.py.
 """
 import re
 
-import loads
 import profiles
 import proc
+import tools
 import verdicts
 
 TICK_US = 10000
@@ -142,7 +142,7 @@ def sample(cell, plan, load, before, after, seen, lab):
     seen: sections of what perf printed, or None when the repetition was timed; lab:
     whether the load generator shares its machine with the server.
     """
-    metrics, reason = loads.parsed(cell["tool"], load)
+    metrics, reason = tools.parsed(cell["tool"], load)
     if reason:
         return metrics, reason
     requests = metrics["requests"]
@@ -151,7 +151,7 @@ def sample(cell, plan, load, before, after, seen, lab):
             metrics["throughput_rps"] * metrics["latency_mean_ms"] / 1000, 1)
     real, user, system = map(float, load["time"].split())
     metrics["loadgen_busy_pct"] = round(
-        100 * (user + system) / (real * loads.threads(cell, load)), 1)
+        100 * (user + system) / (real * tools.TOOLS[cell["tool"]].threads(cell, load)), 1)
     metrics.update(server_load(cell, before, after, requests))
     server = [proc.snmp(part["/proc/net/snmp"] + part["/proc/net/netstat"])
               for part in (before, after)]

@@ -14,9 +14,8 @@ server_cores  cores that the server has to have; the lab is started with as many
               many as a repetition has workers, so that each number of them is a boot of its own
 saturates     true: a repetition that leaves the server idle is invalid
 setups        by name, each:
-                server      what answers: demo (default), nginx; or forwards to a demo server on
-                            the load generator's host: demo-proxy, nginx-proxy, haproxy;
-                            or redis: an instance with a port of its own for each worker
+                server      what answers, or forwards to a demo server on the load generator's
+                            host: see servers/ (default: demo)
                 mode        how it listens: shared (default) or reuseport; the demo also
                             exclusive or cbpf (its option -m)
                 preload     true: under libfsocket.so
@@ -26,18 +25,16 @@ setups        by name, each:
                 parameters  of the module, by name; all others have the module's defaults
                 sysctls     of the server, by name: value
                 rfs         true: under the kernel's own Receive Flow Steering
-                halt_s      a worker process of the demo or of nginx is stopped (SIGSTOP) before
-                            the load begins, and goes on after so many seconds, 1 to 60; timed
-                            repetitions only
+                halt_s      a worker process is stopped (SIGSTOP) before the load begins, and goes
+                            on after so many seconds, 1 to 60; timed repetitions only
                 baseline    setup that it is compared with, if not the experiment's
                 against     further ones, a list; in tables/setups.md only
                 text        what it is, for tables and figures (default: its name)
                 idea        of 2014, and successor, what Linux has of it: this setup has it more
                             than its baseline; or idea alone: this setup lacks it. Both make
                             a row of the table of ideas.
-factors       what is varied: setup, tool (ab or wrk, or of redis: redis-benchmark),
-              concurrency (connections at a time) and workers (server processes), each with a
-              list of levels
+factors       what is varied: setup, tool (see tools/), concurrency (connections at a time) and
+              workers (server processes), each with a list of levels
 skip          combinations to leave out: lists of factor: level (optional)
 baseline      the levels that mark the cell others are compared with
 perf          cells that are also run under perf: factor: list of levels (default: none)
@@ -47,8 +44,8 @@ counts        cells of which instructions and cache-line transfers are counted t
               of their own, which come first: factor: list of levels (default: none)
 profiles      quick and full, each: rounds (0: none), perf_repetitions, lock_repetitions and
               count_repetitions (of each such cell; default 0),
-              requests (of ab and redis-benchmark), count_requests (while counting; default
-              1500), seconds (of wrk),
+              requests, count_requests (while counting; default 1500), seconds (of tools that are
+              told how long, such as wrk),
               warmup_requests, attempts (per repetition, until valid), boots (of the server, over
               which the rounds are spread; default 1). rounds: auto goes on until the interval of
               the ratio that decides is no wider than target_pct (default 5) to either side, or
@@ -77,6 +74,8 @@ import yaml
 import boots
 import contract
 import counts
+import servers
+import tools
 
 KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
         "baseline", "decides", "pairs", "perf", "locks", "counts",
@@ -84,19 +83,9 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors
 FACTORS = {"setup", "tool", "concurrency", "workers"}
 SETUP_KEYS = {"server", "mode", "preload", "backend", "environment", "parameters", "sysctls",
               "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
-# The modes of each.
-SERVERS = {
-    "demo": {"shared", "exclusive", "reuseport", "cbpf"},
-    "demo-proxy": {"shared", "exclusive", "reuseport", "cbpf"},
-    "nginx": {"shared", "reuseport"},
-    "nginx-proxy": {"shared", "reuseport"},
-    "haproxy": {"shared", "reuseport"},
-    "redis": {"shared"},
-}
 BACKENDS = {"module", "kernel"}
 # Variables that server.sh sets.
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
-TOOLS = {"ab", "wrk", "redis-benchmark"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
                 "rounds_max", "null"}
@@ -148,11 +137,11 @@ def check_library(name, setup):
     """What a setup says of the library's backend, and of the environment."""
     known(f"setup {name}: backend", [setup.get("backend", "module")], BACKENDS)
     if setup.get("backend") == "kernel" and (
-            not setup.get("preload") or setup.get("server") == "redis"
+            not setup.get("preload") or not servers.of(setup).shares
             or setup.get("mode", "shared") not in ("shared", "exclusive")):
         raise PlanError(f"setup {name}: backend kernel is the library's, for a listener that "
                         "several workers have: give preload true, mode shared or exclusive, and "
-                        "not redis")
+                        "no server of many ports")
     for variable, value in setup.get("environment", {}).items():
         if (not re.fullmatch(r"[A-Za-z_]\w*", variable) or len(str(value).split()) != 1
                 or variable in OURS):
@@ -162,10 +151,10 @@ def check_library(name, setup):
 
 def check_setup(name, setups):
     setup = setups[name]
-    server = setup.get("server", "demo")
     known(f"setup {name}: key", setup, SETUP_KEYS)
-    known(f"setup {name}: server", [server], SERVERS)
-    known(f"setup {name}: mode", [setup.get("mode", "shared")], SERVERS[server])
+    known(f"setup {name}: server", [setup.get("server", servers.DEFAULT)], servers.SERVERS)
+    server = servers.of(setup)
+    known(f"setup {name}: mode", [setup.get("mode", "shared")], server.modes)
     known(f"setup {name}: baseline", [setup.get("baseline", name)], setups)
     known(f"setup {name}: against", setup.get("against", []), setups)
     known("parameter", setup.get("parameters", {}), module_parameters())
@@ -173,9 +162,9 @@ def check_setup(name, setups):
         if not isinstance(setup.get(key, False), bool):
             raise PlanError(f"setup {name}: {key} {setup[key]}: give true or false")
     if "halt_s" in setup and (setup["halt_s"] not in range(1, 61)
-                              or not server.startswith(("demo", "nginx"))):
+                              or not server.stoppable):
         raise PlanError(f"setup {name}: halt_s {setup['halt_s']}: give 1 to 60 seconds, and a "
-                        "server whose workers are processes: demo or nginx")
+                        f"server whose workers are processes: {', '.join(servers.stoppable())}")
     for sysctl, value in setup.get("sysctls", {}).items():
         if not re.fullmatch(r"[\w.-]+", sysctl) or len(str(value).split()) != 1:
             raise PlanError(f"setup {name}: sysctl {sysctl}: {value}: give a name with dots, "
@@ -191,14 +180,14 @@ def check(experiment):
         raise PlanError(f"factor {factor} has no levels: give a list under factors")
     factors = experiment["factors"]
     known("setup", factors["setup"], experiment["setups"])
-    known("tool", factors["tool"], TOOLS)
+    known("tool", factors["tool"], tools.TOOLS)
     for name in factors["setup"]:
         check_setup(name, experiment["setups"])
-        redis = experiment["setups"][name].get("server") == "redis"
+        speaks = servers.of(experiment["setups"][name]).speaks
         for tool in factors["tool"]:
-            if (tool == "redis-benchmark") != redis:
+            if tools.TOOLS[tool].speaks != speaks:
                 raise PlanError(f"setup {name}: {tool} does not speak to this server: "
-                                "redis-benchmark is for redis, the others are for the rest")
+                                f"give {' or '.join(tools.speaking(speaks))}")
     known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
     for pair in experiment.get("pairs", []):
         known("pairs: setup", pair, experiment["setups"])
@@ -301,7 +290,7 @@ def seconds(plan, left):
             continue
         # A start of the server and the warm-up; perf and the recording of locks take longer.
         total += 2.5 if mark.isdigit() else 8
-        total += plan["seconds"] if step["tool"] == "wrk" else plan["requests"] / 2500
+        total += tools.TOOLS[step["tool"]].lasts(plan)
     return total
 
 

@@ -17,6 +17,7 @@ import intervals
 import samples
 import tables
 from markdown import DASH, markdown, number, with_interval
+from servers import DEFAULT, SERVERS
 from study import Study
 
 LOAD = ("ab", 100, 8)
@@ -24,8 +25,7 @@ LOAD = ("ab", 100, 8)
 COLUMNS = [("without", {}), ("with Fastsocket", {"preload": True}),
            ("`SO_REUSEPORT`", {"mode": "reuseport"}),
            ("`SO_REUSEPORT` + cBPF", {"mode": "cbpf"})]
-SERVERS = {"demo": "demo server", "nginx": "nginx", "nginx-proxy": "nginx as a proxy",
-           "haproxy": "HAProxy as a proxy"}
+ROWS = ["demo", "nginx", "nginx-proxy", "haproxy"]
 COUNTS = [("line transfers between cores per connection", "line_transfers_per_req", 0),
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
 # Of a setup, what makes the server another one.
@@ -41,7 +41,7 @@ def settings(setup):
                   if DEFAULTS.get(name) != value}
     if told.get("mode") == "shared":
         del told["mode"]
-    if told.get("server") == "demo":
+    if told.get("server") == DEFAULT:
         del told["server"]
     if told.get("backend") == "module":
         del told["backend"]
@@ -106,8 +106,8 @@ def table(runs):
     """Markdown: a row for each server and measure."""
     studies = [study for study in read(runs) if study.emulated()]
     counts, times, compared = [], [], []
-    for server, title in SERVERS.items():
-        columns = [(heading, {**({} if server == "demo" else {"server": server}), **wanted})
+    for server, title in ((name, SERVERS[name].title) for name in ROWS):
+        columns = [(heading, {**({} if server == DEFAULT else {"server": server}), **wanted})
                    for heading, wanted in COLUMNS]
         base = columns[0][1]
         for heading, metric, digits in COUNTS:

@@ -15,7 +15,7 @@ import tarfile
 from pathlib import Path
 
 import contract
-import loads
+from tools.ab import latency_counts
 
 UNPACKED = "perf.data"
 
@@ -47,7 +47,7 @@ class Raw:
 def slim(name, content):
     """ab's list of all requests as older runs kept it becomes counts by latency."""
     if name.endswith("requests.tsv.xz"):
-        return name.replace("requests.tsv.xz", "latencies.csv"), loads.latency_counts(content)
+        return name.replace("requests.tsv.xz", "latencies.csv"), latency_counts(content)
     return name, content
 
 

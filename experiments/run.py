@@ -29,17 +29,16 @@ import boots
 import contract
 import counted
 import counts
-import loads
 import measure
 import proc
 import profiles
+import servers
 import stopping
+import tools
 from study import Study
 
 HERE = Path(__file__).resolve().parent
 
-# What makes the servers listen with a socket for each worker.
-REUSEPORT = {"nginx.conf": "reuseport", "haproxy.cfg": "shards by-thread"}
 # Repetitions that are watched, by the first letter of their names, and not timed.
 WATCHED = {"p": "perf", "l": "locks"}
 COUNTED = "c"
@@ -78,32 +77,34 @@ class Host:
         self.argv = argv
         self.script = (HERE / script).read_bytes()
 
-    def run(self, *words, limit=60, failure=RunError):
+    def run(self, *words, limit=60, failure=RunError, what=None):
         """Standard output; failure is raised when the script fails or takes too long.
 
+        what: that fails, in messages; default: the first word.
         timeout ends the script with all that it has started, also on another host.
         """
+        what = what or words[0]
         command = shlex.join(["exec", "timeout", "-k", "5", str(limit), "bash", "-s", "--",
                               *map(str, words)])
         try:
             done = run_to_the_end([*self.argv, command], self.script, limit + 15)
         except subprocess.TimeoutExpired as error:
-            raise RunError(f"{self.name}: {words[0]} did not end within {limit} s") from error
+            raise RunError(f"{self.name}: {what} did not end within {limit} s") from error
         except OSError as error:
             raise RunError(f"{self.name} cannot be reached: {error}") from error
         if done.returncode in (124, 137):
-            raise failure(f"{self.name}: {words[0]} did not end within {limit} s")
+            raise failure(f"{self.name}: {what} did not end within {limit} s")
         if done.returncode:
             # 255 is ssh's own: the host is gone, and with it the run.
             if done.returncode == 255:
                 failure = RunError
             lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise failure(f"{self.name}: {words[0]} failed: "
+            raise failure(f"{self.name}: {what} failed: "
                           f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
         return done.stdout
 
-    def facts(self):
-        lines = self.run("facts").decode().splitlines()
+    def facts(self, *packages):
+        lines = self.run("facts", *packages).decode().splitlines()
         return dict(line.split(" ", 1) for line in lines)
 
 
@@ -114,6 +115,11 @@ def git(*words):
 
 def now_utc():
     return datetime.datetime.now(datetime.timezone.utc)
+
+
+def separated(commands):
+    """Words of load.sh for commands at a time."""
+    return [str(word) for command in commands for word in ("--", *command)]
 
 
 class Sweep:
@@ -137,7 +143,7 @@ class Sweep:
         # Loads the module, which is one of the server's facts.
         self.parameters = self.module_defaults()
         self.record_hosts(hosts["inventory"])
-        if any("proxy" in self.setup(level).get("server", "demo")
+        if any(servers.of(self.setup(level)).forwards
                for level in self.plan["factors"]["setup"]):
             self.loadgen.run("backend", *(self.backend[word]
                                           for word in ("program", "address", "state")))
@@ -183,7 +189,8 @@ class Sweep:
                              if known.get(name) != server.get(name))
             raise RunError(f"the server is not what the run began with ({', '.join(changed)} "
                            "changed): start a new run (plan.py --fresh, or -e fresh=true)")
-        self.facts.setdefault("loadgen", self.loadgen.facts())
+        self.facts.setdefault("loadgen", self.loadgen.facts(
+            *(tool.package for tool in tools.TOOLS.values())))
         self.facts.setdefault("inventory", inventory)
         self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
         self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
@@ -217,32 +224,48 @@ class Sweep:
             file.flush()
             os.fsync(file.fileno())
 
+    def work(self, setup, workers):
+        return servers.Work(setup, workers, self.backend["address"])
+
     def state(self, setup, workers):
         """What the server is to be, as words of server.sh start."""
-        server = setup.get("server", "demo")
-        words = {"server": server, "mode": setup.get("mode", "shared"), "workers": workers,
+        server, work = servers.of(setup), self.work(setup, workers)
+        words = {"server": server.name, "workers": workers, **server.words(work),
+                 "config": server.config(work) or "",
                  "preload": int(setup.get("preload", False)),
                  "library": setup.get("backend", "module"), "nic": self.nic,
-                 "backend": self.backend["address"], "rfs": int(setup.get("rfs", False))}
-        if server.startswith(("nginx", "haproxy")):
-            name = "haproxy.cfg" if server == "haproxy" else "nginx.conf"
-            words["config"] = (HERE / name).read_text(encoding="utf-8")
-            for mark, text in (
-                    ("WORKERS", workers), ("LAST", workers - 1),
-                    ("LISTEN", REUSEPORT[name] if words["mode"] == "reuseport" else ""),
-                    ("BACKEND", self.backend["address"]),
-                    ("ANSWER", f"proxy_pass http://{self.backend['address']}"
-                     if server == "nginx-proxy" else 'return 200 "ok\\n"')):
-                words["config"] = words["config"].replace(f"@{mark}@", str(text))
+                 "rfs": int(setup.get("rfs", False))}
         for kind, values in (("parameter", {**self.parameters, **setup.get("parameters", {})}),
                              ("sysctl", setup.get("sysctls", {})),
                              ("environment", setup.get("environment", {}))):
             words.update({f"{kind}:{name}": value for name, value in values.items()})
         return words
 
-    def limit(self, tool):
-        """For how long a load may take, s: a tenth of the slowest rate ever seen here."""
-        return 120 + (self.plan["seconds"] if tool == "wrk" else self.plan["requests"] // 100)
+    def start_server(self, setup, workers, keep):
+        """(what it was wanted to be, why it is not that or None)"""
+        wanted = self.state(setup, workers)
+        readback = keep("server-state.txt", self.server.run(
+            "start", *(f"{name}={value}" for name, value in wanted.items()), "--",
+            *servers.of(setup).program(self.work(setup, workers))))
+        state = measure.server_state(readback)
+        # Queues are as many as cores.
+        scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
+        settings = scope.setdefault("server_settings", state["settings"])
+        return wanted, measure.state_mismatch(state, wanted, settings)
+
+    def task(self, step, amount):
+        """What a tool is to do in a repetition; amount: of requests, or seconds."""
+        server = servers.of(self.setup(step["setup"]))
+        return tools.Task(self.address, server.port, server.path, int(step["concurrency"]), amount,
+                          int(step["workers"]), int(self.facts.get("loadgen", {}).get("cores", 1)))
+
+    def load(self, step, amount, limit):
+        """Sections of load.sh, and of what the tool knows without it."""
+        tool, task = tools.TOOLS[step["tool"]], self.task(step, amount)
+        load = proc.sections(self.loadgen.run(
+            "load", *tool.files, *separated(tool.commands(task)), limit=limit,
+            failure=LoadError, what=tool.name))
+        return {**load, **tool.asked(task)}
 
     def raw(self, step):
         return self.run / "raw" / step["cell"] / step["repetition"]
@@ -250,7 +273,7 @@ class Sweep:
     def measure(self, step):
         """One repetition: its row, without place and validity of the whole."""
         setup = self.setup(step["setup"])
-        workers, tool = int(step["workers"]), step["tool"]
+        tool = tools.TOOLS[step["tool"]]
         watch = WATCHED.get(step["repetition"][0])
         raw = self.raw(step)
         raw.mkdir(parents=True, exist_ok=True)
@@ -259,19 +282,10 @@ class Sweep:
             (raw / name).write_bytes(content)
             return content
 
-        wanted = self.state(setup, workers)
-        readback = keep("server-state.txt", self.server.run(
-            "start", *(f"{name}={value}" for name, value in wanted.items())))
-        state = measure.server_state(readback)
-        # Queues are as many as cores.
-        scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
-        settings = scope.setdefault("server_settings", state["settings"])
-        mismatch = measure.state_mismatch(state, wanted, settings)
-
-        target = self.address if tool == "redis-benchmark" else f"http://{self.address}/"
-        self.warm_up(step, target, self.plan["warmup_requests"])
+        wanted, mismatch = self.start_server(setup, int(step["workers"]), keep)
+        self.warm_up(step, self.plan["warmup_requests"])
         if step["repetition"][0] == COUNTED:
-            row = self.count(step, target, keep, mismatch)
+            row = self.count(step, keep, mismatch)
             return {**step, **self.backend_seen(wanted, row)}
         if watch:
             self.server.run(f"{watch}-start", limit=180)
@@ -279,10 +293,7 @@ class Sweep:
             self.server.run("halt", setup["halt_s"])
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
-        amount = self.plan["seconds"] if tool == "wrk" else self.plan["requests"]
-        load = proc.sections(self.loadgen.run(
-            tool, target, step["concurrency"], amount, workers, limit=self.limit(tool),
-            failure=LoadError))
+        load = self.load(step, tool.amount(self.plan), tool.limit(self.plan))
         after = keep("server-after.txt", self.server.run("counters"))
         seen = None
         if watch:
@@ -291,11 +302,8 @@ class Sweep:
                 keep(name, content)
         if watch == "perf":
             keep("perf.data", self.server.run("perf-data", limit=600))
-        for name, content in load.items():
-            if name == "requests":
-                keep("latencies.csv", loads.latency_counts(content))
-            else:
-                keep("percentiles.csv" if name == "percentiles" else f"{tool}-{name}.txt", content)
+        for name, content in tool.kept(load).items():
+            keep(name, content)
 
         metrics, reason = measure.sample(step, self.plan, load, proc.sections(before),
                                          proc.sections(after), seen, self.lab)
@@ -314,24 +322,22 @@ class Sweep:
         return {**row, "backend": measure.backend(found, wanted["workers"]),
                 "valid": 0 if reason else 1, "invalid_reason": reason}
 
-    def warm_up(self, step, target, requests):
-        self.loadgen.run("warm-up", step["tool"], target, step["concurrency"],
-                         max(requests, int(step["concurrency"])), int(step["workers"]),
-                         limit=self.limit("ab"), failure=LoadError)
+    def warm_up(self, step, requests):
+        tool = tools.TOOLS[step["tool"]]
+        task = self.task(step, max(requests, int(step["concurrency"])))
+        self.loadgen.run("warm-up", *separated(tool.warm_up(task))[1:],
+                         limit=120 + self.plan["requests"] // 100, failure=LoadError)
 
-    def count(self, step, target, keep, mismatch):
+    def count(self, step, keep, mismatch):
         """A repetition that counts: its columns. keep: stores a file of raw/."""
         self.counter = counter = self.counter or counts.counter(self.lab, self.server)
         started = now_utc()
         try:
             counter.start()
-            self.warm_up(step, target, counts.WARM)
+            self.warm_up(step, counts.WARM)
             counter.zero()
-            load = proc.sections(self.loadgen.run(
-                step["tool"], target, step["concurrency"],
-                self.plan.get("count_requests", counts.REQUESTS),
-                int(step["workers"]), limit=300, failure=LoadError))
-            metrics, reason = loads.parsed(step["tool"], load)
+            load = self.load(step, self.plan.get("count_requests", counts.REQUESTS), 300)
+            metrics, reason = tools.parsed(step["tool"], load)
             if reason or metrics["failed"]:
                 raise LoadError(reason or "requests failed while they were counted")
             counted, files = counter.stop(metrics["requests"])
@@ -352,7 +358,7 @@ class Sweep:
             return self.measure(step)
         except LoadError as error:
             reason = str(error)
-        except loads.GARBLED as error:
+        except tools.GARBLED as error:
             reason = f"what was recorded is not complete: {error!r}"
         return {**step, "started_utc": started, "valid": 0, "invalid_reason": reason}
 

@@ -4,7 +4,7 @@
 #
 #	facts			what the host is, one "name value" line each
 #	defaults		load the module afresh; its parameters, one "name value" line each
-#	start WORD...		replace the server; says what really runs
+#	start WORD... -- COMMAND...	replace the server; says what really runs
 #	in-force		what of the library is in force (in start's output too)
 #	halt SECONDS		stop one worker, which goes on after so many seconds
 #	counters		the kernel's counters
@@ -18,12 +18,15 @@
 #				calls; locks-stop prints both
 #
 # The words of start:
-#	server=demo|demo-proxy|nginx|nginx-proxy|haproxy|redis
-#	mode=MODE workers=N preload=0|1	how it listens (demo's -m), and under libfsocket.so
-#	library=module|kernel	which backend of the library
+#	server=NAME		for messages
+#	workers=N told=children|threads|itself	how many it has, and which they are
+#	port=N listeners=N	its first port, and how many it has: a socket waits at each
+#	says=TEXT		how a line begins that it prints when it is ready; empty: it is when
+#				its sockets wait and its workers are there
+#	pin=0|1			1: workers that may run on several cores get one each
+#	config=TEXT		its configuration, put into $run/config
+#	preload=0|1 library=module|kernel	under libfsocket.so, and with which backend
 #	environment:NAME=VALUE	of the server
-#	backend=IP:PORT		where demo-proxy forwards to
-#	config=TEXT		the configuration of nginx or haproxy
 #	rfs=0|1 nic=NAME	the kernel's Receive Flow Steering, on the queues of NAME
 #	parameter:NAME=VALUE	of the module; those not named stay as they are
 #	sysctl:NAME=VALUE	until the next start, or stop
@@ -127,15 +130,14 @@ rfs() {
 	fi
 }
 
-# The server's workers: HAProxy's are threads, the others' are children.
 workers() {
 	local main
 	main=$(systemctl show -P MainPID $unit)
-	if [ "${want[server]}" = haproxy ]; then
-		ls "/proc/$main/task"
-	else
-		cat "/proc/$main/task/$main/children"
-	fi
+	case ${want[told]} in
+	threads) ls "/proc/$main/task" ;;
+	children) tr -s ' ' '\n' < "/proc/$main/task/$main/children" ;;
+	itself) echo "$main" ;;
+	esac | grep .
 }
 
 cores() { # PID...: "worker PID CORES" lines
@@ -144,12 +146,9 @@ cores() { # PID...: "worker PID CORES" lines
 		"${@/%//status}"
 }
 
-listening() { # how many sockets wait for connections at the server's ports
-	if [ "${want[server]}" = redis ]; then
-		ss -Hltn sport ge :6379
-	else
-		ss -Hltn sport = :80
-	fi | wc -l
+# How many sockets wait for connections at the server's ports.
+listening() { # FIRST-PORT NUMBER
+	ss -Hltn sport ge ":$1" and sport lt ":$(($1 + $2))" | wc -l
 }
 
 # Local listeners and accepts of the module's, since the machine was booted.
@@ -164,10 +163,10 @@ module_used() {
 # has the module's device, and the module does nothing for them. A worker that has waited alone so
 # far joins when it wakes: so this is only so after a load.
 in_force() {
-	local pids
-	want[server]=$(< $run/server)
+	local pids ports
 	mapfile -t pids < $run/workers
-	echo "backend sockets $(listening)"
+	read -ra ports < $run/ports
+	echo "backend sockets $(listening "${ports[@]}")"
 	echo "backend devices $(cd /proc && find "${pids[@]/%//fd}" -lname /dev/fastsocket \
 		-printf '%h\n' 2> /dev/null | sort -u | wc -l)"
 	echo "backend module $(($(module_used) - $(< $run/module-used)))"
@@ -176,7 +175,7 @@ in_force() {
 # The state that a repetition ran in, as the kernel tells it.
 readback() {
 	local pids name
-	mapfile -t pids < <(workers | tr -s ' ' '\n' | grep .)
+	mapfile -t pids < <(workers)
 	echo "${pids[0]}" > $run/worker
 	printf '%s\n' "${pids[@]}" > $run/workers
 	cores "${pids[@]}"
@@ -198,50 +197,49 @@ readback() {
 	done
 }
 
+# Workers that may run on several cores get those of the first N that no other has.
+pin() { # PID...
+	local pid core taken free=()
+	taken=$(cores "$@" | awk '$3 ~ /^[0-9]+$/ { print $3 }')
+	for ((core = 0; core < want[workers]; core++)); do
+		grep -qx $core <<< "$taken" || free+=("$core")
+	done
+	for pid; do
+		if cores "$pid" | grep -qE '[-,]' && [ ${#free[@]} != 0 ]; then
+			taskset -cp "${free[0]}" "$pid" > /dev/null
+			free=("${free[@]:1}")
+		fi
+	done
+}
+
 # All workers are there, each on one core, and wait for connections.
 ready() {
 	local pids
-	[[ ${want[server]} != demo* ]] || { grep -q '^ready:' $run/out; return; }
-	if [ "${want[server]}" = redis ]; then
-		[ "$(listening)" = "${want[workers]}" ] || return
-	else
-		[ "$(listening)" != 0 ] || return
-	fi
-	mapfile -t pids < <(workers 2> /dev/null | tr -s ' ' '\n' | grep .)
-	[ ${#pids[@]} = "${want[workers]}" ] &&
-		[ "$(cores "${pids[@]}" 2> /dev/null | grep -cE ' [0-9]+$')" = "${want[workers]}" ]
+	[ -z "${want[says]}" ] || { grep -q "^${want[says]}" $run/out; return; }
+	[ "$(listening "${want[port]}" "${want[listeners]}")" -ge "${want[listeners]}" ] || return
+	mapfile -t pids < <(workers 2> /dev/null)
+	[ ${#pids[@]} = "${want[workers]}" ] || return
+	[ "${want[pin]}" = 0 ] || pin "${pids[@]}" 2> /dev/null
+	[ "$(cores "${pids[@]}" 2> /dev/null | grep -cE ' [0-9]+$')" = "${want[workers]}" ]
 }
 
-# Redis has one thread that serves; nothing is kept on disk.
-# shellcheck disable=SC2016 # for the shell that starts them
-instances='for ((i = 0; i < $1; i++)); do
-	taskset -c $i redis-server --port $((6379 + i)) --bind 0.0.0.0 --protected-mode no --save "" &
-done
-wait'
-
 declare -A want
-start() { # WORD...
-	local word name parameters=() options=() program
+start() { # WORD... -- COMMAND...
+	local word name parameters=() options=()
 	stop
 	mkdir -p $run
-	for word; do
+	while [ "$1" != -- ]; do
+		word=$1
 		want[${word%%=*}]=${word#*=}
 		[[ $word != parameter:* ]] || parameters+=("${word#parameter:}")
+		shift
 	done
+	shift
 	set_parameters "${parameters[@]}"
 	for word in "${!want[@]}"; do
 		[[ $word != sysctl:* ]] || put "/proc/sys/$(tr . / <<< "${word#*:}")" "${want[$word]}"
 	done
 	set_rfs "${want[rfs]}"
-	program=(/usr/local/bin/fsbench-server -m "${want[mode]}" -w "${want[workers]}")
-	case ${want[server]} in
-	demo) ;;
-	demo-proxy) program+=(-x "${want[backend]}") ;;
-	nginx*) program=(nginx -c "$run/config") ;;
-	# Its cpu-map is without effect on a single thread.
-	haproxy) program=(taskset -c "0-$((want[workers] - 1))" haproxy -db -f "$run/config") ;;
-	redis) program=(bash -c "$instances" - "${want[workers]}") ;;
-	esac
 	for name in "${!want[@]}"; do
 		[[ $name != environment:* ]] || options+=(-E "${name#*:}=${want[$name]}")
 	done
@@ -250,13 +248,13 @@ start() { # WORD...
 	1module) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1) ;;
 	1kernel) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_BACKEND=kernel) ;;
 	esac
-	echo "${want[config]:-}" > $run/config
-	echo "${want[server]}" > $run/server
+	echo "${want[config]}" > $run/config
+	echo "${want[port]} ${want[listeners]}" > $run/ports
 	module_used > $run/module-used
 	: > $run/out
 	: > $run/err
 	systemd-run -q --collect --unit=$unit -p LimitNOFILE=1048576 -p StandardOutput=append:$run/out \
-		-p StandardError=append:$run/err "${options[@]}" "${program[@]}"
+		-p StandardError=append:$run/err "${options[@]}" "$@"
 	SECONDS=0
 	# What is not so after half a minute is told by the readback.
 	until ready || [ $SECONDS -gt 30 ]; do

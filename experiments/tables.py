@@ -11,6 +11,7 @@ import intervals
 import places
 from markdown import DASH, markdown, with_interval
 from study import AGAIN, LOAD
+from tools import TOOLS
 
 VERDICTS = {"same": f"the same within {round(100 * intervals.MARGIN - 100)} %",
             "unknown": "not told apart", "few": f"fewer than {intervals.SMALLEST} rounds"}
@@ -72,7 +73,8 @@ def with_without(study):
 
 def timed_row(study, which, without, with_):
     metric, unit, digits, what = "throughput_rps", "", 0, "requests per second"
-    if study.values(without, "time_s").any() and which.find("wrk") < 0:
+    tool = study.cells.set_index("cell")["tool"][without]
+    if study.values(without, "time_s").any() and not TOOLS[tool].by_seconds:
         metric, unit, digits, what = ("time_s", " s", 3,
                                       f"time for {study.plan['requests']:,} requests")
     one = study.ratio(with_, without, "throughput_rps")

@@ -4,6 +4,8 @@
 A rule that voids one setup more often than another makes the result. So only what says
 nothing about the setup makes a repetition invalid; the rest degrades it.
 """
+from tools import TOOLS
+
 # A load generator is the bottleneck above, and a host not saturated below, %. (An emulated
 # guest leaves up to a tenth of the machine idle, however many requests wait: docs/lab.md.)
 LOADGEN_BUSY_MAX = 95
@@ -46,9 +48,10 @@ def degraded_by_accepts(requests, accepts, concurrency):
 def degraded(cell, metrics, accepts):
     """Why a repetition is degraded, in words, or None. accepts: the server's, or None."""
     faults = [degraded_by_syns(metrics)]
-    if cell["tool"] == "ab":    # others leave opening the connection out of their latency
+    tool = TOOLS[cell["tool"]]
+    if tool.from_opening:
         faults.append(degraded_by_little(metrics, int(cell["concurrency"])))
-    if accepts is not None and cell["tool"] != "redis-benchmark":
+    if accepts is not None and tool.connection_each:
         faults.append(degraded_by_accepts(metrics["requests"], accepts,
                                           int(cell["concurrency"])))
     return "; ".join(filter(None, faults)) or None

@@ -11,15 +11,16 @@ import pytest
 
 import contract
 import counts
-import loads
 import measure
 import proc
 import raws
 import run as runner
 import samples
+import tools
 import verdicts
 from made import fill, planned, planned_of, program, sample, summary_of
-from test_sweep import CELL, PLAN, REDIS, TINY, WRK, counters, load
+from test_rooms import REDIS, WRK
+from test_sweep import CELL, PLAN, TINY, counters, load
 
 ZERO = counters(0)
 
@@ -61,8 +62,8 @@ class Hosts:
     def __init__(self, error):
         self.error = error
 
-    def run(self, *words, limit=60, failure=runner.RunError):
-        if words[0] in ("ab", "warm-up"):
+    def run(self, *words, limit=60, failure=runner.RunError, what=None):
+        if words[0] in ("load", "warm-up"):
             raise failure(self.error)
         return b"worker 1 0\npreloaded 0\n" if words[0] == "start" else b""
 
@@ -128,11 +129,11 @@ class Counter:
 class Answering(Hosts):
     """An ab that answers while it is counted; what is timed fails."""
 
-    def run(self, *words, limit=60, failure=runner.RunError):
-        if words[0] == "ab" and words[3] == 1000:
+    def run(self, *words, limit=60, failure=runner.RunError, what=None):
+        if words[0] == "load" and "1000" in words:
             return b"".join(b"==> %s <==\n%s" % (name.encode(), content)
                             for name, content in load().items())
-        if words[0] == "ab":
+        if words[0] == "load":
             raise failure(self.error)
         return STATE_OF_8 if words[0] == "start" else b""
 
@@ -159,7 +160,7 @@ class Preloaded(Answering):
     # One worker has not waited with others yet.
     before = after = (8, 0, 0)
 
-    def run(self, *words, limit=60, failure=runner.RunError):
+    def run(self, *words, limit=60, failure=runner.RunError, what=None):
         if words[0] in ("start", "in-force"):
             found = self.before if words[0] == "start" else self.after
             return (STATE_OF_8.replace(b"preloaded 0", b"preloaded 8") + b"backend sockets %d\n"
@@ -309,7 +310,8 @@ def test_second_syns_degrade_and_void_nothing():
 
 def test_the_mean_of_less_than_a_millisecond():
     percentiles = "".join(f"{percent},{0.002 * percent}\n" for percent in range(100))
-    metrics, _ = loads.ab({**load(), "percentiles": f"Percentage served,x\n{percentiles}".encode()})
+    metrics, _ = tools.TOOLS["ab"].parse({
+        **load(), "percentiles": f"Percentage served,x\n{percentiles}".encode()})
     # Evenly from 0 to 0.2 ms, and one request in a hundred 9 ms.
     assert metrics["latency_mean_ms"] == 0.188
 

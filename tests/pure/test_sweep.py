@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import contract
-import loads
 import measure
 import plan
 import proc
@@ -59,7 +58,7 @@ def test_misspelled_parameter(monkeypatch):
     ({"against": ["shared", "none"]}, "against none: there is none"),
     ({"successor": "RFS"}, "successor without idea"),
     ({"halt_s": 0}, "halt_s 0: give 1 to 60 seconds"),
-    ({"server": "haproxy", "halt_s": 2}, "halt_s 2: .* demo or nginx"),
+    ({"server": "haproxy", "halt_s": 2}, "halt_s 2: .* processes: .*demo, demo-proxy, nginx, ng"),
     ({"preload": True, "backend": "bpf"}, "backend bpf: there is none.*kernel, module"),
     ({"backend": "kernel"}, "backend kernel is the library's, .* give preload true"),
     ({"preload": True, "backend": "kernel", "mode": "cbpf"}, "backend kernel is the library's"),
@@ -119,8 +118,9 @@ def test_every_parameter_of_the_module_is_declared():
     words = sweep_state({"preload": True, "parameters": {"enable_x": 3},
                          "sysctls": {"net.ipv4.tcp_early_demux": 0}, "rfs": True})
     assert words == {
-        "server": "demo", "mode": "shared", "workers": 4, "preload": 1, "library": "module",
-        "nic": "eth0", "backend": "192.0.2.2:8080", "rfs": 1, "parameter:enable_listen_spawn": "2",
+        "server": "demo", "workers": 4, "port": 80, "listeners": 1, "told": "children",
+        "says": "ready:", "pin": 0, "config": "", "preload": 1, "library": "module",
+        "nic": "eth0", "rfs": 1, "parameter:enable_listen_spawn": "2",
         "parameter:enable_x": 3, "sysctl:net.ipv4.tcp_early_demux": 0}
     assert sweep_state({})["parameter:enable_x"] == "0"
 
@@ -344,58 +344,6 @@ def test_spin_share_is_of_what_is_not_idle():
               b"    10.00%  [k] native_queued_spin_lock_slowpath  -  -\n"
               b"    30.00%  [k] tcp_ack\n")
     assert profiles.spin_share(report) == 25
-
-
-WRK = b"""Running 2s test @ http://10.66.0.1/
-  1 threads and 100 connections
-  Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency    24.32ms   10.05ms   1.02s    75.00%
-    Req/Sec     3.77k   392.40     4.51k    60.00%
-  Latency Distribution
-     50%   22.50ms
-     75%   29.00ms
-     90%  950.00us
-     99%    1.10s
-  7523 requests in 2.00s, 1.24MB read
-  Socket errors: connect 1, read 2, write 3, timeout 4
-Requests/sec:   3757.11
-Transfer/sec:    634.11KB
-"""
-
-
-def test_wrk_output():
-    metrics, reason = loads.wrk({"tool": WRK})
-    assert reason is None
-    assert metrics == {"requests": 7523, "failed": 10, "time_s": 2, "throughput_rps": 3757.11,
-                       "latency_p50_ms": 22.5, "latency_p90_ms": 0.95, "latency_p99_ms": 1100,
-                       "latency_max_ms": 1020, "latency_mean_ms": 24.32}
-
-
-REDIS = """\
-"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
-"GET","1988.07","0.500","0.200","%s","1.007","%s","%s"
-"""
-
-
-def test_redis_benchmark_output():
-    """Three instances, whose lines come as they end."""
-    out = REDIS % (0.4, 1.1, 8) + REDIS % (0.6, 1.5, 3) + REDIS % (0.5, 1.2, 4)
-    load = {"tool": out.encode(), "number": b"3000\n", "time": b"1.500 0.3 0.4\n"}
-    metrics, reason = loads.redis_benchmark(load)
-    assert reason is None
-    assert metrics == {"requests": 3000, "failed": 0, "time_s": 1.5, "throughput_rps": 2000,
-                       "latency_p50_ms": 0.5, "latency_p99_ms": 1.2, "latency_max_ms": 8,
-                       "latency_mean_ms": 0.5}
-    load["tool"] += b"Could not connect to Redis at 10.66.0.1:6380: Connection refused\n"
-    assert loads.redis_benchmark(load) == (
-        {}, "redis-benchmark failed: Could not connect to Redis at 10.66.0.1:6380: "
-            "Connection refused")
-
-
-def test_tools_that_fail():
-    for parse in (loads.ab, loads.wrk, loads.redis_benchmark):
-        metrics, reason = parse({"tool": b"connect: Connection refused (111)\n"})
-        assert metrics == {} and "Connection refused" in reason
 
 
 STATE = ("worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nchosen rfs 0\n"

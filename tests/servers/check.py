@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from servers import CONF, FOLDER, PORT, SERVERS
+from tried import CONF, FOLDER, PORT, SERVERS
 
 UNIT = "fsbench-real"
 LIMIT = 20

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import KERNELS
-from servers import SERVERS
+from tried import SERVERS
 
 HERE = Path(__file__).resolve().parent
 CONNECTIONS = os.environ.get("SERVER_CONNECTIONS", "400")

@@ -6,9 +6,9 @@ import pytest
 
 import compare
 import counts
-import loads
 import proc
 import run as runner
+import tools
 from conftest import KERNELS, ROOT
 
 # The server's own instructions do not depend on the kernel.
@@ -33,18 +33,26 @@ def counted(lab, preload):
     """What summarises a repetition that counts, of a server under this library."""
     counter = counts.Emulator(runner.Host("the server", lab.server_argv, "server.sh"))
     loadgen = runner.Host("the load generator", lab.loadgen_argv, "load.sh")
-    target = f"http://{lab.address}/"
+    ab = tools.TOOLS["ab"]
+
+    def task(requests):
+        return tools.Task(lab.address, 80, "/", 40, requests, WORKERS, 1)
+
+    def warm_up(requests):
+        loadgen.run("warm-up", *runner.separated(ab.warm_up(task(requests)))[1:], limit=120)
+
     lab.server("systemd-run -q --collect --unit=fsbench-slower -E LD_PRELOAD=" + preload
                + f" /usr/local/bin/fsbench-server -m reuseport -w {WORKERS}")
     try:
         lab.server("until ss -Hltn sport = :80 | grep -q .; do sleep 0.1; done; sleep 1")
-        loadgen.run("warm-up", "ab", target, 40, 400, WORKERS, limit=120)
+        warm_up(400)
         counter.start()
         try:
-            loadgen.run("warm-up", "ab", target, 40, 100, WORKERS, limit=120)
+            warm_up(100)
             counter.zero()
-            load = proc.sections(loadgen.run("ab", target, 40, REQUESTS, WORKERS, limit=300))
-            metrics, _ = loads.parsed("ab", load)
+            load = proc.sections(loadgen.run(
+                "load", *ab.files, *runner.separated(ab.commands(task(REQUESTS))), limit=300))
+            metrics, _ = tools.parsed("ab", load)
             assert metrics["requests"] == REQUESTS and not metrics["failed"]
             return counter.stop(REQUESTS)[0]["user_instructions_per_req"]
         except BaseException:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The servers by name, SERVERS: a file each, which says all about it, alone and as a proxy."""
+import importlib
+import pkgutil
+
+from .base import Work  # noqa: F401 (what a server is to do)
+
+SERVERS = {server.name: server for file in pkgutil.iter_modules(__path__) if file.name != "base"
+           for server in importlib.import_module(f"{__name__}.{file.name}").SERVERS}
+DEFAULT = "demo"
+
+
+def of(setup):
+    """The server of a setup."""
+    return SERVERS[setup.get("server", DEFAULT)]
+
+
+def stoppable():
+    """Names of those of which a worker can be stopped."""
+    return sorted(name for name, server in SERVERS.items() if server.stoppable)

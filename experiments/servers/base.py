@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a server says about itself: each file of this folder has SERVERS, made from Server."""
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+# Where server.sh puts the configuration.
+CONFIG = "/run/fsbench/config"
+
+
+class Work(NamedTuple):
+    """What a server is to do in one repetition."""
+    setup: dict             # of the experiment
+    workers: int
+    backend: str            # IP:PORT that a proxy forwards to
+
+    @property
+    def mode(self):
+        return self.setup.get("mode", "shared")
+
+
+class Server:
+    """The defaults are those of a server for HTTP whose workers are children of a process."""
+    title = ""                  # in docs and pooled tables
+    modes = {"shared"}          # how it can listen
+    pinned = True               # it takes a core for each worker itself
+    speaks = "http"             # which tools are for it: Tool.speaks
+    port = 80
+    path = "/"                  # of HTTP
+    told = "children"           # which its workers are: children, threads, or itself
+    says = ""                   # how a line begins that it prints when all workers are ready
+    stoppable = True            # its workers are processes, of which one can be stopped
+    shares = True               # its workers wait for one listener: it can have the kernel backend
+
+    def __init__(self, name, forwards=False):
+        self.name = name
+        self.forwards = forwards    # it is a proxy, and needs a backend
+
+    def listeners(self, _workers):
+        """How many sockets wait before it is ready, at ports from its first on."""
+        return 1
+
+    def words(self, work):
+        """What server.sh is to know of it: {name: value}."""
+        return {"port": self.port, "listeners": self.listeners(work.workers), "told": self.told,
+                "says": self.says, "pin": int(not self.pinned)}
+
+    def config(self, _work):
+        """The text of its configuration, or None."""
+        return None
+
+    def program(self, work):
+        """The words that start it, in the foreground."""
+        raise NotImplementedError
+
+
+def filled(name, **marks):
+    """A file of this folder with what belongs between its @s."""
+    text = (HERE / name).read_text(encoding="utf-8")
+    for mark, value in marks.items():
+        text = text.replace(f"@{mark}@", str(value))
+    return text

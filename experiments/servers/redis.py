@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Redis, which has one thread that serves: an instance with a core and a port of its own for each
+worker. Nothing is kept on disk."""
+from . import base
+
+# Its arguments are the first port and how many.
+INSTANCES = """for ((i = 0; i < $2; i++)); do
+    taskset -c $i redis-server --port $(($1 + i)) --bind 0.0.0.0 --protected-mode no --save "" &
+done
+wait"""
+
+
+class Redis(base.Server):
+    title = "Redis"
+    speaks = "redis"
+    port = 6379
+    shares = False
+    # A stopped instance is a port without a server.
+    stoppable = False
+
+    def listeners(self, workers):
+        return workers
+
+    def program(self, work):
+        return ["bash", "-c", INSTANCES, "-", self.port, work.workers]
+
+
+SERVERS = [Redis("redis")]

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The load tools by name, TOOLS: a file each, which says all about it.
+
+What a tool prints becomes columns of samples.csv; those are described in contract.py.
+"""
+import importlib
+import lzma
+import pkgutil
+
+from .base import Task  # noqa: F401 (what a tool is to do)
+
+TOOLS = {tool.name: tool for tool in (
+    importlib.import_module(f"{__name__}.{file.name}").TOOL
+    for file in pkgutil.iter_modules(__path__) if file.name != "base")}
+# What garbled output makes the parsers raise.
+GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, EOFError,
+           lzma.LZMAError)
+
+
+def parsed(tool, load):
+    """(metrics of the tool's own output, why it is none or None)."""
+    try:
+        return TOOLS[tool].parse(load)
+    except GARBLED:
+        lines = load.get("tool", b"").decode(errors="replace").strip().splitlines()
+        return {}, (f"{tool} failed: what it printed is not complete"
+                    + (f", and ends with: {lines[-1]}" if lines else ""))
+
+
+def speaking(protocol):
+    """Names of the tools for servers of this protocol."""
+    return sorted(name for name, tool in TOOLS.items() if tool.speaks == protocol)

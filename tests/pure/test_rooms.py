@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The rooms: what each tool and each server says of itself, and that the scripts do it."""
+import lzma
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import proc
+import run as runner
+import servers
+import tools
+
+ROOT = Path(__file__).resolve().parents[2]
+TASK = tools.Task("192.0.2.1", 80, "/", 80, 1600, 8, 4)
+
+
+def test_a_file_each():
+    assert set(tools.TOOLS) == {"ab", "wrk", "redis-benchmark"}
+    assert set(servers.SERVERS) == {"demo", "demo-proxy", "nginx", "nginx-proxy", "haproxy",
+                                    "redis"}
+
+
+@pytest.mark.parametrize("name", sorted(tools.TOOLS))
+def test_a_tool_says_all(name):
+    tool = tools.TOOLS[name]
+    assert tool.name == name and tool.package and tool.latency.startswith("from ")
+    commands = runner.separated(tool.commands(TASK))
+    # So that load.sh finds the ends of commands.
+    assert commands.count("--") == len(tool.commands(TASK)) and all(commands)
+    assert {server.speaks for server in servers.SERVERS.values()} >= {tool.speaks}
+    packages = (ROOT / "playbooks/roles/provision/defaults/main.yml").read_text()
+    assert tool.package in packages and tool.package in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("name, commands", [
+    ("ab", ["ab -q -r -n 1600 -c 80 -e percentiles -g requests http://192.0.2.1/"]),
+    ("wrk", ["wrk -t 2 -c 80 -d 1600s --latency -H Connection: close http://192.0.2.1/"]),
+    ("redis-benchmark", [f"redis-benchmark -h 192.0.2.1 -p {80 + i} -c 10 -n 200 -t get -d 64 --csv"
+                         for i in range(8)]),
+])
+def test_commands(name, commands):
+    assert [" ".join(map(str, words)) for words in tools.TOOLS[name].commands(TASK)] == commands
+
+
+WRK = b"""Running 2s test @ http://10.66.0.1/
+  1 threads and 100 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    24.32ms   10.05ms   1.02s    75.00%
+    Req/Sec     3.77k   392.40     4.51k    60.00%
+  Latency Distribution
+     50%   22.50ms
+     75%   29.00ms
+     90%  950.00us
+     99%    1.10s
+  7523 requests in 2.00s, 1.24MB read
+  Socket errors: connect 1, read 2, write 3, timeout 4
+Requests/sec:   3757.11
+Transfer/sec:    634.11KB
+"""
+
+
+def test_wrk_output():
+    metrics, reason = tools.TOOLS["wrk"].parse({"tool": WRK})
+    assert reason is None
+    assert metrics == {"requests": 7523, "failed": 10, "time_s": 2, "throughput_rps": 3757.11,
+                       "latency_p50_ms": 22.5, "latency_p90_ms": 0.95, "latency_p99_ms": 1100,
+                       "latency_max_ms": 1020, "latency_mean_ms": 24.32}
+
+
+REDIS = """\
+"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
+"GET","1988.07","0.500","0.200","%s","1.007","%s","%s"
+"""
+
+
+def test_redis_benchmark_output():
+    """Three instances, whose lines come as they end."""
+    out = REDIS % (0.4, 1.1, 8) + REDIS % (0.6, 1.5, 3) + REDIS % (0.5, 1.2, 4)
+    load = {"tool": out.encode(), "number": b"3000\n", "time": b"1.500 0.3 0.4\n"}
+    parse = tools.TOOLS["redis-benchmark"].parse
+    metrics, reason = parse(load)
+    assert reason is None
+    assert metrics == {"requests": 3000, "failed": 0, "time_s": 1.5, "throughput_rps": 2000,
+                       "latency_p50_ms": 0.5, "latency_p99_ms": 1.2, "latency_max_ms": 8,
+                       "latency_mean_ms": 0.5}
+    load["tool"] += b"Could not connect to Redis at 10.66.0.1:6380: Connection refused\n"
+    assert parse(load) == (
+        {}, "redis-benchmark failed: Could not connect to Redis at 10.66.0.1:6380: "
+            "Connection refused")
+
+
+def test_tools_that_fail():
+    for tool in tools.TOOLS.values():
+        metrics, reason = tool.parse({"tool": b"connect: Connection refused (111)\n"})
+        assert metrics == {} and "Connection refused" in reason
+
+
+def test_targets_and_limits():
+    assert TASK._replace(port=8080, path="/x").url == "http://192.0.2.1:8080/x"
+    plan = {"requests": 5000, "seconds": 2}
+    assert tools.TOOLS["wrk"].amount(plan) == 2 and tools.TOOLS["ab"].amount(plan) == 5000
+    assert tools.TOOLS["wrk"].limit(plan) == 122 and tools.TOOLS["ab"].limit(plan) == 170
+
+
+@pytest.mark.parametrize("name", sorted(servers.SERVERS))
+def test_a_server_says_all(name):
+    server = servers.SERVERS[name]
+    assert server.title and tools.speaking(server.speaks)
+    for mode in server.modes:
+        work = servers.Work({"server": name, "mode": mode}, 4, "192.0.2.2:8080")
+        words = server.words(work)
+        assert words["told"] in ("children", "threads", "itself") and words["port"] > 0
+        assert all(server.program(work))
+        text = (server.config(work) or "") + " ".join(map(str, server.program(work)))
+        assert ("192.0.2.2:8080" in text) == server.forwards
+
+
+def loaded(*words):
+    script = (ROOT / "experiments/load.sh").read_bytes()
+    return subprocess.run(["bash", "-s", "--", *words], input=script, check=False,
+                          capture_output=True)
+
+
+def test_load_runs_commands_at_a_time():
+    """And gives what they have written, compressed where that is asked for."""
+    done = loaded("load", "a", "none", "b.xz", "--", "sh", "-c", "sleep 1; echo one; echo A > a",
+                  "--", "sh", "-c", "sleep 1; echo two >&2; echo B > b; pwd")
+    assert done.returncode == 0
+    found = proc.sections(done.stdout)
+    assert list(found) == ["before", "tool", "time", "after", "a", "none", "b"]
+    *words, folder = sorted(found["tool"].split(), key=len)
+    assert set(words) == {b"one", b"two"} and not Path(folder.decode()).exists()
+    assert found["a"] == b"A\n" and lzma.decompress(found["b"]) == b"B\n" and not found["none"]
+    assert 1 <= float(found["time"].split()[0]) < 2
+
+
+def test_a_command_that_fails_is_judged_by_its_output():
+    found = proc.sections(loaded("load", "--", "sh", "-c", "echo why; exit 3").stdout)
+    assert found["tool"] == b"why\n" and b"exit status 3" in found["time"]
+    assert loaded("warm-up", "false").returncode == 1
+    assert loaded("warm-up", "true", "--", "true").returncode == 0
