@@ -16,6 +16,13 @@
 /* The listener itself comes first at every so many accepts, so that nothing starves there. */
 #define SHARED_TURN	16
 
+/* Nobody else writes there. */
+static void count(atomic_ulong *what)
+{
+	atomic_store_explicit(what, atomic_load_explicit(what, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
 static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	REAL(accept4);
@@ -38,17 +45,19 @@ static int others(int fd, const struct group *g, const struct claim *claim, bool
 	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
 }
 
-static bool accept_others(int fd, const struct group *g, const struct claim *claim,
+static bool accept_others(int fd, const struct group *g, struct claim *claim,
 			  bool shared_only, struct sockaddr *addr, socklen_t *len, int flags,
 			  int *conn)
 {
 	struct pollfd fds[1 + GROUP_MEMBERS];
-	int count = others(fd, g, claim, shared_only, fds);
+	int ready = others(fd, g, claim, shared_only, fds);
 
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < ready; i++) {
 		if (!fds[i].revents)
 			continue;
 		*conn = real_accept(fds[i].fd, addr, len, flags);
+		if (*conn >= 0 && claim)
+			count(i ? &claim->others : &claim->shared);
 		if (*conn >= 0 || errno != EAGAIN)
 			return true;
 	}
@@ -82,6 +91,8 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	if (own >= 0) {
 		*conn = real_accept(own, addr, len, flags);
 		if (*conn >= 0 || errno != EAGAIN) {
+			if (*conn >= 0)
+				count(&claim->own);
 			/* Busy, but not late. */
 			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
 			return true;

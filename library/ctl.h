@@ -12,6 +12,9 @@
 #define CTL_FAILED	1	/* it was not possible; or doctor has findings */
 #define CTL_USAGE	2	/* wrong arguments */
 
+/* Ways in which a worker of the kernel backend gets a connection: see struct group_seen. */
+#define GROUP_WAYS	3
+
 /* --json was given. */
 extern bool ctl_json;
 /* Where JSON goes: standard output; for run, whose program owns that, standard error. */
@@ -92,6 +95,8 @@ struct listener_row {
 	char address[64];
 };
 
+#define MODULE_MISSING "the module is not loaded: load it with: modprobe fastsocket"
+
 bool module_loaded(void);
 /* Ends the program where it is not. */
 void module_required(void);
@@ -103,6 +108,53 @@ void module_counters_free(struct counters *c);
 unsigned long long module_counter_sum(const struct counters *c, int column);
 /* By port, socket, CPU; the shared listener of a socket comes first. */
 struct listener_row *module_listeners(int *count);
+
+/* ctl_sockets.c */
+struct listening {
+	unsigned long inode;
+	unsigned int port, queued, limit;
+	int family;
+	char address[64];
+};
+
+/* All that there are, until the next call; ends the program where they cannot be read. */
+const struct listening *ctl_listening(int *count);
+
+/* ctl_groups.c: what the library has made without the module: library/route.h. */
+struct group_worker {
+	int slot;		/* of the group; a later worker may have it, too */
+	int cpu;		/* -1: none yet */
+	bool attached;		/* connections of its CPU are sent to its socket */
+	bool pinned;
+	int pid, tid;		/* 0: it has ended meanwhile */
+	unsigned long inode;	/* of its socket; 0: none yet */
+	unsigned int queued, limit;
+};
+
+struct group_seen {
+	struct listening listener;
+	int sockets;		/* beside the listener: one for each CPU that it could use */
+	int worker_count, idle_count;
+	struct group_worker *workers;
+	struct listening *idle;	/* sockets that listen, and have no worker any more */
+	/* Connections by slot: from the worker's own socket, the listener, others' sockets. */
+	int slots;
+	unsigned long long (*accepted)[GROUP_WAYS];
+};
+
+/* In the order of their ports. Of other users' servers, root alone sees them. */
+struct group_seen *groups_seen(int *count);
+void groups_free(struct group_seen *groups, int count);
+/* How many workers there are, and how many get connections by a socket of their own. */
+int group_workers(const struct group_seen *g);
+int group_attached(const struct group_seen *g);
+
+/* ctl_listeners.c */
+/* Ends the program where there is neither the module nor a group that can be seen. */
+void groups_required(void);
+/* Which servers use Fastsocket, and by which backend: for status. */
+void servers_json(struct json *j);
+void servers_table(void);
 
 /* The subcommands; @argv holds what follows their names. Each returns the exit status. */
 int ctl_status(char **argv);
@@ -136,6 +188,8 @@ void doctor_workers(void);
 void doctor_pinning(void);
 void doctor_cpus(void);
 void doctor_node(void);
+/* The groups of the kernel backend, as doctor has found them at its start. */
+const struct group_seen *doctor_groups(int *count);
 /* Calls @look with the ID of each process. */
 void doctor_each_process(void (*look)(int pid));
 

@@ -23,7 +23,7 @@ bool module_loaded(void)
 void module_required(void)
 {
 	if (!module_loaded())
-		ctl_fail(CTL_FAILED, "the module is not loaded: load it with: modprobe fastsocket");
+		ctl_fail(CTL_FAILED, MODULE_MISSING);
 }
 
 /*

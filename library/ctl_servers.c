@@ -21,6 +21,7 @@ struct listener {
 	int unpinned;	/* of these */
 	int pid;	/* of an unpinned one, if there is any */
 	int worker;	/* a process in which one waits */
+	bool group;	/* by the kernel backend */
 };
 
 /* The open files of a process that matter here. */
@@ -33,6 +34,8 @@ struct opened {
 
 static struct listener *listeners;
 static int listener_count;
+static struct group_seen *groups;
+static int group_count;
 
 static void read_listeners(const char *path)
 {
@@ -162,6 +165,42 @@ void doctor_each_process(void (*look)(int pid))
 		closedir(dir);
 }
 
+/* Workers of the kernel backend have no device open, but say themselves who they are. */
+static void note_groups(void)
+{
+	for (int i = 0; i < group_count; i++) {
+		const struct group_seen *g = &groups[i];
+		struct listener *l = find_listener(g->listener.inode);
+
+		for (int k = 0; l && k < g->worker_count; k++) {
+			const struct group_worker *w = &g->workers[k];
+
+			if (!w->tid)
+				continue;
+			l->group = true;
+			l->holders++;
+			l->waiting++;
+			l->worker = w->pid;
+			/* One that has no socket yet is not pinned either. */
+			if (w->pinned || !w->inode)
+				continue;
+			l->unpinned++;
+			l->pid = w->pid;
+		}
+	}
+}
+
+const struct group_seen *doctor_groups(int *count)
+{
+	static bool looked;
+
+	if (!looked)
+		groups = groups_seen(&group_count);
+	looked = true;
+	*count = group_count;
+	return groups;
+}
+
 /* Looks at all servers, once. Returns false, after a message, if none can be judged. */
 static bool look_at_servers(void)
 {
@@ -176,6 +215,8 @@ static bool look_at_servers(void)
 		read_listeners("/proc/net/tcp");
 		read_listeners("/proc/net/tcp6");
 		doctor_each_process(look_at);
+		doctor_groups(&group_count);
+		note_groups();
 		looked = true;
 	}
 	for (int i = 0; i < listener_count; i++)
@@ -231,7 +272,8 @@ void doctor_pinning(void)
 		if (!l->unpinned)
 			continue;
 		ctl_process(l->pid, &pid, comm);
-		doctor_finding("pin each to a core of its own (nginx: worker_cpu_affinity auto; taskset -cp CORE PID), or restart the server with enable_listen_spawn=2, which pins them",
+		doctor_finding(l->group ? "restart the server: the library pins its workers when they begin to wait, and leaves them alone when something else changes that" :
+			       "pin each to a core of its own (nginx: worker_cpu_affinity auto; taskset -cp CORE PID), or restart the server with enable_listen_spawn=2, which pins them",
 			       "port %u: %d of %d workers are not pinned to a core, process %d (%s) for one",
 			       l->port, l->unpinned, l->waiting, pid, comm);
 	}
@@ -304,14 +346,15 @@ static bool on_node(int cpu, int node)
 
 void doctor_node(void)
 {
-	int count, far = 0, cpu = -1, node;
-	struct listener_row *rows;
+	struct listener_row *rows = NULL;
+	int count = 0, far = 0, cpu = -1, node;
 	char *nic;
 
 	node = doctor_nic_node(&nic);
-	if (node < 0 || !module_loaded())
+	if (node < 0)
 		return;
-	rows = module_listeners(&count);
+	if (module_loaded())
+		rows = module_listeners(&count);
 	for (int i = 0; i < count; i++) {
 		if (rows[i].cpu < 0 || !rows[i].attached || on_node(rows[i].cpu, node))
 			continue;
@@ -319,6 +362,16 @@ void doctor_node(void)
 		cpu = rows[i].cpu;
 	}
 	free(rows);
+	doctor_groups(&count);
+	for (int i = 0; i < count; i++)
+		for (int k = 0; k < groups[i].worker_count; k++) {
+			int own = groups[i].workers[k].cpu;
+
+			if (!groups[i].workers[k].attached || on_node(own, node))
+				continue;
+			far++;
+			cpu = own;
+		}
 	if (far)
 		doctor_finding("run the server's workers, and the interrupts, on the cores of that node: numactl --cpunodebind=NODE, or AllowedCPUs= in its unit",
 			       "%s belongs to NUMA node %d, and %d local listener%s to cores of another, core %d for one",

@@ -2,10 +2,13 @@
 /*
  * fsocketctl: shows and sets what the fastsocket module does; fsocketctl(1).
  *
- *	fsocketctl.c	arguments; status, set, listeners
+ *	fsocketctl.c	arguments; status, set
+ *	ctl_listeners.c	listeners, and which servers there are
  *	ctl_watch.c	watch
  *	ctl_util.c	what all of them need
  *	ctl_module.c	reads what the module shows
+ *	ctl_groups.c	reads what the library has made without the module
+ *	ctl_sockets.c	reads what listens
  *	ctl_doctor.c	doctor: the host
  *	ctl_servers.c	doctor: the running servers
  *	ctl_run.c	run
@@ -25,14 +28,35 @@
 static const char usage[] =
 	"usage: fsocketctl SUBCOMMAND [--json] [ARGUMENT...]\n"
 	"\n"
-	"  status              parameters with their meaning, counters\n"
+	"  status              parameters with their meaning, counters; servers\n"
 	"  set NAME=VALUE...   change parameters: all of them or none\n"
 	"  watch [SECONDS]     what each core does per second, every SECONDS (1)\n"
 	"  listeners           listening sockets: workers, cores, accept queues\n"
 	"  doctor              why Fastsocket may not help on this host, and what to do\n"
 	"  run PROGRAM...      run a program with the library, and say whether that works\n"
 	"\n"
-	"--json prints JSON. See fsocketctl(1).\n";
+	"--json prints JSON; run --backend=auto|module|kernel chooses who does it. See fsocketctl(1).\n";
+
+static int status_without_module(void)
+{
+	struct json j = { .out = ctl_json_out };
+
+	groups_required();
+	if (!ctl_json) {
+		printf("fastsocket: the module is not loaded, so there are no parameters and counters\n\n");
+		servers_table();
+		return 0;
+	}
+	json_open(&j, NULL, '{');
+	json_string(&j, "version", NULL);
+	json_open(&j, "parameters", '{');
+	json_close(&j, '}', false);
+	json_open(&j, "counters", '{');
+	json_close(&j, '}', false);
+	servers_json(&j);
+	json_close(&j, '}', true);
+	return 0;
+}
 
 int ctl_status(char **argv)
 {
@@ -43,7 +67,8 @@ int ctl_status(char **argv)
 	int count;
 
 	ctl_no_arguments(argv, "status");
-	module_required();
+	if (!module_loaded())
+		return status_without_module();
 	version = ctl_read("/sys/module/fastsocket/version");
 	parameters = module_parameters(&count);
 	c = module_counters();
@@ -63,6 +88,7 @@ int ctl_status(char **argv)
 		for (int i = 0; i < c->columns; i++)
 			json_integer(&j, c->names[i], module_counter_sum(c, i));
 		json_close(&j, '}', false);
+		servers_json(&j);
 		json_close(&j, '}', true);
 		return 0;
 	}
@@ -76,6 +102,8 @@ int ctl_status(char **argv)
 	printf("\ncounter                                 sum\n");
 	for (int i = 0; i < c->columns; i++)
 		printf("%-22s %20llu\n", c->names[i], module_counter_sum(c, i));
+	printf("\n");
+	servers_table();
 	return 0;
 }
 
@@ -186,94 +214,6 @@ int ctl_set(char **argv)
 	}
 	if (ctl_json)
 		json_close(&j, '}', true);
-	return 0;
-}
-
-static void listener_json(struct json *j, const struct listener_row *row)
-{
-	char comm[64];
-	int pid;
-
-	json_open(j, NULL, '{');
-	json_integer(j, "cpu", row->cpu);
-	json_bool(j, "attached", row->attached);
-	json_integer(j, "queued", row->queued);
-	json_integer(j, "limit", row->limit);
-	if (row->worker) {
-		ctl_process(row->worker, &pid, comm);
-		json_integer(j, "pid", pid);
-		json_integer(j, "tid", row->worker);
-		json_string(j, "command", comm);
-	} else {
-		json_string(j, "pid", NULL);
-		json_string(j, "tid", NULL);
-		json_string(j, "command", NULL);
-	}
-	json_close(j, '}', false);
-}
-
-static void listeners_json(const struct listener_row *rows, int count)
-{
-	struct json j = { .out = ctl_json_out };
-
-	json_open(&j, NULL, '{');
-	json_open(&j, "listeners", '[');
-	for (int i = 0; i < count;) {
-		const struct listener_row *shared = &rows[i++];
-
-		json_open(&j, NULL, '{');
-		json_string(&j, "address", shared->address);
-		json_integer(&j, "port", shared->port);
-		json_integer(&j, "family", shared->family);
-		json_integer(&j, "inode", shared->inode);
-		json_bool(&j, "listening", shared->attached);
-		json_integer(&j, "queued", shared->queued);
-		json_integer(&j, "limit", shared->limit);
-		json_open(&j, "workers", '[');
-		for (; i < count && rows[i].cpu >= 0; i++)
-			listener_json(&j, &rows[i]);
-		json_close(&j, ']', false);
-		json_close(&j, '}', false);
-	}
-	json_close(&j, ']', false);
-	json_close(&j, '}', true);
-}
-
-int ctl_listeners(char **argv)
-{
-	struct listener_row *rows;
-	char comm[64];
-	int count, pid;
-
-	ctl_no_arguments(argv, "listeners");
-	rows = module_listeners(&count);
-	if (ctl_json) {
-		listeners_json(rows, count);
-		return 0;
-	}
-	if (!count)
-		printf("no listening socket has local listeners\n");
-	for (int i = 0; i < count; i++) {
-		const struct listener_row *row = &rows[i];
-
-		if (row->cpu < 0) {
-			printf(row->family == 6 ? "%s[%s]:%u" : "%s%s:%u", i ? "\n" : "",
-			       row->address, row->port);
-			printf(" (socket %lu)\n  core  queued   limit  state          pid  command\n",
-			       row->inode);
-			printf("   all  %6u  %6u  %s\n", row->queued, row->limit,
-			       row->attached ? "shared" : "closed");
-			continue;
-		}
-		printf("  %4d  %6u  %6u  %-8s", row->cpu, row->queued, row->limit,
-		       row->attached ? "attached" : "parked");
-		if (row->worker) {
-			ctl_process(row->worker, &pid, comm);
-			printf("  %8d  ", pid);
-			ctl_put_plain(comm);
-		}
-		printf("\n");
-	}
 	return 0;
 }
 

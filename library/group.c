@@ -227,6 +227,11 @@ static struct group *make_group(int fd)
 	g->route->backlog = info.tcpi_sacked;
 	g->inode = fsocket_inode(fd);
 	g->reuseport = false;
+	for (int m = 0; m < g->count; m++)
+		g->route->sockets[m] = fsocket_inode(g->members[m]);
+	g->route->count = g->count;
+	g->route->inode = g->inode;
+	g->route->magic = ROUTE_MAGIC;
 	owner = getpid();
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;

@@ -3,60 +3,12 @@
 #ifndef FSOCKET_GROUP_H
 #define FSOCKET_GROUP_H
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/types.h>
 
 #include "kernel.h"
-
-#define GROUP_MEMBERS	128
-#define GROUP_CLAIMS	256
-#define GROUP_CPUS	1024
-
-/*
- * A worker leaves its wait for longer than this, if FSOCKET_STEAL_AFTER_MS says nothing else:
- * who has nothing to do looks after its queue. The other times are multiples of it.
- */
-#define LATE_MS		10
-/* One that waits looks up so often, so that it is seen to be alive. */
-#define LOOK(r)		(10 * (r)->late)
-/* It has not looked up: it is dead or stopped, and others look after its queue. */
-#define SILENT(r)	(30 * (r)->late)
-/*
- * No connection is sent to a worker that was late or silent for so long, and those with work of
- * their own look after its queue, too.
- */
-#define STALE(r)	(100 * (r)->late)
-
-/* One worker that waits for a listener. Others read it only now and then. */
-struct claim {
-	_Alignas(64) atomic_uint owner;	/* 0: free; the same number does not come again */
-	atomic_int pid;
-	atomic_int cpu, member;		/* -1: none yet */
-	atomic_bool ready;		/* connections may be sent to its member */
-	atomic_bool waiting;
-	atomic_long stamp;		/* when it began or ended to wait, or looked up */
-};
-
-/*
- * Where connections of one listener go. All processes that have the listener share it,
- * as they have been forked by the one that has made it.
- */
-struct route {
-	pthread_mutex_t lock;
-	_Alignas(64) atomic_uint generation;	/* changes with who there is */
-	atomic_int listening;			/* members that do */
-	atomic_int end;				/* claims behind have never been used */
-	atomic_bool broken;			/* the listener has been shut down */
-	atomic_int backlog;
-	int late;				/* see LATE_MS */
-	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
-	unsigned int last_owner;
-	struct claim claims[GROUP_CLAIMS];
-};
+#include "route.h"
 
 /* A listener, and the sockets beside it. */
 struct group {
