@@ -12,8 +12,15 @@
 #define CTL_FAILED	1	/* it was not possible; or doctor has findings */
 #define CTL_USAGE	2	/* wrong arguments */
 
-/* Ways in which a worker of the kernel backend gets a connection: see struct group_seen. */
-#define GROUP_WAYS	3
+/* From where a worker of the kernel backend takes a connection. */
+enum {
+	GROUP_OWN,	/* its own socket: the connection arrived on its CPU */
+	GROUP_SHARED,	/* the listener */
+	GROUP_OTHERS,	/* the socket of a worker that was late */
+	GROUP_WAYS
+};
+/* It makes no more sockets than this: GROUP_MEMBERS of route.h. */
+#define GROUP_SOCKETS	128
 
 /* --json was given. */
 extern bool ctl_json;
@@ -131,18 +138,27 @@ struct group_worker {
 	unsigned int queued, limit;
 };
 
+/* What its workers, one after the other, have accepted since the server has started. */
+struct slot_seen {
+	int cpu;
+	unsigned long long by[GROUP_WAYS];
+};
+
 struct group_seen {
 	struct listening listener;
 	int sockets;		/* beside the listener: one for each CPU that it could use */
 	int worker_count, idle_count;
 	struct group_worker *workers;
 	struct listening *idle;	/* sockets that listen, and have no worker any more */
-	/* Connections by slot: from the worker's own socket, the listener, others' sockets. */
 	int slots;
-	unsigned long long (*accepted)[GROUP_WAYS];
+	struct slot_seen *accepted;
 };
 
-/* In the order of their ports. Of other users' servers, root alone sees them. */
+/*
+ * In the order of their ports; of other users' servers, root alone sees them. Those of
+ * processes that are @wanted.
+ */
+struct group_seen *groups_of(bool (*wanted)(int pid), int *count);
 struct group_seen *groups_seen(int *count);
 void groups_free(struct group_seen *groups, int count);
 /* How many workers there are, and how many get connections by a socket of their own. */
@@ -163,10 +179,13 @@ int ctl_watch(char **argv);
 int ctl_listeners(char **argv);
 int ctl_doctor(char **argv);
 int ctl_run(char **argv);
+/* Its option --backend. */
+void ctl_run_backend(const char *backend);
 
 /* ctl_doctor.c: one thing that doctor looks at has this to be said about it. */
 void doctor_finding(const char *remedy, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+void doctor_fine(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* It cannot be told. */
 void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -188,6 +207,8 @@ void doctor_workers(void);
 void doctor_pinning(void);
 void doctor_cpus(void);
 void doctor_node(void);
+void doctor_sockets(void);
+void doctor_migrate(void);
 /* The groups of the kernel backend, as doctor has found them at its start. */
 const struct group_seen *doctor_groups(int *count);
 /* Calls @look with the ID of each process. */

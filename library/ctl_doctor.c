@@ -59,25 +59,46 @@ void doctor_finding(const char *remedy, const char *format, ...)
 	free(text);
 }
 
+static void report_list(enum state state, const char *format, va_list args)
+{
+	char *text;
+
+	if (vasprintf(&text, format, args) < 0)
+		ctl_fail(CTL_FAILED, "out of memory");
+	report(state, text, NULL);
+	free(text);
+}
+
+void doctor_fine(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	report_list(OK, format, args);
+	va_end(args);
+}
+
 void doctor_skip(const char *format, ...)
 {
 	va_list args;
-	char *text;
 
 	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		ctl_fail(CTL_FAILED, "out of memory");
+	report_list(SKIPPED, format, args);
 	va_end(args);
-	report(SKIPPED, text, NULL);
-	free(text);
 }
 
 static void check_module(void)
 {
 	char *mode;
+	int count;
 
 	if (!module_loaded()) {
-		doctor_finding("modprobe fastsocket", "the module is not loaded");
+		doctor_groups(&count);
+		if (count)
+			doctor_fine("not loaded, and %d listener%s served by the kernel backend, which does without",
+				    count, count == 1 ? " is" : "s are");
+		else
+			doctor_finding("modprobe fastsocket", "the module is not loaded");
 		return;
 	}
 	mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");
@@ -198,6 +219,8 @@ static const struct {
 	{ "workers", doctor_workers, "each server with Fastsocket has several workers" },
 	{ "pinning", doctor_pinning, "each of their workers has a core of its own" },
 	{ "cpus", doctor_cpus, "their control groups may use all cores, all of the time" },
+	{ "sockets", doctor_sockets, "the kernel backend, where it is used, has a socket for each core" },
+	{ "migrate", doctor_migrate, "no server of the kernel backend loses what waits when it ends" },
 	{ "node", doctor_node, "workers are on the NUMA node of the interface, or there is one only" },
 	{ "accept-mutex", doctor_accept_mutex, "no nginx has its workers take turns" },
 	{ "multi-queue", doctor_multi_queue, "no HAProxy hands connections to other threads" },

@@ -26,10 +26,13 @@ struct memory {
 	struct route *route;	/* a copy; NULL: none of them lets it be read */
 };
 
+_Static_assert(GROUP_SOCKETS == GROUP_MEMBERS, "doctor says how many there can be");
+
 static struct memory *memories;
 static int memory_count;
 static const struct listening *sockets;
 static int socket_count;
+static bool (*wanted_process)(int pid);
 
 /* Where shared memory is: only the kernel can make a file there, so a name in it is one. */
 static dev_t shared_device(void)
@@ -91,8 +94,11 @@ static void note_memory(int pid, unsigned long start, unsigned long end, unsigne
 
 static void look_for_memory(int pid)
 {
-	char *text = ctl_readf("/proc/%d/maps", pid), *line, *rest;
+	char *text, *line, *rest;
 
+	if (wanted_process && !wanted_process(pid))
+		return;
+	text = ctl_readf("/proc/%d/maps", pid);
 	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line;
 	     line = strtok_r(NULL, "\n", &rest)) {
 		unsigned long start, end, inode;
@@ -242,10 +248,14 @@ static void fill(struct group_seen *g, const struct memory *m, const struct list
 	*g = (struct group_seen){ .listener = *listener, .sockets = r->count, .slots = r->end };
 	g->accepted = ctl_alloc(NULL, (r->end + 1) * sizeof(*g->accepted));
 	for (int i = 0; i < r->end; i++) {
-		g->accepted[i][0] = r->claims[i].own;
-		g->accepted[i][1] = r->claims[i].shared;
-		g->accepted[i][2] = r->claims[i].others;
-		if (r->claims[i].owner)
+		const struct claim *c = &r->claims[i];
+
+		g->accepted[i] = (struct slot_seen){
+			.cpu = c->cpu,
+			.by = { [GROUP_OWN] = c->own, [GROUP_SHARED] = c->shared,
+				[GROUP_OTHERS] = c->others },
+		};
+		if (c->owner)
 			add_worker(g, m, i);
 	}
 	if (g->worker_count)
@@ -272,11 +282,12 @@ static void forget_memories(void)
 	memory_count = 0;
 }
 
-struct group_seen *groups_seen(int *count)
+struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 {
 	struct group_seen *groups = NULL;
 
 	*count = 0;
+	wanted_process = wanted;
 	forget_memories();
 	doctor_each_process(look_for_memory);
 	/* Asking loads a module of the kernel's. */
@@ -297,6 +308,11 @@ struct group_seen *groups_seen(int *count)
 	if (*count)
 		qsort(groups, *count, sizeof(*groups), by_place);
 	return groups;
+}
+
+struct group_seen *groups_seen(int *count)
+{
+	return groups_of(NULL, count);
 }
 
 void groups_free(struct group_seen *groups, int count)

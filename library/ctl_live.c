@@ -55,6 +55,26 @@ static unsigned long long counter(const struct counters *c, const char *name)
 	return 0;
 }
 
+static void read_groups(void)
+{
+	struct group_seen *groups;
+	int count;
+
+	now.local = 0;
+	now.elsewhere = 0;
+	now.stolen = 0;
+	groups = groups_seen(&count);
+	for (int i = 0; i < count; i++)
+		for (int slot = 0; slot < groups[i].slots; slot++) {
+			const unsigned long long *by = groups[i].accepted[slot].by;
+
+			now.local += by[GROUP_OWN];
+			now.elsewhere += by[GROUP_SHARED] + by[GROUP_OTHERS];
+			now.stolen += by[GROUP_OTHERS];
+		}
+	groups_free(groups, count);
+}
+
 static void read_all(void)
 {
 	char *text = ctl_read("/proc/net/netstat");
@@ -63,12 +83,13 @@ static void read_all(void)
 	now.overflows = netstat(text, "ListenOverflows");
 	free(text);
 	now.drops = dropped_packets();
+	read_groups();
 	if (!module_loaded())
 		return;
 	c = module_counters();
-	now.local = counter(c, "accept_local");
-	now.elsewhere = counter(c, "accept_global") + counter(c, "accept_remote");
-	now.stolen = counter(c, "stolen");
+	now.local += counter(c, "accept_local");
+	now.elsewhere += counter(c, "accept_global") + counter(c, "accept_remote");
+	now.stolen += counter(c, "stolen");
 	module_counters_free(c);
 }
 

@@ -150,16 +150,24 @@ void doctor_multi_queue(void)
 	doctor_each_process(look_for_haproxy);
 }
 
+/* Whether the text is that of an environment which has chosen a backend that needs no device. */
+static bool does_without(const char *backend)
+{
+	return backend && (!strncmp(backend, "FSOCKET_BACKEND=kernel", 22) ||
+			   !strncmp(backend, "FSOCKET_BACKEND=auto", 20));
+}
+
 static void look_for_preload(int pid)
 {
 	char *environment = ctl_readf("/proc/%d/environ", pid), *maps = NULL, comm[64], *device;
-	const char *preload;
+	const char *preload, *backend;
 	int process;
 
 	/* ctl_read() has made one text of it: its words are separated by blanks. */
 	preload = environment ? strstr(environment, "LD_PRELOAD=") : NULL;
 	if (preload && memmem(preload, strcspn(preload, " "), "libfsocket.so", 13))
 		maps = ctl_readf("/proc/%d/maps", pid);
+	backend = environment ? strstr(environment, "FSOCKET_BACKEND=") : NULL;
 	device = ctl_format("/proc/%d/root/dev/fastsocket", pid);
 	ctl_process(pid, &process, comm);
 	/* A process that is ending has no maps any more. */
@@ -167,7 +175,7 @@ static void look_for_preload(int pid)
 		doctor_finding("take its capabilities or set-user-ID bit off and give them by the unit (AmbientCapabilities=); a static program has to be linked anew",
 			       "process %d (%s) was to have the library, and has not: the loader ignores LD_PRELOAD for programs with file capabilities, set-user-ID, or without dynamic linking",
 			       pid, comm);
-	else if (maps && *maps && module_loaded() && access(device, F_OK))
+	else if (maps && *maps && module_loaded() && access(device, F_OK) && !does_without(backend))
 		doctor_finding("BindPaths=/dev/fastsocket and DeviceAllow=/dev/fastsocket rw in its unit",
 			       "process %d (%s) has the library, but no /dev/fastsocket: its unit hides it (PrivateDevices=), or its container does",
 			       pid, comm);

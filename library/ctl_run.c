@@ -3,7 +3,8 @@
  * fsocketctl run executes the program in its own process, with the library preloaded. So
  * the program has the process ID that the caller knows, and nothing passes on signals or
  * the exit status. Another process, the watcher, is no child of the program; it looks
- * for the program's local listeners and prints on standard error whether they appear.
+ * for the program's local listeners, or its sockets by the library's kernel backend, and
+ * prints on standard error whether they appear.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -108,6 +109,41 @@ static int spawned_since(unsigned long long since, int *cores)
 	return spawned;
 }
 
+static unsigned long long program_start;
+
+static bool is_new(int pid)
+{
+	return start_time(pid) >= program_start;
+}
+
+/*
+ * The same of the kernel backend: counts workers that have a socket of their own, and stores in
+ * @coming how many wait without one, which is what they do until there are two.
+ */
+static int sockets_since(unsigned long long since, int *cores, int *coming)
+{
+	struct group_seen *groups;
+	int count, found = 0;
+	cpu_set_t seen;
+
+	CPU_ZERO(&seen);
+	*coming = 0;
+	program_start = since;
+	groups = groups_of(is_new, &count);
+	for (int i = 0; i < count; i++) {
+		int attached = group_attached(&groups[i]);
+
+		found += attached;
+		*coming += group_workers(&groups[i]) - attached;
+		for (int k = 0; k < groups[i].worker_count; k++)
+			if (groups[i].workers[k].attached)
+				CPU_SET(groups[i].workers[k].cpu, &seen);
+	}
+	groups_free(groups, count);
+	*cores = CPU_COUNT(&seen);
+	return found;
+}
+
 static void say(bool effect, int listeners, int cores, const char *text)
 {
 	struct json j = { .out = stderr };
@@ -152,25 +188,72 @@ static bool inherits_orphans(void)
 	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
 }
 
+/* What the watcher has found. */
+struct found {
+	bool kernel;		/* by the kernel backend, and not the module */
+	int listeners, cores;
+	int coming;		/* by the kernel backend: workers without a socket of their own */
+	bool ended, mapped;	/* the program has ended; it has loaded the library */
+};
+
+static char *plural(int count, const char *what)
+{
+	return ctl_format("%d %s%s", count, what, count == 1 ? "" : "s");
+}
+
+static void say_effect(const struct found *f)
+{
+	char *text = ctl_format("Fastsocket is in effect%s: %s on %s%s",
+				f->kernel ? " by the kernel backend" : "",
+				plural(f->listeners, f->kernel ? "socket" : "local listener"),
+				plural(f->cores, "core"),
+				f->coming ? ctl_format("; %s without one yet, until connections come",
+						       plural(f->coming, "worker")) : "");
+
+	say(true, f->listeners, f->cores, text);
+}
+
+static void say_verdict(const struct found *f)
+{
+	if (f->listeners)
+		say_effect(f);
+	else if (!f->mapped)
+		say(false, 0, 0, "no effect: the program did not load the library: it is static, or set-user-ID");
+	else if (f->coming)
+		say(false, 0, 0, "no effect: one worker waits for connections, and the kernel backend begins with the second");
+	else if (f->ended)
+		say(false, 0, 0, f->kernel ? "no effect: the program ended without a listener that two workers wait for" :
+			    "no effect: the program ended without a local listener");
+	else if (f->kernel)
+		say(false, 0, 0, ctl_format("no effect within %d s: no worker waits with epoll for a listener that can have a group; libfsocket(7) says which can",
+					    WATCH_MS / 1000));
+	else
+		say(false, 0, 0,
+		    ctl_format("no effect within %d s: no worker has spawned a local listener; fsocketctl doctor and the kernel log may say why",
+			       WATCH_MS / 1000));
+}
+
 /* Watches the program @pid; @pidfd becomes readable when it ends. */
-static void watch_program(int pid, int pidfd, unsigned long long since)
+static void watch_program(int pid, int pidfd, unsigned long long since, bool kernel)
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
-	int found = 0, cores = 0, before, calm = 0, left = WATCH_MS;
-	bool mapped = true;
+	struct found f = { .kernel = kernel, .mapped = true };
+	int before, calm = 0, left = WATCH_MS;
 
 	while (left > 0) {
 		struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 
 		nanosleep(&pause, NULL);
 		left -= LOOK_MS;
-		before = found;
-		found = spawned_since(since, &cores);
-		calm = found == before ? calm + 1 : 0;
-		if (found && calm == CALM_LOOKS)
+		before = f.listeners;
+		f.listeners = kernel ? sockets_since(since, &f.cores, &f.coming) :
+				       spawned_since(since, &f.cores);
+		calm = f.listeners == before ? calm + 1 : 0;
+		if (f.listeners && calm == CALM_LOOKS)
 			break;
 		if (end.fd >= 0 && poll(&end, 1, 0) > 0) {
 			end.fd = -1;
+			f.ended = true;
 			/* A reader waiting for EOF on that pipe must not wait for the watcher. */
 			if (is_pipe(STDERR_FILENO))
 				break;
@@ -178,20 +261,9 @@ static void watch_program(int pid, int pidfd, unsigned long long since)
 				left = BACKGROUND_MS;
 		}
 		if (end.fd >= 0)
-			mapped = library_mapped(pid);
+			f.mapped = library_mapped(pid);
 	}
-	if (found)
-		say(true, found, cores,
-		    ctl_format("Fastsocket is in effect: %d local listener%s on %d core%s", found,
-			       found == 1 ? "" : "s", cores, cores == 1 ? "" : "s"));
-	else if (!mapped)
-		say(false, 0, 0, "no effect: the program did not load the library: it is static, or set-user-ID");
-	else if (end.fd < 0)
-		say(false, 0, 0, "no effect: the program ended without a local listener");
-	else
-		say(false, 0, 0,
-		    ctl_format("no effect within %d s: no worker has spawned a local listener; fsocketctl doctor and the kernel log may say why",
-			       WATCH_MS / 1000));
+	say_verdict(&f);
 }
 
 /*
@@ -200,7 +272,7 @@ static void watch_program(int pid, int pidfd, unsigned long long since)
  * when the returned descriptor is closed, and exits if a byte is written to it, which
  * says that the program could not be executed.
  */
-static int start_watching(void)
+static int start_watching(bool kernel)
 {
 	unsigned long long since = start_time(getpid());
 	int pid = getpid(), pidfd = syscall(SYS_pidfd_open, pid, 0), child, go[2];
@@ -227,7 +299,7 @@ static int start_watching(void)
 	dup2(pidfd, STDOUT_FILENO);
 	close_range(STDERR_FILENO + 1, ~0U, 0);
 	if (!read(STDIN_FILENO, &byte, 1))
-		watch_program(pid, STDOUT_FILENO, since);
+		watch_program(pid, STDOUT_FILENO, since, kernel);
 	_exit(0);
 }
 
@@ -253,26 +325,43 @@ static bool kernel_backend(void)
 			   (!strcmp(backend, "auto") && access("/dev/fastsocket", R_OK)));
 }
 
-int ctl_run(char **argv)
+void ctl_run_backend(const char *backend)
 {
-	int watcher = -1, error;
-	char *mode;
+	if (strcmp(backend, "auto") && strcmp(backend, "module") && strcmp(backend, "kernel"))
+		ctl_fail(CTL_USAGE, "--backend=%s: no such backend: give auto, module or kernel",
+			 backend);
+	if (setenv("FSOCKET_BACKEND", backend, 1))
+		ctl_fail(RUN_FAILED, "FSOCKET_BACKEND: %s", strerror(errno));
+}
 
-	if (!argv[0])
-		ctl_fail(CTL_USAGE, "run needs the program to run");
-	preload();
-	mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");
-	if (kernel_backend())
-		say(true, 0, 0, "the kernel backend is in force: each worker gets an SO_REUSEPORT socket of its own once two wait with epoll; ss -ltn shows them");
-	else if (!module_loaded() || !mode)
-		say(false, 0, 0, "no effect: the module is not loaded: load it with: modprobe fastsocket");
-	else if (!strcmp(mode, "0"))
+/* Whether there is something to watch; else that is said. */
+static bool to_be_watched(bool kernel)
+{
+	char *mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");
+	bool watched = false;
+
+	if (!kernel && (!module_loaded() || !mode))
+		say(false, 0, 0, "no effect: " MODULE_MISSING ", or do without: fsocketctl run --backend=kernel");
+	else if (!kernel && !strcmp(mode, "0"))
 		say(false, 0, 0, "no effect: local listeners are switched off: fsocketctl set enable_listen_spawn=2");
 	else if (inherits_orphans())
 		say(false, 0, 0, "the program is not watched, as it would get the watching process as a child: fsocketctl listeners tells whether there is an effect");
 	else
-		watcher = start_watching();
+		watched = true;
 	free(mode);
+	return watched;
+}
+
+int ctl_run(char **argv)
+{
+	bool kernel = kernel_backend();
+	int watcher = -1, error;
+
+	if (!argv[0])
+		ctl_fail(CTL_USAGE, "run needs the program to run");
+	preload();
+	if (to_be_watched(kernel))
+		watcher = start_watching(kernel);
 	execvp(argv[0], argv);
 	error = errno;
 	if (watcher >= 0 && write(watcher, "", 1) < 0)

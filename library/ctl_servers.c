@@ -3,7 +3,7 @@
  * Doctor's checks of running servers: how many workers wait for connections of a
  * listening socket, and whether they are pinned. The checks read /proc only: a worker
  * is a process that has an epoll instance with the listening socket in it, and a server
- * that uses Fastsocket has the device open.
+ * that uses Fastsocket has the device open, or is known to ctl_groups.c.
  */
 #include <errno.h>
 #include <sched.h>
@@ -135,15 +135,18 @@ static void look_at(int pid)
 			note_fd(&o, folder, entry->d_name);
 	if (dir)
 		closedir(dir);
-	for (int i = 0; i < o.socket_count && o.device; i++) {
+	for (int i = 0; i < o.socket_count; i++) {
 		struct listener *l = find_listener(o.sockets[i]);
-		int waiting = count_waiting(pid, &o, l->inode);
+		int waiting;
 
+		if (!o.device && !l->group)
+			continue;
+		waiting = count_waiting(pid, &o, l->inode);
 		l->holders += o.epoll_count;
 		l->waiting += waiting;
 		if (waiting)
 			l->worker = pid;
-		if (waiting && !is_pinned(pid, waiting)) {
+		if (waiting && !l->group && !is_pinned(pid, waiting)) {
 			l->unpinned += waiting;
 			l->pid = pid;
 		}
@@ -165,9 +168,10 @@ void doctor_each_process(void (*look)(int pid))
 		closedir(dir);
 }
 
-/* Workers of the kernel backend have no device open, but say themselves who they are. */
+/* Of the kernel backend's workers the library itself says who is to be pinned by now. */
 static void note_groups(void)
 {
+	doctor_groups(&group_count);
 	for (int i = 0; i < group_count; i++) {
 		const struct group_seen *g = &groups[i];
 		struct listener *l = find_listener(g->listener.inode);
@@ -175,14 +179,8 @@ static void note_groups(void)
 		for (int k = 0; l && k < g->worker_count; k++) {
 			const struct group_worker *w = &g->workers[k];
 
-			if (!w->tid)
-				continue;
 			l->group = true;
-			l->holders++;
-			l->waiting++;
-			l->worker = w->pid;
-			/* One that has no socket yet is not pinned either. */
-			if (w->pinned || !w->inode)
+			if (!w->tid || !w->attached || w->pinned)
 				continue;
 			l->unpinned++;
 			l->pid = w->pid;
@@ -214,9 +212,8 @@ static bool look_at_servers(void)
 	if (!looked) {
 		read_listeners("/proc/net/tcp");
 		read_listeners("/proc/net/tcp6");
-		doctor_each_process(look_at);
-		doctor_groups(&group_count);
 		note_groups();
+		doctor_each_process(look_at);
 		looked = true;
 	}
 	for (int i = 0; i < listener_count; i++)
@@ -272,11 +269,42 @@ void doctor_pinning(void)
 		if (!l->unpinned)
 			continue;
 		ctl_process(l->pid, &pid, comm);
-		doctor_finding(l->group ? "restart the server: the library pins its workers when they begin to wait, and leaves them alone when something else changes that" :
+		doctor_finding(l->group ? "taskset -cp CORE PID, with the cores that fsocketctl listeners shows; the library has pinned them, and leaves alone what something else has set since" :
 			       "pin each to a core of its own (nginx: worker_cpu_affinity auto; taskset -cp CORE PID), or restart the server with enable_listen_spawn=2, which pins them",
 			       "port %u: %d of %d workers are not pinned to a core, process %d (%s) for one",
 			       l->port, l->unpinned, l->waiting, pid, comm);
 	}
+}
+
+/* A group has a socket for each core, and so for each worker, unless something was in the way. */
+void doctor_sockets(void)
+{
+	const struct group_seen *seen;
+	cpu_set_t online;
+	int count, cores;
+
+	ctl_cpus_online(&online);
+	cores = CPU_COUNT(&online);
+	seen = doctor_groups(&count);
+	for (int i = 0; i < count; i++)
+		if (seen[i].sockets < cores && seen[i].sockets < GROUP_SOCKETS)
+			doctor_finding("let the program use all cores when it starts (AllowedCPUs=, taskset), and raise its limit of open files (LimitNOFILE=, ulimit -n), of which the library takes an eighth at most; then restart it",
+				       "port %u: the kernel backend has made %d socket%s for %d cores",
+				       seen[i].listener.port, seen[i].sockets,
+				       seen[i].sockets == 1 ? "" : "s", cores);
+}
+
+void doctor_migrate(void)
+{
+	char *value;
+	int count;
+
+	doctor_groups(&count);
+	value = count ? ctl_read("/proc/sys/net/ipv4/tcp_migrate_req") : NULL;
+	if (value && !strcmp(value, "0"))
+		doctor_finding("sysctl -w net.ipv4.tcp_migrate_req=1",
+			       "net.ipv4.tcp_migrate_req is 0: when a server of the kernel backend ends while something else has its listener (a socket unit, a binary upgrade), connections that wait are lost; those of one worker that ends are not");
+	free(value);
 }
 
 /* The folder of the process's control group below that of all; NULL if it cannot be told. */

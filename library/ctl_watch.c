@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* fsocketctl watch prints the counters of each core per second. */
+/*
+ * fsocketctl watch prints the counters of each core per second: the module's; without the
+ * module, what workers of the library's kernel backend have accepted.
+ */
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -17,6 +20,63 @@ static double seconds_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static const struct slot_seen *slot_before(const struct group_seen *groups, int count,
+					   unsigned long inode, int slot)
+{
+	for (int i = 0; i < count; i++)
+		if (groups[i].listener.inode == inode && slot < groups[i].slots)
+			return &groups[i].accepted[slot];
+	return NULL;
+}
+
+/* Adds what has been accepted since the last call; at the first, since the servers started. */
+static void add_accepted(unsigned long long *values, int cpus)
+{
+	static struct group_seen *before;
+	static int before_count;
+	struct group_seen *groups;
+	int count;
+
+	groups = groups_seen(&count);
+	for (int i = 0; i < count; i++)
+		for (int slot = 0; slot < groups[i].slots; slot++) {
+			const struct slot_seen *s = &groups[i].accepted[slot];
+			const struct slot_seen *old = slot_before(before, before_count,
+								  groups[i].listener.inode, slot);
+
+			for (int way = 0; way < GROUP_WAYS && s->cpu >= 0 && s->cpu < cpus; way++)
+				values[s->cpu * GROUP_WAYS + way] += s->by[way] - (old ? old->by[way] : 0);
+		}
+	groups_free(before, before_count);
+	before = groups;
+	before_count = count;
+}
+
+/* In the form of the module's, under the same names. */
+static struct counters *group_counters(void)
+{
+	static const char *const names[GROUP_WAYS] = {
+		[GROUP_OWN] = "accept_local", [GROUP_SHARED] = "accept_global",
+		[GROUP_OTHERS] = "accept_remote",
+	};
+	static unsigned long long values[CPU_SETSIZE * GROUP_WAYS];
+	struct counters *c = ctl_alloc(NULL, sizeof(*c));
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+
+	if (cpus > CPU_SETSIZE)
+		cpus = CPU_SETSIZE;
+	add_accepted(values, cpus);
+	*c = (struct counters){ .columns = GROUP_WAYS, .cpus = cpus };
+	c->names = ctl_alloc(NULL, sizeof(names));
+	memcpy(c->names, names, sizeof(names));
+	c->cpu = ctl_alloc(NULL, cpus * sizeof(*c->cpu));
+	for (int cpu = 0; cpu < cpus; cpu++)
+		c->cpu[cpu] = cpu;
+	c->values = ctl_alloc(NULL, cpus * GROUP_WAYS * sizeof(*values));
+	memcpy(c->values, values, cpus * GROUP_WAYS * sizeof(*values));
+	return c;
 }
 
 static unsigned long long value_of(const struct counters *c, int row, int column)
@@ -94,6 +154,7 @@ static void watch_table(const struct counters *old, const struct counters *new,
 
 int ctl_watch(char **argv)
 {
+	struct counters *(*look)(void) = module_loaded() ? module_counters : group_counters;
 	struct counters *old, *new;
 	double then, now;
 	long interval = 1;
@@ -109,11 +170,12 @@ int ctl_watch(char **argv)
 				 argv[0], MAX_SECONDS);
 		ctl_no_arguments(argv + 1, "watch, but for SECONDS,");
 	}
-	old = module_counters();
+	groups_required();
+	old = look();
 	then = seconds_now();
 	for (;;) {
 		sleep(interval);
-		new = module_counters();
+		new = look();
 		now = seconds_now();
 		ctl_cpus_online(&online);
 		/* Another version of the module, with other counters, may have been loaded. */

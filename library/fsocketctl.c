@@ -245,6 +245,22 @@ static void take_json(char **argv)
 	*kept = NULL;
 }
 
+/* Returns what follows the options. */
+static char **take_run_options(char **argv)
+{
+	static const char backend[] = "--backend=";
+
+	for (; *argv; argv++) {
+		if (!strcmp(*argv, "--json"))
+			ctl_json = true;
+		else if (!strncmp(*argv, backend, strlen(backend)))
+			ctl_run_backend(*argv + strlen(backend));
+		else
+			break;
+	}
+	return argv;
+}
+
 int main(int argc, char **argv)
 {
 	const size_t count = sizeof(subcommands) / sizeof(subcommands[0]);
@@ -268,13 +284,11 @@ int main(int argc, char **argv)
 		take_json(argv);
 	} else {
 		ctl_json_out = stderr;
-		if (*argv && !strcmp(*argv, "--json")) {
-			ctl_json = true;
-			argv++;
-		}
+		argv = take_run_options(argv);
 	}
 	if (*argv && **argv == '-')
-		ctl_fail(CTL_USAGE, "%s: no such option: there is only --json", *argv);
+		ctl_fail(CTL_USAGE, "%s: no such option: there is only --json%s", *argv,
+			 subcommands[which].main == ctl_run ? ", and --backend=auto, module or kernel" : "");
 	status = subcommands[which].main(argv);
 	if (fflush(stdout))
 		ctl_fail(CTL_FAILED, "standard output: %s", strerror(errno));
