@@ -13,10 +13,17 @@ _fsocketctl()
 	fi
 	case ${COMP_WORDS[1]} in
 	run)
-		# What follows the program is the program's own.
-		if declare -F _command_offset > /dev/null && [ "$word" != --json ]; then
-			local at=2
-			[ "${COMP_WORDS[2]}" != --json ] || at=3
+		# What follows the program is the program's own. bash takes "=" for a word.
+		local at=2
+		while [[ ${COMP_WORDS[at]} == -* ]] && [ "$at" -lt "$COMP_CWORD" ]; do
+			[ "${COMP_WORDS[at + 1]-}" != = ] || at=$((at + 2))
+			at=$((at + 1))
+		done
+		if [ "$at" -gt "$COMP_CWORD" ]; then
+			mapfile -t COMPREPLY < <(compgen -W 'auto module kernel' -- "${word#=}")
+		elif [[ $word == -* ]] && [ "$at" -eq "$COMP_CWORD" ]; then
+			mapfile -t COMPREPLY < <(compgen -W '--json --backend=auto --backend=module --backend=kernel' -- "$word")
+		elif declare -F _command_offset > /dev/null; then
 			_command_offset "$at"
 		else
 			mapfile -t COMPREPLY < <(compgen -c -- "$word")

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What the library has made without the module. The kernel does not tell a group of the
- * library's from one that a program has made for itself; but the memory in which the processes
- * of a server keep who waits (route.h) has a name in /proc/PID/maps, and is read there. It
- * belongs to the server, which may have any user: nothing in it is believed that the kernel
- * does not say as well, and what is no index is none.
+ * library's from one that a program has made for itself; but the processes of a server share
+ * memory, in which they keep who waits (route.h), and there it can be read. It belongs to the
+ * server, which may have any user: nothing in it is believed that the kernel does not say as
+ * well, and what is no index is none.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 #include "ctl.h"
 #include "route.h"
 
-/* The memory of one group, and the processes that have it. */
+/* What may be the memory of one group, and the processes that have it. */
 struct memory {
 	unsigned long inode;
 	int *pids, pid_count;
@@ -34,7 +35,10 @@ static const struct listening *sockets;
 static int socket_count;
 static bool (*wanted_process)(int pid);
 
-/* Where shared memory is: only the kernel can make a file there, so a name in it is one. */
+/*
+ * Where the kernel has shared memory without a name: a process can give a file any name, but
+ * cannot make one there.
+ */
 static dev_t shared_device(void)
 {
 	static dev_t device;
@@ -43,24 +47,32 @@ static dev_t shared_device(void)
 
 	if (device)
 		return device;
+	/* The flag is new in 6.3, and from then on the kernel warns where it is not given. */
 	fd = memfd_create("fsocketctl", MFD_CLOEXEC | 8 /* MFD_NOEXEC_SEAL */);
 	if (fd < 0)
 		fd = memfd_create("fsocketctl", MFD_CLOEXEC);
-	if (fd >= 0 && !fstat(fd, &s))
-		device = s.st_dev;
-	if (fd >= 0)
-		close(fd);
+	if (fd < 0 || fstat(fd, &s))
+		ctl_fail(CTL_FAILED, "memfd_create: %s", strerror(errno));
+	close(fd);
+	device = s.st_dev;
 	return device;
 }
 
-static struct route *read_route(int pid, unsigned long start, unsigned long end)
+/* Of a mapping, which begins and ends with a page. */
+static unsigned long route_room(void)
+{
+	unsigned long page = sysconf(_SC_PAGESIZE);
+
+	return (sizeof(struct route) + page - 1) / page * page;
+}
+
+static struct route *read_route(int pid, unsigned long start)
 {
 	struct route *r = ctl_alloc(NULL, sizeof(*r));
 	char *path = ctl_format("/proc/%d/mem", pid);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	bool known = end - start >= sizeof(*r) && fd >= 0 &&
-		     pread(fd, r, sizeof(*r), start) == sizeof(*r) && r->magic == ROUTE_MAGIC &&
-		     r->size == sizeof(*r) && r->count >= 0 && r->count <= GROUP_MEMBERS &&
+	bool known = fd >= 0 && pread(fd, r, sizeof(*r), start) == sizeof(*r) &&
+		     r->magic == ROUTE_MAGIC && r->count >= 0 && r->count <= GROUP_MEMBERS &&
 		     r->end >= 0 && r->end <= GROUP_CLAIMS && r->late > 0;
 
 	if (fd >= 0)
@@ -72,7 +84,7 @@ static struct route *read_route(int pid, unsigned long start, unsigned long end)
 	return NULL;
 }
 
-static void note_memory(int pid, unsigned long start, unsigned long end, unsigned long inode)
+static void note_memory(int pid, unsigned long start, unsigned long inode)
 {
 	struct memory *m = memories;
 
@@ -89,7 +101,7 @@ static void note_memory(int pid, unsigned long start, unsigned long end, unsigne
 	m->pids = ctl_alloc(m->pids, (m->pid_count + 1) * sizeof(*m->pids));
 	m->pids[m->pid_count++] = pid;
 	if (!m->route)
-		m->route = read_route(pid, start, end);
+		m->route = read_route(pid, start);
 }
 
 static void look_for_memory(int pid)
@@ -103,13 +115,11 @@ static void look_for_memory(int pid)
 	     line = strtok_r(NULL, "\n", &rest)) {
 		unsigned long start, end, inode;
 		unsigned int major, minor;
-		char name[64];
 
-		if (strstr(line, ROUTE_NAME) &&
-		    sscanf(line, "%lx-%lx %*s %*s %x:%x %lu %63s", &start, &end, &major, &minor,
-			   &inode, name) == 6 && !strcmp(name, "/memfd:" ROUTE_NAME) &&
+		if (sscanf(line, "%lx-%lx rw-s %*s %x:%x %lu", &start, &end, &major, &minor,
+			   &inode) == 5 && end - start == route_room() &&
 		    makedev(major, minor) == shared_device())
-			note_memory(pid, start, end, inode);
+			note_memory(pid, start, inode);
 	}
 	free(text);
 }
@@ -282,6 +292,15 @@ static void forget_memories(void)
 	memory_count = 0;
 }
 
+static bool any_route(void)
+{
+	bool any = false;
+
+	for (int i = 0; i < memory_count; i++)
+		any |= memories[i].route != NULL;
+	return any;
+}
+
 struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 {
 	struct group_seen *groups = NULL;
@@ -291,7 +310,7 @@ struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 	forget_memories();
 	doctor_each_process(look_for_memory);
 	/* Asking loads a module of the kernel's. */
-	if (memory_count)
+	if (any_route())
 		sockets = ctl_listening(&socket_count);
 	for (int i = 0; i < memory_count; i++) {
 		const struct memory *m = &memories[i];

@@ -31,37 +31,15 @@ long fsocket_now_ms(void)
 	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
 }
 
-/* Shared memory with a name for fsocketctl; without one, where the program may not have that. */
-static void *shared_memory(size_t size)
-{
-	/* Kernels before 6.3 do not know the flag, and later ones warn where it is not given. */
-	long fd = RAW2(SYS_memfd_create, ROUTE_NAME, MFD_CLOEXEC | 8 /* MFD_NOEXEC_SEAL */);
-	int flags = MAP_SHARED;
-	void *memory;
-
-	if (fd == -EINVAL)
-		fd = RAW2(SYS_memfd_create, ROUTE_NAME, MFD_CLOEXEC);
-	if (fd >= 0 && RAW2(SYS_ftruncate, fd, size)) {
-		RAW2(SYS_close, fd, 0);
-		fd = -1;
-	}
-	if (fd < 0)
-		flags |= MAP_ANONYMOUS;
-	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd < 0 ? -1 : (int)fd, 0);
-	if (fd >= 0)
-		RAW2(SYS_close, fd, 0);
-	return memory;
-}
-
 struct route *fsocket_route_new(void)
 {
 	const char *wanted = getenv("FSOCKET_STEAL_AFTER_MS");
 	pthread_mutexattr_t attributes;
-	struct route *r = shared_memory(sizeof(*r));
+	struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (r == MAP_FAILED)
 		return NULL;
-	r->size = sizeof(*r);
 	r->late = wanted && atoi(wanted) >= 1 && atoi(wanted) <= 10000 ? atoi(wanted) : LATE_MS;
 	pthread_mutexattr_init(&attributes);
 	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The memory in which the processes of a server keep who waits for one of its listeners: see
- * route.c. It bears a name in /proc/PID/maps, by which fsocketctl finds it and reads it there:
- * the kernel does not tell a group that the library has made from one of the program's own.
+ * route.c. fsocketctl looks for it among the shared memory of processes, and reads it there: the
+ * kernel does not tell a group that the library has made from one of the program's own.
  */
 #ifndef FSOCKET_ROUTE_H
 #define FSOCKET_ROUTE_H
@@ -12,9 +12,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#define ROUTE_NAME	"libfsocket-group"
 /* Another one whenever this layout changes. */
-#define ROUTE_MAGIC	0xf50c0001
+#define ROUTE_MAGIC	0xf50c2b9e47d80001
 
 #define GROUP_MEMBERS	128
 #define GROUP_CLAIMS	256
@@ -55,7 +54,7 @@ struct claim {
  * as they have been forked by the one that has made it.
  */
 struct route {
-	unsigned int magic, size;	/* whether a reader knows this layout */
+	unsigned long magic;		/* whether a reader knows this layout */
 	int count;			/* of sockets */
 	ino_t inode;			/* of the listener */
 	ino_t sockets[GROUP_MEMBERS];	/* of the members */
