@@ -73,7 +73,7 @@ static struct route *read_route(int pid, unsigned long start)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	bool known = fd >= 0 && pread(fd, r, sizeof(*r), start) == sizeof(*r) &&
 		     r->magic == ROUTE_MAGIC && r->count >= 0 && r->count <= GROUP_MEMBERS &&
-		     r->end >= 0 && r->end <= GROUP_CLAIMS && r->late > 0;
+		     r->end >= 0 && r->end <= GROUP_CLAIMS && r->late > 0 && r->late <= 10000;
 
 	if (fd >= 0)
 		close(fd);
@@ -195,12 +195,12 @@ static int thread_of(const struct memory *m, int pid, int tid)
 	return found;
 }
 
-static long now_ms(void)
+static unsigned long now_ms(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
+	return now.tv_sec * 1000UL + now.tv_nsec / 1000000;
 }
 
 static void add_worker(struct group_seen *g, const struct memory *m, int slot)
@@ -221,7 +221,8 @@ static void add_worker(struct group_seen *g, const struct memory *m, int slot)
 		w->inode = socket->inode;
 		w->queued = socket->queued;
 		w->limit = socket->limit;
-		w->attached = c->ready && now_ms() - c->stamp < STALE(m->route);
+		/* A stamp that is later than now is of another time namespace. */
+		w->attached = c->ready && (long)(now_ms() - c->stamp) < STALE(m->route);
 	}
 	w->tid = thread_of(m, c->pid, c->tid);
 	if (w->tid)

@@ -39,8 +39,8 @@ struct claim {
 	_Alignas(64) atomic_uint owner;	/* 0: free; the same number does not come again */
 	atomic_int pid, tid;		/* in its PID namespace */
 	atomic_int cpu, member;		/* -1: none yet */
-	atomic_bool ready;		/* connections may be sent to its member */
-	atomic_bool waiting;
+	atomic_uchar ready;		/* connections may be sent to its member */
+	atomic_uchar waiting;
 	atomic_long stamp;		/* when it began or ended to wait, or looked up */
 	/*
 	 * What workers here have accepted since the start: from the member, the listener, and

@@ -58,6 +58,16 @@ class Unit:
     def messages(self):
         return self.lab.server(f"journalctl -o cat -u {self.name}").stdout
 
+    def give_up(self):
+        """Says what there is to be seen, and stops it, as it would be in the next tests' way."""
+        try:
+            print(self.lab.server(
+                f"fsocketctl listeners; systemctl status --no-pager -n 0 {self.name}; "
+                f"journalctl -n 40 -o short-monotonic -u {self.name}; dmesg | tail -40",
+                check=False).stdout)
+        finally:
+            self.__exit__()
+
 
 def listener(lab, port):
     """What the tool says of the listening socket on the port; None if there is none."""
@@ -75,7 +85,11 @@ def serving(lab, name="ctl", port=PORT, count=None, options=""):
     """The demo server, when all its workers have local listeners."""
     count = lab.cores if count is None else count
     unit = Unit(lab, name, f"{SERVER} -w {count} {options or f'-a 0.0.0.0:{port}'}")
-    eventually(lambda: len(attached(lab, port)) == count)
+    try:
+        eventually(lambda: len(attached(lab, port)) == count)
+    except BaseException:
+        unit.give_up()
+        raise
     return unit
 
 
@@ -95,6 +109,7 @@ def test_status(lab):
         assert f"{name}:{parameter['meaning']}" in described
         assert re.search(rf"^{name} +{parameter['value']}  {re.escape(parameter['meaning'])}$",
                          text, re.M)
+    assert status["servers"] == []
     counters = lab.counters()
     assert list(status["counters"]) == list(counters)
     for name, total in status["counters"].items():
@@ -366,12 +381,15 @@ def test_without_the_module(lab):
         try:
             eventually(lambda: "status 1" in unit.messages())
             assert missing in unit.messages()
-            assert ctl(lab, "status", status=1) == {"error": missing}
+            assert ctl(lab, "status", status=1) == {
+                "error": f"{missing}; and no server uses the kernel backend"}
             found = [entry["item"] for entry in ctl(lab, "doctor", status=1)["items"]
                      if entry["state"] == "finding"]
             assert found == ["module"]
             done = lab.server("fsocketctl run sh -c 'exit 4'", check=False)
-            assert (done.returncode, done.stderr) == (4, f"fsocketctl: no effect: {missing}\n")
+            assert (done.returncode, done.stderr) == (
+                4, f"fsocketctl: no effect: {missing}, or do without: "
+                "fsocketctl run --backend=kernel\n")
         finally:
             lab.server("modprobe fastsocket")
 

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """fsocketctl on a host without the module: wrong arguments, JSON, run, doctor."""
+import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,9 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MISSING = "the module is not loaded: load it with: modprobe fastsocket"
+# What those say that look for servers of the kernel backend then.
+NOBODY = (f"{MISSING}; and no server{' of this user' if os.geteuid() else ''} "
+          "uses the kernel backend")
 SUBCOMMANDS = ["status", "set", "watch", "listeners", "doctor", "run"]
 
 
@@ -60,7 +67,11 @@ WRONG = [
     (["listeners", "80"], "80: listeners takes no argument"),
     (["doctor", "eth0"], "eth0: doctor takes no argument"),
     (["run"], "run needs the program to run"),
-    (["run", "-x"], "-x: no such option: there is only --json"),
+    (["run", "-x"], "-x: no such option: there is only --json, "
+     "and --backend=auto, module or kernel"),
+    *((["run", f"--backend={bad}", "true"],
+       f"--backend={bad}: no such backend: give auto, module or kernel")
+      for bad in ("", "x", "Kernel", "kernel ")),
 ]
 
 
@@ -81,17 +92,18 @@ def test_wrong_arguments_in_json(ctl, arguments, sentence):
 
 def test_json_may_come_last(ctl):
     done = run(ctl, "watch", "5", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (1, {"error": MISSING})
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"error": NOBODY})
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["set", "a=1"], ["watch"], ["watch", "7"],
-                                       ["listeners"]])
-def test_without_the_module(ctl, arguments):
+@pytest.mark.parametrize("arguments, error", [
+    (["status"], NOBODY), (["set", "a=1"], MISSING), (["watch"], NOBODY), (["watch", "7"], NOBODY),
+    (["listeners"], NOBODY)])
+def test_without_the_module(ctl, arguments, error):
     done = run(ctl, *arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"fsocketctl: {MISSING}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"fsocketctl: {error}\n")
     done = run(ctl, *arguments, "--json")
-    assert (done.returncode, done.stderr) == (1, f"fsocketctl: {MISSING}\n")
-    assert json.loads(done.stdout) == {"error": MISSING}
+    assert (done.returncode, done.stderr) == (1, f"fsocketctl: {error}\n")
+    assert json.loads(done.stdout) == {"error": error}
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -168,7 +180,7 @@ def test_doctor_reads_the_configuration_of_nginx(ctl, tmp_path, config, state):
     assert state == "ok" or found[0]["text"].startswith(f"nginx, process {fake.pid}")
 
 
-NO_MODULE = "no effect: " + MISSING
+NO_MODULE = f"no effect: {MISSING}, or do without: fsocketctl run --backend=kernel"
 
 
 def test_run_is_the_program(ctl):
@@ -225,6 +237,165 @@ def test_run_what_cannot_be_run(ctl, tmp_path):
     assert (done.returncode, done.stderr) == (
         125, "fsocketctl: the path of libfsocket.so has a blank or a colon, "
         "which LD_PRELOAD cannot hold\n")
+
+
+# Two workers, each pinned by the library, wait for a listener.
+SERVER = """
+import os, select, socket
+s = socket.create_server(("127.0.0.1", 0))
+s.setblocking(False)
+print(s.getsockname()[1], flush=True)
+os.fork()
+e = select.epoll()
+e.register(s, select.EPOLLIN)
+while True:
+    for _ in e.poll():
+        try:
+            s.accept()[0].close()
+        except BlockingIOError:
+            pass
+"""
+
+
+@contextlib.contextmanager
+def serving(*command, **environment):
+    """A server in a process group; its process ID, and the port that it prints."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                          env={**os.environ, **environment}) as server:
+        try:
+            yield server.pid, int(server.stdout.readline())
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def connect(port):
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            assert one.recv(1) == b""
+
+
+needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU needs no group")
+
+
+@needs_two
+def test_kernel_backend(ctl):
+    """Its servers are seen without the module; a group that a program has made itself is not."""
+    library = str(ctl.parent.parent / "lib/libfsocket.so")
+    own = socket.create_server(("127.0.0.1", 0), reuse_port=True)
+    beside = socket.create_server(own.getsockname(), reuse_port=True)
+    with own, beside, serving(sys.executable, "-c", SERVER, LD_PRELOAD=library,
+                              FSOCKET_BACKEND="kernel") as (pid, port):
+        deadline = time.monotonic() + 30
+        while True:
+            connect(port)
+            found = json.loads(run(ctl, "listeners", "--json").stdout).get("listeners")
+            if found and sum(worker["attached"] for worker in found[0]["workers"]) == 2:
+                break
+            assert time.monotonic() < deadline, found
+        assert [(one["backend"], one["address"], one["port"], one["family"], one["queued"])
+                for one in found] == [("kernel", "127.0.0.1", port, 4, 0)]
+        first, second = found[0]["workers"]
+        assert first["cpu"] < second["cpu"]
+        for worker in (first, second):
+            assert os.sched_getaffinity(worker["tid"]) == {worker["cpu"]} and worker["pinned"]
+            assert os.getpgid(worker["pid"]) == pid and worker["limit"] == found[0]["limit"]
+        text = run(ctl, "listeners").stdout
+        assert f"127.0.0.1:{port} (socket {found[0]['inode']}, kernel backend)" in text
+        assert len(re.findall(r" attached +\d+  \S+$", text, re.M)) == 2
+        done = run(ctl, "status", "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (0, {
+            "version": None, "parameters": {}, "counters": {}, "servers": [
+                {"backend": "kernel", "address": "127.0.0.1", "port": port, "family": 4,
+                 "inode": found[0]["inode"], "workers": 2}]})
+        items = json.loads(run(ctl, "doctor", "--json").stdout)["items"]
+        assert (items[0]["item"], items[0]["state"]) == ("module", "ok")
+
+
+@needs_two
+@pytest.mark.parametrize("workers, effect", [(1, False), (2, True)])
+def test_run_with_the_kernel_backend(ctl, workers, effect):
+    server = SERVER if workers == 2 else SERVER.replace("os.fork()", "")
+    with subprocess.Popen([ctl, "run", "--json", "--backend=kernel", sys.executable, "-c", server],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True,
+                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}) as started:
+        try:
+            port = int(started.stdout.readline())
+            while not select.select([started.stderr], [], [], 0.1)[0]:
+                connect(port)
+            verdict = json.loads(started.stderr.readline())
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert verdict["effect"] == effect
+    assert verdict["text"].startswith(
+        "Fastsocket is in effect by the kernel backend: " if effect else
+        "no effect: one worker waits for connections, and the kernel backend begins with")
+
+
+LIAR = r"""
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "route.h"
+
+int main(int argc, char **argv)
+{
+    struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                           -1, 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t length = sizeof(here);
+    struct stat s;
+
+    srandom(argc > 1 ? atoi(argv[1]) : 0);
+    for (size_t i = 0; i < sizeof(*r); i++)
+        ((unsigned char *)r)[i] = random();
+    if (bind(fd, (void *)&here, sizeof(here)) || listen(fd, 1) || fstat(fd, &s) ||
+        getsockname(fd, (void *)&here, &length))
+        return 1;
+    r->magic = ROUTE_MAGIC;
+    r->inode = s.st_ino;
+    for (int m = 0; m < GROUP_MEMBERS; m += 2)
+        r->sockets[m] = s.st_ino;
+    if (random() % 4) {
+        r->count = random() % (GROUP_MEMBERS + 1);
+        r->end = random() % (GROUP_CLAIMS + 1);
+        r->late = 1 + random() % 10000;
+    }
+    for (int i = 0; i < GROUP_CLAIMS; i += 2) {
+        r->claims[i].pid = r->claims[i].tid = getpid();
+        r->claims[i].member = random() % (GROUP_MEMBERS + 2) - 1;
+        r->claims[i].cpu = random() % 2000 - 1;
+    }
+    printf("%d\n", ntohs(here.sin_port));
+    fflush(stdout);
+    return pause();
+}
+"""
+
+
+def test_memory_of_a_liar(ctl, tmp_path):
+    """Any process may have memory that looks like the library's, with anything in it."""
+    source, program = tmp_path / "liar.c", tmp_path / "liar"
+    source.write_text(LIAR)
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-I", LIBRARY, "-o", program, source], check=True)
+    seen = 0
+    for seed in range(8):
+        with serving(program, str(seed)) as (pid, port):
+            for arguments in (["listeners"], ["listeners", "--json"], ["doctor"])[:2 + (seed < 3)]:
+                done = run(ctl, *arguments)
+                assert done.returncode in (0, 1)
+                assert not re.search("anitizer|runtime error", done.stderr), done
+                if "--json" not in arguments:
+                    continue
+                for one in json.loads(done.stdout).get("listeners", []):
+                    seen += 1
+                    assert one["port"] == port
+                    assert {worker["pid"] for worker in one["workers"]} <= {None, pid}
+    assert seen
 
 
 def test_json_of_any_bytes(tmp_path):
