@@ -186,6 +186,7 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	const struct inet_connection_sock *ficsk = inet_csk(from);
 	struct tcp_sock *tt = tcp_sk(to);
 	const struct tcp_sock *ft = tcp_sk(from);
+	const struct tcp_congestion_ops *ca;
 	char name[TCP_CA_NAME_MAX];
 
 	ticsk->icsk_user_timeout = ficsk->icsk_user_timeout;
@@ -213,10 +214,16 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	tt->bpf_sock_ops_cb_flags = ft->bpf_sock_ops_cb_flags;
 #endif
 
-	if (ticsk->icsk_ca_ops == ficsk->icsk_ca_ops)
+	/*
+	 * @from may get another one at any time, since it is not locked. Its module is
+	 * freed a grace period after the last reference to it; setsockopt() takes one.
+	 */
+	rcu_read_lock();
+	ca = READ_ONCE(ficsk->icsk_ca_ops);
+	strscpy(name, ca->name, sizeof(name));
+	rcu_read_unlock();
+	if (ticsk->icsk_ca_ops == ca)
 		return 0;
-	/* setsockopt() takes a reference to the module of the congestion control. */
-	strscpy(name, ficsk->icsk_ca_ops->name, sizeof(name));
 	return to->sk_prot->setsockopt(to, SOL_TCP, TCP_CONGESTION,
 				       KERNEL_SOCKPTR(name), strlen(name));
 }
