@@ -16,6 +16,7 @@ saturates     true: a repetition that leaves the server idle is invalid
 setups        by name, each:
                 server      what answers, or forwards to a demo server on the load generator's
                             host: see servers/ (default: demo)
+                command     of server: command, which is one of your own: see docs/extending.md
                 mode        how it listens: shared (default) or reuseport; the demo also
                             exclusive or cbpf (its option -m)
                 preload     true: under libfsocket.so
@@ -81,8 +82,8 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors
         "baseline", "decides", "pairs", "perf", "locks", "counts",
         "profiles"}
 FACTORS = {"setup", "tool", "concurrency", "workers"}
-SETUP_KEYS = {"server", "mode", "preload", "backend", "environment", "parameters", "sysctls",
-              "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
+SETUP_KEYS = {"server", "command", "mode", "preload", "backend", "environment", "parameters",
+              "sysctls", "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
 BACKENDS = {"module", "kernel"}
 # Variables that server.sh sets.
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
@@ -153,6 +154,9 @@ def check_setup(name, setups):
     setup = setups[name]
     known(f"setup {name}: key", setup, SETUP_KEYS)
     known(f"setup {name}: server", [setup.get("server", servers.DEFAULT)], servers.SERVERS)
+    fault = servers.SERVERS[setup.get("server", servers.DEFAULT)].fault(setup)
+    if fault:
+        raise PlanError(f"setup {name}: {fault}")
     server = servers.of(setup)
     known(f"setup {name}: mode", [setup.get("mode", "shared")], server.modes)
     known(f"setup {name}: baseline", [setup.get("baseline", name)], setups)
@@ -183,11 +187,14 @@ def check(experiment):
     known("tool", factors["tool"], tools.TOOLS)
     for name in factors["setup"]:
         check_setup(name, experiment["setups"])
-        speaks = servers.of(experiment["setups"][name]).speaks
+        server = servers.of(experiment["setups"][name])
         for tool in factors["tool"]:
-            if tools.TOOLS[tool].speaks != speaks:
+            if tools.TOOLS[tool].speaks != server.speaks:
                 raise PlanError(f"setup {name}: {tool} does not speak to this server: "
-                                f"give {' or '.join(tools.speaking(speaks))}")
+                                f"give {' or '.join(tools.speaking(server.speaks))}")
+        if server.told == "itself" and factors["workers"] != [1]:
+            raise PlanError(f"setup {name}: the server is its only worker: give workers 1, or say "
+                            "that children or threads are its workers")
     known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
     for pair in experiment.get("pairs", []):
         known("pairs: setup", pair, experiment["setups"])

@@ -29,7 +29,7 @@ ROWS = ["demo", "nginx", "nginx-proxy", "haproxy"]
 COUNTS = [("line transfers between cores per connection", "line_transfers_per_req", 0),
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
 # Of a setup, what makes the server another one.
-KEYS = ("server", "mode", "preload", "backend", "environment", "sysctls", "rfs")
+KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs")
 # Of the module; a setup that names them says nothing new.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
 

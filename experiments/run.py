@@ -251,7 +251,18 @@ class Sweep:
         # Queues are as many as cores.
         scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
         settings = scope.setdefault("server_settings", state["settings"])
-        return wanted, measure.state_mismatch(state, wanted, settings)
+        return wanted, (measure.state_mismatch(state, wanted, settings)
+                        or self.wrong_answer(servers.of(setup)))
+
+    def wrong_answer(self, server):
+        """Why what the server answers is not what it should be, or None."""
+        if not server.answer:
+            return None
+        found = self.loadgen.run("answer", self.address, server.port, server.path, limit=10,
+                                 failure=LoadError).decode(errors="replace")
+        if server.answer in found:
+            return None
+        return f"{server.path} is answered without {server.answer!r}: {found[:60]!r}"
 
     def task(self, step, amount):
         """What a tool is to do in a repetition; amount: of requests, or seconds."""

@@ -146,9 +146,15 @@ cores() { # PID...: "worker PID CORES" lines
 		"${@/%//status}"
 }
 
-# How many sockets wait for connections at the server's ports.
+# How many sockets wait for connections at the server's ports: of IPv4, which the load comes by;
+# a server that has none takes them by those of IPv6.
 listening() { # FIRST-PORT NUMBER
-	ss -Hltn sport ge ":$1" and sport lt ":$(($1 + $2))" | wc -l
+	local family found
+	for family in -4 -6; do
+		found=$(ss -Hltn $family sport ge ":$1" and sport lt ":$(($1 + $2))" | wc -l)
+		[ "$found" = 0 ] || break
+	done
+	echo "$found"
 }
 
 # Local listeners and accepts of the module's, since the machine was booted.
@@ -176,6 +182,8 @@ in_force() {
 readback() {
 	local pids name
 	mapfile -t pids < <(workers)
+	[ ${#pids[@]} != 0 ] ||
+		die "${want[server]} has no workers: ${want[told]} of its process are not there (a server that serves alone has workers: itself)"
 	echo "${pids[0]}" > $run/worker
 	printf '%s\n' "${pids[@]}" > $run/workers
 	cores "${pids[@]}"
@@ -253,8 +261,9 @@ start() { # WORD... -- COMMAND...
 	module_used > $run/module-used
 	: > $run/out
 	: > $run/err
+	# systemd puts variables into words with a dollar sign, unless there are two.
 	systemd-run -q --collect --unit=$unit -p LimitNOFILE=1048576 -p StandardOutput=append:$run/out \
-		-p StandardError=append:$run/err "${options[@]}" "$@"
+		-p StandardError=append:$run/err "${options[@]}" "${@//\$/\$\$}"
 	SECONDS=0
 	# What is not so after half a minute is told by the readback.
 	until ready || [ $SECONDS -gt 30 ]; do

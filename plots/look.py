@@ -26,10 +26,10 @@ VARIANTS = {
     "kernel": ("#661100", "++"), "kernel-late": ("#CC6677", "++"),
 }
 # The same setup of another server is darker or lighter.
-SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0}
+SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0, "own": 0.0}
 OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
-MARKERS = {"demo": "o", "nginx": "s", "haproxy": "D", "redis": "^"}
-DASHES = {"demo": "-", "nginx": "--", "haproxy": ":", "redis": "-."}
+MARKERS = {"demo": "o", "nginx": "s", "haproxy": "D", "redis": "^", "own": "v"}
+DASHES = {"demo": "-", "nginx": "--", "haproxy": ":", "redis": "-.", "own": "-"}
 
 
 def parts(setup):

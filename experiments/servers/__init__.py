@@ -12,7 +12,7 @@ DEFAULT = "demo"
 
 def of(setup):
     """The server of a setup."""
-    return SERVERS[setup.get("server", DEFAULT)]
+    return SERVERS[setup.get("server", DEFAULT)].of(setup)
 
 
 def stoppable():

@@ -28,6 +28,7 @@ class Server:
     port = 80
     path = "/"                  # of HTTP
     told = "children"           # which its workers are: children, threads, or itself
+    answer = ""                 # what has to be in it, where that is looked at before a load
     says = ""                   # how a line begins that it prints when all workers are ready
     stoppable = True            # its workers are processes, of which one can be stopped
     shares = True               # its workers wait for one listener: it can have the kernel backend
@@ -35,6 +36,14 @@ class Server:
     def __init__(self, name, forwards=False):
         self.name = name
         self.forwards = forwards    # it is a proxy, and needs a backend
+
+    def of(self, _setup):
+        """The same, as a setup wants it."""
+        return self
+
+    def fault(self, setup):
+        """What is wrong with a setup, in words, or None."""
+        return "command: only server: command has one" if "command" in setup else None
 
     def listeners(self, _workers):
         """How many sockets wait before it is ready, at ports from its first on."""

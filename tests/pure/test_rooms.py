@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import plan
 import proc
 import run as runner
 import servers
@@ -18,7 +19,7 @@ TASK = tools.Task("192.0.2.1", 80, "/", 80, 1600, 8, 4)
 def test_a_file_each():
     assert set(tools.TOOLS) == {"ab", "wrk", "redis-benchmark"}
     assert set(servers.SERVERS) == {"demo", "demo-proxy", "nginx", "nginx-proxy", "haproxy",
-                                    "redis"}
+                                    "redis", "command"}
 
 
 @pytest.mark.parametrize("name", sorted(tools.TOOLS))
@@ -103,17 +104,80 @@ def test_targets_and_limits():
     assert tools.TOOLS["wrk"].limit(plan) == 122 and tools.TOOLS["ab"].limit(plan) == 170
 
 
+OWN = {"argv": ["mine", "-w@WORKERS@", "$HOME"], "answer": "hello"}
+
+
 @pytest.mark.parametrize("name", sorted(servers.SERVERS))
 def test_a_server_says_all(name):
     server = servers.SERVERS[name]
     assert server.title and tools.speaking(server.speaks)
     for mode in server.modes:
-        work = servers.Work({"server": name, "mode": mode}, 4, "192.0.2.2:8080")
+        setup = {"server": name, "mode": mode, **({"command": OWN} if name == "command" else {})}
+        server = servers.of(setup)
+        assert server.fault(setup) is None
+        work = servers.Work(setup, 4, "192.0.2.2:8080")
         words = server.words(work)
         assert words["told"] in ("children", "threads", "itself") and words["port"] > 0
         assert all(server.program(work))
         text = (server.config(work) or "") + " ".join(map(str, server.program(work)))
         assert ("192.0.2.2:8080" in text) == server.forwards
+
+
+def test_a_server_of_ones_own():
+    setup = {"server": "command", "command": {
+        **OWN, "port": 8080, "workers": "threads", "path": "/x"}}
+    sweep = object.__new__(runner.Sweep)
+    sweep.plan, sweep.facts, sweep.parameters = {"setups": {"own": setup}}, {}, {}
+    sweep.nic, sweep.backend, sweep.address = "lo", {"address": "192.0.2.2:1"}, "192.0.2.1"
+    words = sweep.state(setup, 4)
+    assert words.items() >= {"server": "command", "port": 8080, "listeners": 1, "told": "threads",
+                             "says": "", "pin": 1}.items()
+    assert servers.of(setup).program(sweep.work(setup, 4)) == ["mine", "-w4", "$HOME"]
+    step = {"setup": "own", "concurrency": "10", "workers": "4"}
+    assert sweep.task(step, 100).url == "http://192.0.2.1:8080/x"
+    assert not servers.of(setup).stoppable
+    assert servers.SERVERS["command"].port == 80
+
+
+@pytest.mark.parametrize("command, sentence", [
+    (None, "server command: give under command argv and answer"),
+    ({"argv": ["x"]}, "server command: give under command argv and answer"),
+    ({**OWN, "ports": 1}, "server command: give under command argv and answer"),
+    ({**OWN, "argv": "mine -w 4"}, "command: argv: give a list of words"),
+    ({**OWN, "answer": " "}, "command: answer: give a text"),
+    ({**OWN, "port": 0}, "command: port 0: give one of 1 to 65535"),
+    ({**OWN, "workers": "processes"}, "command: workers processes: give one of children, threads"),
+    ({**OWN, "path": "x"}, "command: path x: give one that begins with /"),
+    ({**OWN, "workers": "itself"}, "the server is its only worker: give workers 1"),
+    (OWN, None),
+])
+def test_bad_commands(command, sentence):
+    experiment = plan.load("null")
+    experiment["setups"]["other"] = {"server": "command", "command": command}
+    if sentence is None:
+        plan.check(experiment)
+        return
+    with pytest.raises(plan.PlanError, match=f"setup other: {sentence}"):
+        plan.check(experiment)
+    del experiment["setups"]["other"]["server"]
+    with pytest.raises(plan.PlanError, match="setup other: command: only server: command has one"):
+        plan.check(experiment)
+
+
+class Answer:
+    def run(self, *words, **_):
+        assert words == ("answer", "192.0.2.1", 80, "/")
+        return b"HTTP/1.0 404 Not Found\r\n\r\n"
+
+
+def test_an_answer_that_is_not_expected():
+    sweep = object.__new__(runner.Sweep)
+    sweep.loadgen, sweep.address = Answer(), "192.0.2.1"
+    own = servers.of({"server": "command", "command": OWN})
+    assert sweep.wrong_answer(own).startswith("/ is answered without 'hello': 'HTTP/1.0 404 Not")
+    own.answer = "Not Found"
+    assert sweep.wrong_answer(own) is None
+    assert sweep.wrong_answer(servers.SERVERS["demo"]) is None
 
 
 def loaded(*words):

@@ -174,6 +174,20 @@ def test_the_kernel_backend(lab, tmp_path):
     assert not [row for row in rows if "in force" in row["invalid_reason"]]
 
 
+def test_a_server_of_ones_own(lab, tmp_path):
+    """Started as any command is: its workers are found, and its answer is looked at."""
+    run = plan(tmp_path, "--set", "setup=own", "--set", "count_repetitions=0", experiment="own",
+               tiny=FEW)
+    facts = contract.read_run(run)
+    facts["plan"]["setups"]["own"]["command"]["argv"] = ["nginx", "-g", "daemon off;"]
+    contract.write_run(run, facts)
+    row, = finish(lab, run)
+    state = measure.server_state(next(run.glob("raw/own/*/server-state.txt")).read_bytes())
+    # Debian's configuration gives each CPU a worker, and pins none.
+    assert sorted(state["workers"].values()) == [str(core) for core in range(8)]
+    assert row["requests"] == "1000" and "answered" not in row["invalid_reason"]
+
+
 def test_redis(lab, tmp_path):
     run = plan(tmp_path, "--set", "setup=redis-all", experiment="redis", tiny=FEW)
     rows = finish(lab, run)
