@@ -43,9 +43,9 @@ void fsocket_route_ready(struct group *g, struct claim *c);
 void fsocket_route_tend(struct group *g);
 /*
  * Marks the members that are not ours to look after: mine, and those of workers that are
- * late by less than so many milliseconds. Whether a worker is out of its wait now.
+ * late by less than so many milliseconds, or at work. Whether a worker is out of its wait now.
  */
-bool fsocket_route_timely(const struct route *r, const struct claim *mine, int late,
+bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely);
 
 /* worker.c: this process is about to lose the group's members; or one of them. */

@@ -377,7 +377,43 @@ void fsocket_route_tend(struct group *g)
 	unlock(r);
 }
 
-bool fsocket_route_timely(const struct route *r, const struct claim *mine, int late,
+/* In microseconds; -1: it has ended, or is none of this PID namespace. */
+static long cpu_time(const struct claim *c)
+{
+	/* A clock's number, as the kernel makes it of a thread or of a process: a bit for which. */
+	bool ours = c->pid == getpid();
+	clockid_t clock = (int)(~(unsigned int)(ours ? c->tid : c->pid) << 3) | (ours ? 6 : 2);
+	struct timespec time;
+
+	if (RAW2(SYS_clock_gettime, clock, &time))
+		return -1;
+	return time.tv_sec * 1000000L + time.tv_nsec / 1000;
+}
+
+/*
+ * Whether the worker has run for a sixteenth of the time since somebody asked. To take a
+ * connection from one that will accept it soon itself costs more than it spares; from one
+ * that sleeps, and waits for something else, or is stopped, there is nothing better to do.
+ * The first answer is yes, until there is something to compare.
+ */
+static bool at_work(struct route *r, int i)
+{
+	const struct claim *c = &r->claims[i];
+	struct sample *s = &r->samples[i];
+	long now = fsocket_now_ms(), cpu = cpu_time(c), since = now - s->at, ran = cpu - s->cpu;
+	bool known = s->owner == c->owner && since <= BUSY(r);
+
+	if (cpu < 0)
+		return false;
+	if (known && since < r->late)
+		return true;
+	s->owner = c->owner;
+	s->at = now;
+	s->cpu = cpu;
+	return !known || ran * 16 >= since * 1000;
+}
+
+bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely)
 {
 	bool away = false;
@@ -394,7 +430,9 @@ bool fsocket_route_timely(const struct route *r, const struct claim *mine, int l
 			continue;
 		}
 		away |= !c->waiting;
-		if (c->waiting ? since < SILENT(r) : since < late)
+		/* Who waits and has not looked up is dead, or it gets no CPU: it has been woken. */
+		if (c->waiting ? since < STALE(r) :
+		    since < late || (since < BUSY(r) && at_work(r, i)))
 			timely[c->member] = true;
 	}
 	return away;

@@ -26,11 +26,13 @@
 #define LATE_MS		10
 /* One that waits looks up so often, so that it is seen to be alive. */
 #define LOOK(r)		(10 * (r)->late)
-/* It has not looked up: it is dead or stopped, and others look after its queue. */
+/* One that is at work, and so will accept by itself, gets so much time to do it. */
+#define BUSY(r)		(10 * (r)->late)
+/* It has not looked up: if it is dead, others look after its queue. */
 #define SILENT(r)	(30 * (r)->late)
 /*
- * No connection is sent to a worker that was late or silent for so long, and those with work of
- * their own look after its queue, too.
+ * No connection is sent to a worker that was late or silent for so long, whether it is stopped
+ * or gets no CPU, and all look after its queue, those with work of their own, too.
  */
 #define STALE(r)	(100 * (r)->late)
 
@@ -47,6 +49,12 @@ struct claim {
 	 * other members. Only the worker writes.
 	 */
 	atomic_ulong own, shared, others;
+};
+
+/* What a worker's CPU clock has shown whoever looked at it last. */
+struct sample {
+	atomic_uint owner;
+	atomic_long at, cpu;
 };
 
 /*
@@ -68,6 +76,7 @@ struct route {
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;
 	struct claim claims[GROUP_CLAIMS];
+	struct sample samples[GROUP_CLAIMS];	/* apart from these, which are the workers' own */
 };
 
 #endif

@@ -109,6 +109,78 @@ def test_nginx(lab):
         stop(lab)
 
 
+# Whether a connection that waits for a worker is served by it, when that one is at work, and
+# when it sleeps, for five times as long as the others' patience.
+AT_WORK = r"""
+import os, select, socket, time
+here = ("127.0.0.1", 8088)
+listener = socket.create_server(here, backlog=64)
+listener.setblocking(False)
+cpus = sorted(os.sched_getaffinity(0))[:2]
+
+
+def worker(letter):
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    while True:
+        for _ in poll.poll():
+            try:
+                one = listener.accept()[0]
+            except BlockingIOError:
+                continue
+            one.setblocking(True)
+            order = one.recv(1)
+            end = time.monotonic() + 2.5
+            if order == b"s":
+                time.sleep(2.5)
+            while order == b"w" and time.monotonic() < end:
+                pass
+            one.sendall(letter)
+            one.close()
+
+
+for letter in (b"0", b"1"):
+    if not os.fork():
+        worker(letter)
+
+
+def connect(cpu, order):
+    os.sched_setaffinity(0, {cpu})
+    one = socket.create_connection(here)
+    one.sendall(order)
+    return one
+
+
+def ask(cpu):
+    return connect(cpu, b"?").recv(1)
+
+
+# Until each is served where it arrives.
+while True:
+    home = ask(cpus[0])
+    if {ask(cpus[0]) for _ in range(5)} == {home} != {ask(cpus[1]) for _ in range(5)}:
+        break
+for order in (b"w", b"s"):
+    busy = connect(cpus[0], order)
+    time.sleep(0.2)
+    waiting = connect(cpus[0], b"?")
+    # The other one has just had something to do, and looks after a while what else there is.
+    ask(cpus[1])
+    print(waiting.recv(1) == home, flush=True)
+    busy.recv(1)
+    time.sleep(0.5)
+os.killpg(0, 9)
+"""
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_worker_at_work(lab):
+    """What one that runs will accept by itself is not taken from it so soon."""
+    done = lab.server(f"{PRELOAD} FSOCKET_STEAL_AFTER_MS=500 setsid -w timeout 60 python3 -",
+                      stdin=AT_WORK, check=False)
+    assert done.stdout.split() == ["True", "False"], done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_backend_is_asked_for(lab):
     """Without FSOCKET_BACKEND the library says that it does nothing, and does nothing."""
