@@ -412,6 +412,7 @@ static void ends_amid_spawning(void **state)
 
 	(void)state;
 	while (!pid && time(NULL) < end + 2) {
+		usleep(rand() % 2000);
 		shutdown(fd, SHUT_RDWR);
 		listen(fd, 5);
 	}
