@@ -54,11 +54,7 @@
 /* Flows with the same hash modulo this share their order. A power of two. */
 #define FSOCKET_FLOWS		65536
 
-/*
- * How long stopping a queue waits for flows that never pause, in milliseconds. Theirs
- * are handled all the time; for a CPU that does not run, as a hypervisor's may not,
- * it waits without end.
- */
+/* How long stopping a queue waits for flows that never pause, in milliseconds. */
 #define FSOCKET_DRAIN_MAX	1000
 
 struct fsocket_queue {
@@ -74,8 +70,8 @@ struct fsocket_queue {
 	bool online;
 	/* Handled; written by @napi, read by all. */
 	u32 head;
-	/* Of who stops redispatch: @head when that began, and @tail as last seen. */
-	u32 begun, seen;
+	/* Of who stops redispatch: @tail as last seen. */
+	u32 seen;
 	/* Of @napi alone: taken from @input, being handled, the earliest first. */
 	struct llist_node *process;
 	int cpu;
@@ -98,6 +94,9 @@ static LIST_HEAD(fsocket_ingresses);
 
 /* Policies are asked; else only flows that wait somewhere are kept in order. */
 static bool fsocket_steering;
+
+/* Nothing enters a queue any more. */
+static bool fsocket_closed;
 
 /* The interfaces that exist are being hooked. */
 static bool fsocket_starting;
@@ -242,6 +241,10 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 		return NF_ACCEPT;
 	}
 
+	if (READ_ONCE(fsocket_closed)) {
+		fsocket_count(net, steer_drop);
+		return NF_DROP;
+	}
 	if (waits >= 0 && waits != target) {
 		fsocket_count(net, steer_kept);
 		target = waits;
@@ -385,21 +388,6 @@ static bool fsocket_queues_left(void)
 	return true;
 }
 
-/* Whether each queue that is not empty has handled more than it can hold since. */
-static bool fsocket_queues_turned(void)
-{
-	const struct fsocket_queue *q;
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		q = &per_cpu(fsocket_queues, cpu);
-		if (READ_ONCE(q->head) != (u32)atomic_read(&q->tail) &&
-		    READ_ONCE(q->head) - q->begun <= FSOCKET_QUEUE_MAX)
-			return false;
-	}
-	return true;
-}
-
 static struct fsocket_ingress *fsocket_ingress_of(const struct net_device *dev)
 {
 	struct fsocket_ingress *ingress;
@@ -500,18 +488,17 @@ static int fsocket_steer_start(void)
 
 static void fsocket_steer_stop(void)
 {
-	int cpu, ms;
+	int ms;
 
 	WRITE_ONCE(fsocket_steering, false);
-	for_each_possible_cpu(cpu)
-		per_cpu(fsocket_queues, cpu).begun = READ_ONCE(per_cpu(fsocket_queues, cpu).head);
 	for (ms = 0; !fsocket_queues_left(); ms++) {
-		/* What comes from here on overtakes what waits. */
-		if (ms >= FSOCKET_DRAIN_MAX && fsocket_queues_turned())
-			break;
+		/* Dropped, they cannot overtake what waits; and that ends now. */
+		if (ms >= FSOCKET_DRAIN_MAX)
+			WRITE_ONCE(fsocket_closed, true);
 		usleep_range(1000, 1500);
 	}
 	unregister_netdevice_notifier(&fsocket_netdev_notifier);
+	WRITE_ONCE(fsocket_closed, false);
 	kvfree(fsocket_flows);
 }
 
