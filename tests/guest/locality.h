@@ -96,4 +96,33 @@ static inline void say(int from, int to, int times)
 	}
 }
 
+/*
+ * Switching a parameter patches the kernel's code where a static key or a
+ * tracepoint is the first, or the last, of its kind. An emulated CPU (QEMU 7.2,
+ * eight on two real ones) may then go on executing a breakpoint that has long
+ * been taken out again: all CPUs loop in int3, with the final instruction in
+ * memory. So others hold these keys while a test switches under load. The storm has
+ * the skb pool's sending side, for which ftrace patches, on all the time.
+ */
+static inline void hold_static_keys(bool hold)
+{
+	static const char on[] =
+		"nft add table netdev storm &&"
+		"nft 'add chain netdev storm in { type filter hook ingress device lo priority 0; }' &&"
+		"nft add table inet storm &&"
+		"nft 'add chain inet storm in { type filter hook prerouting priority 0; }' &&"
+		"nft 'add chain inet storm out { type filter hook output priority 0; }' &&"
+		"cd /sys/kernel/tracing/instances && mkdir storm1 storm2 &&"
+		"echo 1 > storm1/events/sock/inet_sock_set_state/enable &&"
+		"echo 1 > storm2/events/sock/inet_sock_set_state/enable";
+	static const char off[] =
+		"nft delete table netdev storm; nft delete table inet storm;"
+		"cd /sys/kernel/tracing/instances &&"
+		"echo 0 > storm1/events/sock/inet_sock_set_state/enable &&"
+		"echo 0 > storm2/events/sock/inet_sock_set_state/enable &&"
+		"rmdir storm1 storm2";
+
+	assert_int_equal(system(hold ? on : off), 0);
+}
+
 #endif

@@ -390,6 +390,7 @@ static void order(void **state)
 	pid_t sender, chooser;
 
 	(void)state;
+	hold_static_keys(true);
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)));
 	assert_ok(load_module(getenv("POLICY_KO"), "port=9 cpu=0"));
 	write_file(switches[2], "1");
@@ -433,6 +434,7 @@ static void order(void **state)
 	waitpid(chooser, NULL, 0);
 	write_file(switches[2], "0");
 	assert_ok(syscall(SYS_delete_module, "policy_port", O_NONBLOCK));
+	hold_static_keys(false);
 	close(fd);
 	assert_int_equal(overtaken, 0);
 	assert_int_equal(got + counter("steer_drop", -1) - dropped, PACKETS);

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import KERNELS, LAB, REPORT, ROOT, SOURCES, talking
+from conftest import KERNELS, LAB, REPORT, ROOT, SOURCES, UNPATCHED, talking
 
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
 # Processes, threads, calls, seconds. One process alone does the same each time.
@@ -29,6 +29,8 @@ def test_fuzz(lab, pytestconfig, size):
         with talking(pytestconfig):
             print(f"\nfuzzing {lab.kernel}: seed {seed}, {processes} processes, until {calls} "
                   f"calls or {seconds} s", flush=True)
+    # Again, as other tests flush all rules.
+    lab.server(UNPATCHED)
     lab.new_kernel_warnings()
     lab.server("echo 1 > /sys/kernel/debug/gcov/reset 2> /dev/null", check=False)
     # Not to ssh itself: a process that is stuck would keep it.
