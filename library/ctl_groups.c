@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "ctl.h"
@@ -195,14 +194,6 @@ static int thread_of(const struct memory *m, int pid, int tid)
 	return found;
 }
 
-static unsigned long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000UL + now.tv_nsec / 1000000;
-}
-
 static void add_worker(struct group_seen *g, const struct memory *m, int slot)
 {
 	const struct claim *c = &m->route->claims[slot];
@@ -222,7 +213,7 @@ static void add_worker(struct group_seen *g, const struct memory *m, int slot)
 		w->queued = socket->queued;
 		w->limit = socket->limit;
 		/* A stamp that is later than now is of another time namespace. */
-		w->attached = c->ready && (long)(now_ms() - c->stamp) < STALE(m->route);
+		w->attached = c->ready && ctl_now_ms() - c->stamp < STALE(m->route);
 	}
 	w->tid = thread_of(m, c->pid, c->tid);
 	if (w->tid)

@@ -233,24 +233,16 @@ static void say_verdict(const struct found *f)
 			       WATCH_MS / 1000));
 }
 
-static long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
-}
-
 /* Watches the program @pid; @pidfd becomes readable when it ends. */
 static void watch_program(int pid, int pidfd, unsigned long long since, bool kernel)
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	struct found f = { .kernel = kernel, .mapped = true };
-	long until = now_ms() + WATCH_MS;
+	long until = ctl_now_ms() + WATCH_MS;
 	int before, calm = 0;
 
 	/* By the clock: on a busy host, looking takes time. */
-	while (now_ms() < until) {
+	while (ctl_now_ms() < until) {
 		struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 
 		nanosleep(&pause, NULL);
@@ -266,8 +258,8 @@ static void watch_program(int pid, int pidfd, unsigned long long since, bool ker
 			/* A reader waiting for EOF on that pipe must not wait for the watcher. */
 			if (is_pipe(STDERR_FILENO))
 				break;
-			if (until > now_ms() + BACKGROUND_MS)
-				until = now_ms() + BACKGROUND_MS;
+			if (until > ctl_now_ms() + BACKGROUND_MS)
+				until = ctl_now_ms() + BACKGROUND_MS;
 		}
 		if (end.fd >= 0)
 			f.mapped = library_mapped(pid);

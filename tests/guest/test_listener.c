@@ -7,25 +7,9 @@
 #include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
-#include "device.h"
+#include "worker.h"
 
 #define NOBODY 65534
-
-static int setup(void **state)
-{
-	(void)state;
-	unpin();
-	write_file(PARAM "enable_listen_spawn", "2");
-	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
-	return dev < 0 ? -1 : 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	close(dev);
-	return 0;
-}
 
 static int rows(void)
 {

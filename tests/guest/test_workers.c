@@ -5,23 +5,7 @@
  */
 #include <stdatomic.h>
 
-#include "device.h"
-
-static int setup(void **state)
-{
-	(void)state;
-	unpin();
-	write_file(PARAM "enable_listen_spawn", "2");
-	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
-	return dev < 0 ? -1 : 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	close(dev);
-	return 0;
-}
+#include "worker.h"
 
 /* --- a worker alone, and with others ------------------------------------------- */
 
