@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import KERNELS
-from test_fsocketctl import SERVER, Unit, ctl, eventually, findings, listener
+from ctl import SERVER, Unit, ctl, eventually, findings, listener
 from test_load import ab, figures
 
 MIGRATE = "net.ipv4.tcp_migrate_req"

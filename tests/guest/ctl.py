@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What tests of fsocketctl share: its answers, and servers in units of systemd."""
+import json
+import time
+
+PARAMETERS = "/sys/module/fastsocket/parameters"
+SERVER = "/usr/local/bin/fsbench-server"
+PORT = 8081
+
+
+def ctl(lab, arguments, status=0):
+    """What `fsocketctl ARGUMENTS --json` says."""
+    done = lab.server(f"fsocketctl {arguments} --json", check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def eventually(condition, limit=30):
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+class Unit:
+    """A command in a transient unit of the server host."""
+
+    def __init__(self, lab, name, command, preload=True):
+        self.lab, self.name = lab, f"fsbench-{name}"
+        environment = "-E LD_PRELOAD=/usr/local/lib/libfsocket.so" if preload else ""
+        lab.server(f"systemctl stop {self.name} 2> /dev/null; systemd-run -q --collect "
+                   f"--unit={self.name} -p LimitNOFILE=65536 {environment} {command}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lab.server(f"systemctl stop {self.name}", check=False)
+
+    def main(self):
+        return int(self.lab.server(f"systemctl show -P MainPID {self.name}").stdout)
+
+    def children(self):
+        main = self.main()
+        return {int(pid) for pid in
+                self.lab.server(f"cat /proc/{main}/task/{main}/children").stdout.split()}
+
+    def messages(self):
+        return self.lab.server(f"journalctl -o cat -u {self.name}").stdout
+
+    def give_up(self):
+        """Says what there is to be seen, and stops it, as it would be in the next tests' way."""
+        try:
+            print(self.lab.server(
+                f"fsocketctl listeners; systemctl status --no-pager -n 0 {self.name}; "
+                f"journalctl -n 40 -o short-monotonic -u {self.name}; dmesg | tail -40",
+                check=False).stdout)
+        finally:
+            self.__exit__()
+
+
+def listener(lab, port):
+    """What the tool says of the listening socket on the port; None if there is none."""
+    found = [entry for entry in ctl(lab, "listeners")["listeners"] if entry["port"] == port]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def attached(lab, port):
+    entry = listener(lab, port)
+    return [worker for worker in entry["workers"] if worker["attached"]] if entry else []
+
+
+def serving(lab, name="ctl", port=PORT, count=None, options=""):
+    """The demo server, when all its workers have local listeners."""
+    count = lab.cores if count is None else count
+    unit = Unit(lab, name, f"{SERVER} -w {count} {options or f'-a 0.0.0.0:{port}'}")
+    try:
+        eventually(lambda: len(attached(lab, port)) == count)
+    except BaseException:
+        unit.give_up()
+        raise
+    return unit
+
+
+def value(lab, name):
+    return lab.server(f"cat {PARAMETERS}/{name}").stdout.strip()
+
+
+def findings(lab):
+    """Items with findings, and the whole report; nothing may have been skipped."""
+    done = lab.server("fsocketctl doctor --json", check=False)
+    report = json.loads(done.stdout)
+    found = [entry["item"] for entry in report["items"] if entry["state"] == "finding"]
+    assert done.returncode == (1 if found else 0)
+    assert report["findings"] == len(found)
+    assert "skipped" not in [entry["state"] for entry in report["items"]], report
+    return found, report
+
+
+def nginx(mutex, affinity="worker_cpu_affinity auto;"):
+    return f"""
+        worker_processes 8;
+        {affinity}
+        pid /run/fsbench-nginx.pid;
+        error_log stderr warn;
+        # accept_mutex on; in a comment does nothing
+        events {{ worker_connections 1024; accept_mutex_delay 100ms; accept_mutex {mutex}; }}
+        http {{ access_log off; server {{ listen {PORT + 1}; return 200 "ok"; }} }}
+    """
