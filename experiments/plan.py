@@ -23,7 +23,8 @@ setups        by name, each:
                 backend     of the library: module (default), or kernel, which needs no module
                             (docs/backends.md); then preload has to be true
                 environment variables of the server, by name: value of one word
-                parameters  of the module, by name; all others have the module's defaults
+                parameters  of the module, by name; all others have the module's defaults. Or
+                            everything: those of all ideas of 2014 (ideas.py)
                 sysctls     of the server, by name: value
                 rfs         true: under the kernel's own Receive Flow Steering
                 halt_s      a worker process is stopped (SIGSTOP) before the load begins, and goes
@@ -34,8 +35,14 @@ setups        by name, each:
                 idea        of 2014, and successor, what Linux has of it: this setup has it more
                             than its baseline; or idea alone: this setup lacks it. Both make
                             a row of the table of ideas.
+ideas         groups of setups that ideas.py makes, a list: alone, left-out (needs a setup
+              "all"), adding-up; a group's name stands for its setups under factors: setup
 factors       what is varied: setup, tool (see tools/), concurrency (connections at a time) and
-              workers (server processes), each with a list of levels
+              workers (server processes), each with a list of levels. And, if wanted,
+              parameter:NAME (of the module) and sysctl:NAME (of the server), which are set on
+              top of each setup that they concern: parameters are nothing to a setup without the
+              module. That makes setups SETUP+NAME=LEVEL, each compared with the one at the
+              level that baseline names, or the first; that one with what the setup always is
 skip          combinations to leave out: lists of factor: level (optional)
 baseline      the levels that mark the cell others are compared with
 perf          cells that are also run under perf: factor: list of levels (default: none)
@@ -50,11 +57,18 @@ profiles      quick and full, each: rounds (0: none), perf_repetitions, lock_rep
               warmup_requests, attempts (per repetition, until valid), boots (of the server, over
               which the rounds are spread; default 1). rounds: auto goes on until the interval of
               the ratio that decides is no wider than target_pct (default 5) to either side, or
-              rounds_max (default 60) are done: see stopping.py. null: 0 leaves the null cell out
+              rounds_max (default 60) are done: see stopping.py. null: 0 leaves the null cell out.
+              processes: of a tool that has one thread (ab), at a time on each load generator;
+              default: half of the generator's cores, but 1 in the lab
 decides       levels of the cell whose ratio to its baseline that is (default: the first cell
               that is not a baseline)
-pairs         setups without and with Fastsocket, for the first table: lists of two (default:
-              shared and fastsocket)
+without, with setups in these roles: the first table has a column for each, and with is
+              compared with all that run without the module (tables/against.md)
+pairs         further setups without and with Fastsocket, for the first table: lists of two
+
+Any factor is varied without writing a file: --set NAME=LEVEL,... (sweep_set of the playbook), as
+parameter:enable_socket_pool_size=0,16,64,256, workers=1,4,8,16,24 (server_cores follows) or
+tool=wrk.
 
 Every plan has a null cell besides: the baseline once more, under the name "again", at the
 first level of the other factors. What differs between the two does so by chance.
@@ -75,13 +89,16 @@ import yaml
 import boots
 import contract
 import counts
+import factors as factors_of
+import ideas
 import servers
 import tools
+from factors import PlanError, known, module_parameters
 
-KEYS = {"question", "reference", "server_cores", "saturates", "setups", "factors", "skip",
-        "baseline", "decides", "pairs", "perf", "locks", "counts",
+KEYS = {"question", "reference", "server_cores", "saturates", "setups", "ideas", "factors", "skip",
+        "baseline", "decides", "without", "with", "pairs", "perf", "locks", "counts",
         "profiles"}
-FACTORS = {"setup", "tool", "concurrency", "workers"}
+FACTORS = factors_of.COLUMNS
 SETUP_KEYS = {"server", "command", "mode", "preload", "backend", "environment", "parameters",
               "sysctls", "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
 BACKENDS = {"module", "kernel"}
@@ -89,26 +106,9 @@ BACKENDS = {"module", "kernel"}
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
-                "rounds_max", "null"}
+                "rounds_max", "null", "processes"}
 # The name of the null cell's setup.
 AGAIN = "again"
-
-
-class PlanError(Exception):
-    """Bad input, in one sentence."""
-
-
-def known(what, given, allowed):
-    for name in given:
-        if name not in allowed:
-            raise PlanError(f"{what} {name}: there is none of that name: "
-                            f"give one of {', '.join(sorted(map(str, allowed)))}")
-
-
-def module_parameters():
-    """The module's source is the one place that names its parameters."""
-    source = (contract.ROOT / "kmod" / "params.c").read_text(encoding="utf-8")
-    return set(re.findall(r"^(?:module_param|module_param_cb|PARAM)\w*\((\w+)", source, re.M))
 
 
 def load(name):
@@ -116,18 +116,31 @@ def load(name):
     known("experiment", [name], {file.stem for file in folder.glob("*.yml")})
     experiment = yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8"))
     known(f"{name}.yml: key", experiment, KEYS)
+    groups = experiment.pop("ideas", [])
+    known(f"{name}.yml: ideas", groups, ideas.GROUPS)
+    ideas.settle(experiment, groups)
     return experiment
 
 
 def override(experiment, profile, settings):
+    """Levels of factors, and values of the profile's keys, as --set gives them: NAME=VALUE,..."""
     for setting in settings:
         name, _, text = setting.partition("=")
-        known("factor or profile key", [name], FACTORS | PROFILE_KEYS)
+        if not factors_of.is_setting(name):
+            known("factor or profile key", [name], FACTORS | PROFILE_KEYS
+                  | {f"{kind}:NAME" for kind in factors_of.KINDS})
         values = [int(value) if value.isdigit() else value for value in text.split(",")]
-        if name in FACTORS:
-            if name in ("setup", "tool"):
-                known(name, values, experiment["factors"][name])
+        if name in FACTORS or factors_of.is_setting(name):
+            if name == "setup":
+                values = ideas.spread(values)
+                known(name, values, experiment["setups"])
             experiment["factors"][name] = values
+            if name == "workers" and experiment["server_cores"] != boots.AS_WORKERS:
+                # Whoever asks for more workers has, or wants, a server with as many cores.
+                experiment["server_cores"] = max(experiment["server_cores"], *(
+                    value for value in values if isinstance(value, int)), 0)
+        elif setting == "processes=0":
+            raise PlanError("processes=0: give a number from 1, or leave it out")
         elif len(values) == 1 and (isinstance(values[0], int) or setting == "rounds=auto"):
             profile[name] = values[0]
         else:
@@ -161,6 +174,9 @@ def check_setup(name, setups):
     known(f"setup {name}: mode", [setup.get("mode", "shared")], server.modes)
     known(f"setup {name}: baseline", [setup.get("baseline", name)], setups)
     known(f"setup {name}: against", setup.get("against", []), setups)
+    if not isinstance(setup.get("parameters", {}), dict):
+        raise PlanError(f"setup {name}: parameters {setup['parameters']}: give NAME: VALUE of "
+                        "each, or everything")
     known("parameter", setup.get("parameters", {}), module_parameters())
     for key in ("preload", "rfs"):
         if not isinstance(setup.get(key, False), bool):
@@ -178,13 +194,41 @@ def check_setup(name, setups):
         raise PlanError(f"setup {name}: successor without idea: say of which")
 
 
+def check_roles(experiment):
+    """Which setups are without and with Fastsocket."""
+    if ("without" in experiment) != ("with" in experiment):
+        raise PlanError("without, with: one is given alone: give both, or neither")
+    for key in ("without", "with"):
+        known(f"{key}: setup", [experiment[key]] if key in experiment else [],
+              experiment["setups"])
+    for pair in experiment.get("pairs", []):
+        known("pairs: setup", pair, experiment["setups"])
+        if len(pair) != 2:
+            raise PlanError(f"pairs: {', '.join(pair)}: give lists of two, without and with")
+    if "time_s" in experiment["reference"]:
+        pairs = roles(experiment)
+        for name in pairs[0] if pairs else ["with"]:
+            known("reference: time_s of", [name], experiment["reference"]["time_s"])
+
+
+def roles(experiment):
+    """[[setup without, setup with]]"""
+    own = [[experiment["without"], experiment["with"]]] if "with" in experiment else []
+    return own + experiment.get("pairs", [])
+
+
 def check(experiment):
+    """Raises PlanError at what is wrong with an experiment; its factors are columns by now."""
     known("factor", experiment["factors"], FACTORS)
     for factor in sorted(FACTORS - set(experiment["factors"])):
         raise PlanError(f"factor {factor} has no levels: give a list under factors")
     factors = experiment["factors"]
     known("setup", factors["setup"], experiment["setups"])
     known("tool", factors["tool"], tools.TOOLS)
+    for factor in FACTORS:
+        for level in factors[factor]:
+            if factors[factor].count(level) > 1:
+                raise PlanError(f"{factor}: level {level} is given twice: give each level once")
     for name in factors["setup"]:
         check_setup(name, experiment["setups"])
         server = servers.of(experiment["setups"][name])
@@ -196,8 +240,7 @@ def check(experiment):
             raise PlanError(f"setup {name}: the server is its only worker: give workers 1, or say "
                             "that children or threads are its workers")
     known("baseline setup", [experiment["baseline"]["setup"]], experiment["setups"])
-    for pair in experiment.get("pairs", []):
-        known("pairs: setup", pair, experiment["setups"])
+    check_roles(experiment)
     known("decides: factor", experiment.get("decides", {}), FACTORS)
     for factor in ("concurrency", "workers"):
         for level in factors[factor]:
@@ -249,6 +292,7 @@ def resolve(name, profile, settings):
     known("profile", [profile], profiles)
     override(experiment, profiles[profile], settings)
     known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
+    factors_of.spread(experiment)
     check(experiment)
     plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}
     if boots.by_workers(plan) and (plan["rounds"] == "auto" or plan.get("boots", 1) > 1):
@@ -257,6 +301,9 @@ def resolve(name, profile, settings):
     add_null(plan)
     if not cells(plan):
         raise PlanError("the factors leave no cell: see skip in the experiment file")
+    if not steps(plan, 0):
+        raise PlanError("the factors leave nothing to measure: none of the cells is one that is "
+                        "counted, and rounds is 0: give other levels, or rounds=3")
     return plan
 
 
@@ -267,8 +314,10 @@ def steps(plan, seed):
     # Counts come first: they are what a busy machine can still give.
     counted = plan.get("count_repetitions", 0) if plan.get("counts") else 0
     for number in range(1, counted + 1):
+        # Requests are counted, not seconds.
         rounds.append([{**cell, "repetition": f"c{number}"} for cell in every
-                       if matches(cell, plan["counts"]) and cell["setup"] != AGAIN])
+                       if matches(cell, plan["counts"]) and cell["setup"] != AGAIN
+                       and not tools.TOOLS[cell["tool"]].by_seconds])
     # What is watched has rounds of its own at the end, so that timed rounds stay alike.
     for number in range(1, boots.most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])

@@ -7,13 +7,10 @@ import pandas as pd
 import contract
 import intervals
 import samples
+from factors import TITLES
 
 AGAIN = "again"
 LOAD = ["tool", "concurrency", "workers"]
-# What setups are called that do not say so themselves.
-TITLES = {"shared": "without: shared listener", "fastsocket": "with Fastsocket",
-          "exclusive": "EPOLLEXCLUSIVE", "reuseport": "SO_REUSEPORT",
-          "cbpf": "SO_REUSEPORT + cBPF", "kernel": "library without the module"}
 
 
 class Study:
@@ -90,8 +87,16 @@ class Study:
     def declared(self):
         """[(cell without, cell with)] of the experiment's pairs, at every load."""
         pairs = [[self.cell_of(load, setup) for setup in pair] for load, _ in self.loads()
-                 for pair in self.plan.get("pairs", [["shared", "fastsocket"]])]
+                 for pair in self.roles]
         return [tuple(pair) for pair in pairs if all(pair)]
+
+    @property
+    def roles(self):
+        """[[setup without, setup with]] of the experiment; runs that say nothing of it have the
+        names that were the rule until 27 November 2026."""
+        plan = self.plan
+        own = [[plan["without"], plan["with"]]] if "with" in plan else []
+        return own + plan.get("pairs", []) or [["shared", "fastsocket"]]
 
     @functools.cached_property
     def verdicts(self):

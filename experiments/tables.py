@@ -54,7 +54,7 @@ def with_without(study):
         cell = study.cells.set_index("cell").loc[without]
         load = cell["tool"], cell["concurrency"], cell["workers"]
         which = load_name(load)
-        if len(study.plan.get("pairs", [1])) > 1:
+        if len(study.roles) > 1:
             which = f"{study.title(cell['setup'])}, {which}"
         counts += counted.with_without(study, which, without, with_)
         if study.rows["throughput_rps"].notna().any():
@@ -65,9 +65,10 @@ def with_without(study):
     rows = counts + times
     seed = study.plan["reference"].get("time_s")
     if seed:
+        without, with_ = (seed[setup] for setup in study.roles[0])
         rows.append([f"for reference, {study.plan['reference']['text']}",
-                     f"{seed['shared']} s", f"{seed['fastsocket']} s",
-                     f"{seed['shared'] / seed['fastsocket']:.2f} times as fast", DASH, "1"])
+                     f"{without} s", f"{with_} s", f"{without / with_:.2f} times as fast", DASH,
+                     "1"])
     return markdown(["", "without Fastsocket", "with Fastsocket", "ratio", "verdict", "n"], rows)
 
 
@@ -147,7 +148,7 @@ def against(study):
     for load, cells in study.loads():
         for name in cells["setup"]:
             others = study.plan["setups"][name].get("against", [])
-            if name == "fastsocket":
+            if name in ("fastsocket", study.plan.get("with")):
                 others = [*others, *(other for other in cells["setup"]
                                      if other not in (name, AGAIN, *others)
                                      and without_module(study.plan["setups"][other]))]

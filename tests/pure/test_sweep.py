@@ -28,7 +28,6 @@ TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concur
     (["seed-demo", "--set", "worker=4"], "plan: factor or profile key worker: there is none"),
     (["seed-demo", "--set", "setup=slow"], "plan: setup slow: there is none of that name: "
                                            "give one of cbpf, exclusive, fastsocket"),
-    (["seed-demo", "--set", "workers=9"], "plan: workers 9: more than the server's cores, 8"),
     (["seed-demo", "--set", "concurrency=0"], "plan: concurrency 0: give whole numbers"),
     (["seed-demo", "--set", "rounds=x"], "plan: rounds=x: give one whole number"),
     (["cores", "--set", "boots=2"], "plan: server_cores: workers has a boot for each number"),
@@ -40,7 +39,17 @@ def test_bad_plans(tmp_path, args, sentence):
     assert not list(tmp_path.iterdir())
 
 
-def test_misspelled_parameter(monkeypatch):
+def test_more_workers_than_cores():
+    """In the file it is an error; asked for by --set, the server has to have as many cores."""
+    experiment = plan.load("seed-demo")
+    experiment["factors"]["workers"] = [9]
+    with pytest.raises(plan.PlanError, match="workers 9: more than the server's cores, 8"):
+        plan.check(experiment)
+    assert plan.resolve("seed-demo", "quick", ["workers=1,9"])["server_cores"] == 9
+    assert plan.resolve("seed-demo", "quick", ["workers=1,2"])["server_cores"] == 8
+
+
+def test_misspelled_parameter():
     experiment = plan.load("seed-demo")
     experiment["setups"]["fastsocket"]["parameters"] = {"enable_listen_spwan": 1}
     with pytest.raises(plan.PlanError, match="parameter enable_listen_spwan.*enable_listen_spawn"):
@@ -430,7 +439,7 @@ PLAN = {"setups": {"fastsocket": {"preload": True}}, "saturates": True}
 
 
 def test_sample():
-    metrics, reason = measure.sample(CELL, PLAN, load(), counters(0), counters(100, 3, 99),
+    metrics, reason = measure.sample(CELL, PLAN, [load()], counters(0), counters(100, 3, 99),
                                      None, True)
     assert reason is None
     assert metrics == {
@@ -451,14 +460,14 @@ def test_sample():
     (load(), counters(100, warnings=b"[1] WARNING: x\n"), "the kernel warned: [1] WARNING: x"),
 ])
 def test_invalid_samples(loaded, after, sentence):
-    _, reason = measure.sample(CELL, PLAN, loaded, counters(0), after, None, True)
+    _, reason = measure.sample(CELL, PLAN, [loaded], counters(0), after, None, True)
     assert reason.startswith(sentence)
 
 
 def test_perf_repetitions_are_not_timed():
     report = b"    10.00%  [k] native_queued_spin_lock_slowpath\n    40.00%  [k] tcp_ack\n"
     for seen in ({"report": report}, {"locks": SCRIPT, "syscalls": SYSCALLS}):
-        metrics, reason = measure.sample(CELL, PLAN, load(), counters(0), counters(100), seen,
+        metrics, reason = measure.sample(CELL, PLAN, [load()], counters(0), counters(100), seen,
                                          True)
         assert reason is None
         assert metrics.get("spin_pct") == (20 if "report" in seen else None)
@@ -470,7 +479,7 @@ def test_perf_repetitions_are_not_timed():
 
 def test_a_busy_server_is_saturated_though_its_host_is_not():
     """One emulated core cannot fill a machine of two."""
-    metrics, reason = measure.sample(CELL, PLAN, load(idle=1), counters(0), counters(100), None,
+    metrics, reason = measure.sample(CELL, PLAN, [load(idle=1)], counters(0), counters(100), None,
                                      True)
     assert reason is None and metrics["server_busy_pct"] == 100
 
@@ -549,7 +558,8 @@ def test_spinning_by_place():
 
 
 def test_every_metric_is_a_documented_column():
-    metrics, _ = measure.sample(CELL, PLAN, load(), counters(0), counters(100, 0, 9), None, True)
+    metrics, _ = measure.sample(CELL, PLAN, [load()], counters(0), counters(100, 0, 9), None,
+                                True)
     assert set(metrics) <= set(contract.METRICS)
 
 

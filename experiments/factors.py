@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Factors that are settings of the server: parameter:NAME, of the module, and sysctl:NAME.
+
+Their levels are set on top of what the setups say, and become setups of their own, which are
+called SETUP+NAME=LEVEL. So the columns of the result files are the same in every run, samples.csv
+names the level in its column setup, and tables and figures need not know. What such a setup says
+is read back before each load like all else: a row is valid only if the server ran with it.
+"""
+import itertools
+import re
+
+import contract
+
+# The factors that are columns of plan.csv and samples.csv.
+COLUMNS = {"setup", "tool", "concurrency", "workers"}
+# kind: the key of a setup that the levels go to.
+KINDS = {"parameter": "parameters", "sysctl": "sysctls"}
+# Keys of an experiment that choose cells: mappings of factor: level, or list of levels.
+CHOOSING = ("perf", "locks", "counts", "decides")
+# What setups are called that do not say so themselves.
+TITLES = {"shared": "without: shared listener", "fastsocket": "with Fastsocket",
+          "exclusive": "EPOLLEXCLUSIVE", "reuseport": "SO_REUSEPORT",
+          "cbpf": "SO_REUSEPORT + cBPF", "kernel": "library without the module"}
+
+
+class PlanError(Exception):
+    """Bad input, in one sentence."""
+
+
+def known(what, given, allowed):
+    for name in given:
+        if name not in allowed:
+            raise PlanError(f"{what} {name}: there is none of that name: "
+                            f"give one of {', '.join(sorted(map(str, allowed)))}")
+
+
+def module_parameters():
+    """The module's source is the one place that names its parameters."""
+    source = (contract.ROOT / "kmod" / "params.c").read_text(encoding="utf-8")
+    return set(re.findall(r"^(?:module_param|module_param_cb|PARAM)\w*\((\w+)", source, re.M))
+
+
+def is_setting(factor):
+    """Whether it is parameter:NAME or sysctl:NAME."""
+    return factor.partition(":")[0] in KINDS and ":" in factor
+
+
+def named(factor):
+    return factor.partition(":")[2]
+
+
+def check_names(factors):
+    """Of all factors of an experiment."""
+    for factor in factors:
+        kind, _, name = factor.partition(":")
+        if not is_setting(factor):
+            known("factor", [factor], COLUMNS | {f"{one}:NAME" for one in KINDS})
+        elif kind == "parameter":
+            known("parameter", [name], module_parameters())
+        elif not re.fullmatch(r"\w[\w-]*(\.[\w-]+)+", name):
+            raise PlanError(f"{factor}: give the name of a sysctl, with dots")
+
+
+def check_levels(factor, levels):
+    for level in levels:
+        if levels.count(level) > 1:
+            raise PlanError(f"{factor}: level {level} is given twice: give each level once")
+        if factor.startswith("parameter:") and (not isinstance(level, int) or level < 0):
+            raise PlanError(f"{factor}: level {level}: give whole numbers from 0")
+        if factor.startswith("sysctl:") and not re.fullmatch(r"[\w.+-]+", str(level)):
+            raise PlanError(f"{factor}: level {level}: give values of one word, of letters, "
+                            "digits, and . + - _")
+
+
+def concerns(factor, setup):
+    """Whether a setup, a mapping, differs between the factor's levels: a parameter is nothing to
+    what runs without the module."""
+    return factor.startswith("sysctl:") or (
+        bool(setup.get("preload")) and setup.get("backend", "module") == "module")
+
+
+class Spread:
+    """The setups of one experiment at the levels of its settings.
+
+    levels  {factor: list of levels}; base: {factor: the level that others are compared with}
+    made    {setup: [(name at these levels, {factor: level} of those that concern it)]}
+    """
+
+    def __init__(self, experiment, levels):
+        self.experiment = experiment
+        self.levels = levels
+        named_base = experiment["baseline"]
+        self.base = {factor: named_base.get(factor, some[0]) for factor, some in levels.items()}
+        self.old = experiment["setups"]
+        self.made = {name: self.variants(name) for name in experiment["factors"]["setup"]}
+        for factor in levels:
+            if self.base[factor] not in levels[factor]:
+                raise PlanError(f"{factor}: the baseline's level {self.base[factor]} is not among "
+                                f"the levels: add it, or give another under baseline")
+            if not any(concerns(factor, self.old[name]) for name in self.made):
+                raise PlanError(f"{factor}: no setup that is measured runs under the library with "
+                                "the module: add one with preload: true to the factor setup")
+
+    def variants(self, name):
+        own = [factor for factor in self.levels if concerns(factor, self.old[name])]
+        return [("+".join([name, *(f"{named(factor)}={level}"
+                                   for factor, level in zip(own, some))]), dict(zip(own, some)))
+                for some in itertools.product(*(self.levels[factor] for factor in own))]
+
+    def at(self, name, levels):
+        """What a setup is called at these levels, those that it is not concerned by left out."""
+        for made, own in self.made.get(name, []):
+            if all(levels[factor] == level for factor, level in own.items()):
+                return made
+        return name
+
+    def at_base(self, name):
+        return self.at(name, self.base)
+
+    def setup(self, name, levels):
+        """The setup at these levels, a mapping."""
+        old = self.old[name]
+        new = dict(old)
+        if levels:
+            new["text"] = ", ".join([old.get("text", TITLES.get(name, name)), *(
+                f"{named(factor)} {level}" for factor, level in levels.items())])
+        for factor, level in levels.items():
+            key = KINDS[factor.partition(":")[0]]
+            new[key] = {**new.get(key, {}), named(factor): level}
+        against = [self.at(one, {**self.base, **levels}) for one in old.get("against", [])]
+        if any(levels[factor] != self.base[factor] for factor in levels):
+            # The level is compared with the base level; the setup with what it always is, besides.
+            other = self.at(old.get("baseline", self.experiment["baseline"]["setup"]),
+                            {**self.base, **levels})
+            new["baseline"] = self.at_base(name)
+            against += [other] if other != self.at(name, {**self.base, **levels}) else []
+            new.pop("idea", None)
+            new.pop("successor", None)
+        elif "baseline" in old:
+            new["baseline"] = self.at_base(old["baseline"])
+        if against:
+            new["against"] = list(dict.fromkeys(against))
+        return new
+
+    def chosen(self, wanted):
+        """A mapping of factor: level or levels, as one of the factors that are columns."""
+        settings = {factor: level if isinstance(level, list) else [level]
+                    for factor, level in wanted.items() if is_setting(factor)}
+        known("factor", settings, self.levels)
+        if not settings and "setup" not in wanted:
+            return wanted
+        names = wanted.get("setup", list(self.made))
+        names = [names] if isinstance(names, str) else names
+        return {**{factor: level for factor, level in wanted.items() if factor not in settings},
+                "setup": [made for name in names for made, own in self.made.get(name, [])
+                          if all(own.get(factor) in some for factor, some in settings.items())]}
+
+
+def spread(experiment):
+    """Makes setups of the levels of parameter:NAME and sysctl:NAME, in place."""
+    factors = experiment["factors"]
+    check_names(factors)
+    levels = {factor: factors[factor] for factor in factors if is_setting(factor)}
+    known("baseline: factor", experiment["baseline"], COLUMNS | set(levels))
+    if not levels:
+        return
+    for factor, some in levels.items():
+        check_levels(factor, some)
+    one = Spread(experiment, levels)
+    experiment["setups"] = {
+        **{name: setup for name, setup in one.old.items() if name not in one.made},
+        **{made: one.setup(name, own)
+           for name, variants in one.made.items() for made, own in variants}}
+    experiment["factors"] = {factor: some for factor, some in factors.items()
+                             if factor not in levels}
+    experiment["factors"]["setup"] = [made for variants in one.made.values()
+                                      for made, _ in variants]
+    experiment["baseline"] = {factor: level for factor, level in experiment["baseline"].items()
+                              if factor not in levels}
+    experiment["baseline"]["setup"] = one.at_base(experiment["baseline"]["setup"])
+    rename(experiment, one)
+
+
+def rename(experiment, one):
+    """Names of setups in all other keys of an experiment become those of a Spread, in place."""
+    for key in CHOOSING:
+        if key in experiment:
+            experiment[key] = one.chosen(experiment[key])
+    if "skip" in experiment:
+        experiment["skip"] = [one.chosen(wanted) for wanted in experiment["skip"]]
+    for key in ("without", "with"):
+        if key in experiment:
+            experiment[key] = one.at_base(experiment[key])
+    if "pairs" in experiment:
+        experiment["pairs"] = [[one.at_base(name) for name in pair]
+                               for pair in experiment["pairs"]]
+    times = experiment["reference"].get("time_s")
+    if times:
+        experiment["reference"]["time_s"] = {one.at_base(name): time
+                                             for name, time in times.items()}
