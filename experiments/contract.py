@@ -43,11 +43,13 @@ LATENCIES = ", ".join(f"of {name} {tool.latency}" for name, tool in sorted(TOOLS
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
-    "time_s": "duration of the load by the tool's clock, s; of several processes, until the last "
-              "ends",
+    "time_s": "duration of the load by the tool's clock, s; of several processes, or of several "
+              "load generators at one time, until the last ends",
     "throughput_rps": "requests per second, by the tool; of several processes, requests / time_s",
     "latency_p50_ms": f"median, ms, to the end of the answer, {LATENCIES}; of several processes, "
-                      "the median of what they say",
+                      "the median of what they say, but of several ab merged from their requests "
+                      "(p50 and p90 within 1 % of these); empty with several load generators, but "
+                      "of ab",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
     "latency_p999_ms": "the same, 99.9th percentile, ms, whole; ab only",
@@ -62,7 +64,9 @@ METRICS = {
                        "in the lab a share of virtual time",
     "server_busy_min_pct": "the same, least busy of these cores, %",
     "server_busy_max_pct": "the same, busiest of these cores, %",
-    "loadgen_busy_pct": "CPU time of the tool as a share of what its threads can use, %",
+    "loadgen_busy_pct": "CPU time of the tool as a share of what its threads can use, %; on hosts "
+                        "other than the lab, which shares its cores, or the busiest core of the "
+                        "generator, softirqs included, if that is more; of several the busiest",
     "spin_pct": "share of the server's non-idle profile samples in spin-lock slow paths, %; "
                 "under perf only",
     "lock_contended_per_kreq": "contended lock acquisitions of the whole server per 1,000 "

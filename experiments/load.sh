@@ -5,13 +5,16 @@
 #	facts PACKAGE...			what the host is, one "name value" line each
 #	load FILE... -- COMMAND... [-- COMMAND...]...	apply load with these commands at a time
 #	warm-up COMMAND... [-- COMMAND...]...		the same; nothing kept
+#	ready COMMAND WORD...		print "ready", read a line, and do the command: several hosts that
+#					are told at once start at once
 #	answer ADDRESS PORT PATH		what the server answers to one request
 #	backend PROGRAM ADDRESS STATE		start the demo server for a proxy to forward to
 #	stop STATE				stop it; its pid is in the folder STATE
 #
-# A load prints sections "==> name <==": before and after (counters), tool (its output), time
-# (elapsed, user and system seconds), and each FILE that the commands have written into the folder
-# that they run in; FILE.xz is FILE, compressed, and has to be the last.
+# A load prints sections "==> name <==": before and after (counters), tool (the commands' output, one
+# after the other), time (elapsed, user and system seconds), and each FILE that the commands have
+# written into the folder that they run in, and FILE.* behind it; FILE.xz is FILE, compressed, and
+# has to be the last.
 set -euo pipefail
 
 facts() { # PACKAGE...
@@ -28,6 +31,7 @@ counters() {
 	cat /proc/net/snmp /proc/net/netstat /proc/stat
 }
 
+# Where a load wants it, each one's output is a file in $tmp/.out: lines of several do not mix.
 together() { # COMMAND... [-- COMMAND...]...
 	local word words=() pids=() pid status=0
 	for word in "$@" --; do
@@ -35,7 +39,11 @@ together() { # COMMAND... [-- COMMAND...]...
 			words+=("$word")
 			continue
 		fi
-		"${words[@]}" &
+		if [ -n "${tmp:-}" ]; then
+			"${words[@]}" > "$(printf '%s/.out/%03d' "$tmp" ${#pids[@]})" 2>&1 &
+		else
+			"${words[@]}" &
+		fi
 		pids+=($!)
 		words=()
 	done
@@ -55,20 +63,24 @@ load() { # FILE... -- COMMAND... [-- COMMAND...]...
 	tmp=$(mktemp -d)
 	trap 'rm -rf "$tmp"' EXIT
 	cd "$tmp"
+	mkdir .out
 	counters before
-	echo "==> tool <=="
 	TIMEFORMAT='==> time <==
 %R %U %S'
 	# A failed tool is judged by its output.
-	{ time together "$@" 2>&1 || echo "exit status $?"; } 2>&1
-	counters after
+	{ time together "$@" || echo "exit status $?"; } > .time 2>&1
+	counters after > .after
+	echo "==> tool <=="
+	cat .out/*
+	cat .time .after
 	for file in "${files[@]}"; do
 		echo "==> ${file%.xz} <=="
 		# A failed tool writes none.
+		compgen -G "${file%.xz}*" > /dev/null || continue
 		if [ "$file" = "${file%.xz}" ]; then
-			cat "$file" || true
+			cat "$file" "$file".* 2> /dev/null || true
 		else
-			xz -1 -c "${file%.xz}" || true
+			cat "${file%.xz}" "${file%.xz}".* 2> /dev/null | xz -1 -c || true
 		fi
 	done
 }
@@ -106,15 +118,27 @@ backend() { # PROGRAM ADDRESS STATE
 	done
 }
 
-command=$1
-shift
-# A descriptor per connection.
-ulimit -n "$(ulimit -Hn)"
-case $command in
-facts) facts "$@" ;;
-backend) backend "$@" ;;
-stop) stop "$@" ;;
-warm-up) together "$@" > /dev/null 2>&1 ;;
-load) load "$@" ;;
-answer) answer "$@" ;;
-esac
+main() {
+	local command
+	if [ "$1" = ready ]; then
+		echo ready
+		# The line behind this script on its standard input, of which bash reads no more than it
+		# has to: so this is a function, which is called in the last line.
+		read -r _
+		shift
+	fi
+	command=$1
+	shift
+	# A descriptor per connection.
+	ulimit -n "$(ulimit -Hn)"
+	case $command in
+	facts) facts "$@" ;;
+	backend) backend "$@" ;;
+	stop) stop "$@" ;;
+	warm-up) together "$@" > /dev/null 2>&1 ;;
+	load) load "$@" ;;
+	answer) answer "$@" ;;
+	esac
+}
+
+main "$@"

@@ -6,6 +6,7 @@ described in contract.py; the parsers are in proc.py, profiles.py and tools/, an
 makes a repetition invalid or degraded in verdicts.py.
 """
 import re
+from collections import Counter
 
 import profiles
 import proc
@@ -106,6 +107,29 @@ def passed(pair, name):
     return pair[1][name] - pair[0][name]
 
 
+def summed(texts):
+    """Counters of several hosts, each the text of /proc/net/snmp and netstat, added by name."""
+    total = Counter()
+    for text in texts:
+        total.update(proc.snmp(text))
+    return total
+
+
+def generator_busy(cell, load, lab):
+    """How busy a load generator was, %, by what is its limit.
+
+    The tool's own share of what its threads can use; and its busiest core, in which interrupts and
+    softirqs are, too: a NIC's queue may fill one core while the tool has time left. Not so in the
+    lab, whose cores are the server's as well, and should be busy.
+    """
+    real, user, system = map(float, load["time"].split())
+    own = 100 * (user + system) / (real * tools.TOOLS[cell["tool"]].threads(cell, load))
+    if lab:
+        return own
+    return max([own, *(share for share in proc.busy_shares(load["before"], load["after"]).values()
+                       if share is not None)])
+
+
 def tcp(server, client, requests):
     """Columns of TCP's counters; server, client: readings before and after."""
     columns = {
@@ -129,38 +153,38 @@ def local_accepts(before, after):
 
 
 def machine_busy(load, busy):
-    """Of the lab's machine, %: its guest reports less than it is busy, never more."""
+    """Of the lab's machine, %: its guest reports less than it is busy, never more. load: of its
+    one generator."""
     shares = [share for share in proc.busy_shares(load["before"], load["after"]).values()
               if share is not None]
     return max(busy, sum(shares) / len(shares))
 
 
-def sample(cell, plan, load, before, after, seen, lab):
+def sample(cell, plan, loads, before, after, seen, lab):
     """Metrics of a repetition, and why it is invalid or None.
 
-    load: sections of load.sh; before, after: sections of server.sh counters;
+    loads: sections of load.sh, of each generator; before, after: sections of server.sh counters;
     seen: sections of what perf printed, or None when the repetition was timed; lab:
     whether the load generator shares its machine with the server.
     """
-    metrics, reason = tools.parsed(cell["tool"], load)
+    metrics, reason = tools.parsed(cell["tool"], loads)
     if reason:
         return metrics, reason
+    shortest = metrics.pop(tools.SHORTEST, None)
     requests = metrics["requests"]
     if "latency_mean_ms" in metrics:
         metrics["held_connections"] = round(
             metrics["throughput_rps"] * metrics["latency_mean_ms"] / 1000, 1)
-    real, user, system = map(float, load["time"].split())
-    metrics["loadgen_busy_pct"] = round(
-        100 * (user + system) / (real * tools.TOOLS[cell["tool"]].threads(cell, load)), 1)
+    metrics["loadgen_busy_pct"] = round(max(generator_busy(cell, load, lab) for load in loads), 1)
     metrics.update(server_load(cell, before, after, requests))
     server = [proc.snmp(part["/proc/net/snmp"] + part["/proc/net/netstat"])
               for part in (before, after)]
-    client = [proc.snmp(load["before"]), proc.snmp(load["after"])]
+    client = [summed(load[part] for load in loads) for part in ("before", "after")]
     metrics.update(tcp(server, client, requests))
     if plan["setups"][cell["setup"]].get("preload"):
         metrics.update(local_accepts(before, after))
     fault = verdicts.degraded(cell, metrics, passed(server, "TcpPassiveOpens")
-                              if "TcpPassiveOpens" in server[1] else None)
+                              if "TcpPassiveOpens" in server[1] else None, shortest)
     if fault:
         metrics["degraded"] = fault
 
@@ -168,12 +192,13 @@ def sample(cell, plan, load, before, after, seen, lab):
     if plan["saturates"] and seen is None:
         saturation = metrics["server_busy_pct"]
         if lab:
-            saturation = machine_busy(load, saturation)
+            saturation = machine_busy(loads[0], saturation)
     if seen is not None:
         metrics.update(profiles.watched_metrics(seen, requests))
         metrics = {name: value for name, value in metrics.items()
                    if not DISTURBED.fullmatch(name)}
-    stolen = max(proc.stolen_share(before["/proc/stat"], after["/proc/stat"]),
-                 proc.stolen_share(load["before"], load["after"]))
+    stolen = max(proc.stolen_share(*pair) for pair in (
+        (before["/proc/stat"], after["/proc/stat"]),
+        *((load["before"], load["after"]) for load in loads)))
     warnings = proc.new_warnings(before["kernel warnings"], after["kernel warnings"])
     return metrics, verdicts.invalid(cell, metrics, warnings, stolen, saturation)

@@ -8,7 +8,7 @@ start goes on after it. Stopped by Ctrl-C, it stops the server first (exit statu
 The hosts are described in JSON:
   {"inventory": name, "lab": bool, "address": where the server listens, "nic": with what,
    "server": [words that run one shell command, to be appended, on the server],
-   "loadgen": [the same for the load generator],
+   "loadgen": [[the same for a load generator], ...],
    "backend": {"program": the demo server on the load generator's host, "address": IP:PORT
                where it is to listen for proxies, "state": folder for its pid and log}}
 lab true: both share this machine, and its cores, not the server's, tell saturation.
@@ -18,7 +18,6 @@ import datetime
 import fcntl
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -35,77 +34,12 @@ import profiles
 import servers
 import stopping
 import tools
+from hosts import HERE, Generators, Host, LoadError, RunError
 from study import Study
-
-HERE = Path(__file__).resolve().parent
 
 # Repetitions that are watched, by the first letter of their names, and not timed.
 WATCHED = {"p": "perf", "l": "locks"}
 COUNTED = "c"
-
-
-class RunError(Exception):
-    """Why the run cannot go on, in one sentence."""
-
-
-class LoadError(RunError):
-    """Why one repetition is invalid; the run goes on."""
-
-
-def run_to_the_end(argv, script, limit):
-    """subprocess.run(), but interrupted it ends the command politely: timeout, which the
-    command is, then ends all that it has started, and no load outlives a sweep."""
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as process:
-        try:
-            out, err = process.communicate(script, timeout=limit)
-        except BaseException:
-            process.terminate()
-            try:
-                process.communicate(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
-    return subprocess.CompletedProcess(argv, process.returncode, out, err)
-
-
-class Host:
-    """Runs one of our scripts on a host, without installing it there."""
-
-    def __init__(self, name, argv, script):
-        self.name = name
-        self.argv = argv
-        self.script = (HERE / script).read_bytes()
-
-    def run(self, *words, limit=60, failure=RunError, what=None):
-        """Standard output; failure is raised when the script fails or takes too long.
-
-        what: that fails, in messages; default: the first word.
-        timeout ends the script with all that it has started, also on another host.
-        """
-        what = what or words[0]
-        command = shlex.join(["exec", "timeout", "-k", "5", str(limit), "bash", "-s", "--",
-                              *map(str, words)])
-        try:
-            done = run_to_the_end([*self.argv, command], self.script, limit + 15)
-        except subprocess.TimeoutExpired as error:
-            raise RunError(f"{self.name}: {what} did not end within {limit} s") from error
-        except OSError as error:
-            raise RunError(f"{self.name} cannot be reached: {error}") from error
-        if done.returncode in (124, 137):
-            raise failure(f"{self.name}: {what} did not end within {limit} s")
-        if done.returncode:
-            # 255 is ssh's own: the host is gone, and with it the run.
-            if done.returncode == 255:
-                failure = RunError
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise failure(f"{self.name}: {what} failed: "
-                          f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
-        return done.stdout
-
-    def facts(self, *packages):
-        lines = self.run("facts", *packages).decode().splitlines()
-        return dict(line.split(" ", 1) for line in lines)
 
 
 def git(*words):
@@ -134,11 +68,12 @@ class Sweep:
         self.plan = self.facts["plan"]
         self.columns = contract.sample_columns(self.plan["factors"])
         self.server = Host("the server", hosts["server"], "server.sh")
-        self.loadgen = Host("the load generator", hosts["loadgen"], "load.sh")
+        self.loadgen = Generators(hosts["loadgen"])
         self.lab = hosts["lab"]
         self.address = hosts["address"]
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
+        self.check_generators()
         self.order = self.open_samples()
         # Loads the module, which is one of the server's facts.
         self.parameters = self.module_defaults()
@@ -150,6 +85,14 @@ class Sweep:
 
     def setup(self, name):
         return self.plan["setups"][name]
+
+    def check_generators(self):
+        """Each of them needs a connection, and each of its processes."""
+        least = min(self.plan["factors"]["concurrency"])
+        if least < len(self.loadgen.hosts):
+            raise RunError(f"concurrency {least}: fewer connections than load generators, "
+                           f"{len(self.loadgen.hosts)}: give more connections, or leave hosts out "
+                           "of the inventory's group loadgen")
 
     def module_defaults(self):
         """By name: what a parameter is that a setup does not name."""
@@ -189,8 +132,14 @@ class Sweep:
                              if known.get(name) != server.get(name))
             raise RunError(f"the server is not what the run began with ({', '.join(changed)} "
                            "changed): start a new run (plan.py --fresh, or -e fresh=true)")
-        self.facts.setdefault("loadgen", self.loadgen.facts(
-            *(tool.package for tool in tools.TOOLS.values())))
+        generators = self.loadgen.facts(*(tool.package for tool in tools.TOOLS.values()))
+        self.facts.setdefault("loadgen", generators[0])
+        if len(generators) > 1:
+            self.facts.setdefault("loadgens", generators)
+        if len(self.facts.get("loadgens", [0])) != len(generators):
+            raise RunError(f"the load generators are {len(generators)}, and were "
+                           f"{len(self.facts.get('loadgens', [0]))} when the run began: start a "
+                           "new run (plan.py --fresh, or -e fresh=true)")
         self.facts.setdefault("inventory", inventory)
         self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
         self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
@@ -270,13 +219,25 @@ class Sweep:
         return tools.Task(self.address, server.port, server.path, int(step["concurrency"]), amount,
                           int(step["workers"]), int(self.facts.get("loadgen", {}).get("cores", 1)))
 
+    def tasks(self, step, amount):
+        """What each load generator is to do of it, a list: together it is all."""
+        all_facts = self.facts.get("loadgens", [self.facts.get("loadgen", {})])
+        parts = tools.split(self.task(step, amount), len(self.loadgen.hosts),
+                            tools.TOOLS[step["tool"]].by_seconds)
+        cores = [int(facts.get("cores", 1)) for facts in all_facts]
+        # The kernel needs the other half; in the lab, which shares its cores, there is none.
+        usual = [1 if self.lab else max(number // 2, 1) for number in cores]
+        return [part._replace(cores=number, processes=self.plan.get("processes", processes))
+                for part, number, processes in zip(parts, cores, usual)]
+
     def load(self, step, amount, limit):
-        """Sections of load.sh, and of what the tool knows without it."""
-        tool, task = tools.TOOLS[step["tool"]], self.task(step, amount)
-        load = proc.sections(self.loadgen.run(
-            "load", *tool.files, *separated(tool.commands(task)), limit=limit,
-            failure=LoadError, what=tool.name))
-        return {**load, **tool.asked(task)}
+        """Of each generator the sections of load.sh, and of what the tool knows without it."""
+        tool, tasks = tools.TOOLS[step["tool"]], self.tasks(step, amount)
+        printed = self.loadgen.together(
+            [["load", *tool.files, *separated(tool.commands(task))] for task in tasks],
+            limit=limit, failure=LoadError, what=tool.name)
+        return [{**proc.sections(text), **tool.asked(task)}
+                for text, task in zip(printed, tasks)]
 
     def raw(self, step):
         return self.run / "raw" / step["cell"] / step["repetition"]
@@ -304,7 +265,7 @@ class Sweep:
             self.server.run("halt", setup["halt_s"])
         before = keep("server-before.txt", self.server.run("counters"))
         started = now_utc()
-        load = self.load(step, tool.amount(self.plan), tool.limit(self.plan))
+        loads = self.load(step, tool.amount(self.plan), tool.limit(self.plan))
         after = keep("server-after.txt", self.server.run("counters"))
         seen = None
         if watch:
@@ -313,10 +274,10 @@ class Sweep:
                 keep(name, content)
         if watch == "perf":
             keep("perf.data", self.server.run("perf-data", limit=600))
-        for name, content in tool.kept(load).items():
+        for name, content in tool.kept_of(loads).items():
             keep(name, content)
 
-        metrics, reason = measure.sample(step, self.plan, load, proc.sections(before),
+        metrics, reason = measure.sample(step, self.plan, loads, proc.sections(before),
                                          proc.sections(after), seen, self.lab)
         reason = mismatch or reason
         return {**step, **self.backend_seen(wanted, {
@@ -335,9 +296,11 @@ class Sweep:
 
     def warm_up(self, step, requests):
         tool = tools.TOOLS[step["tool"]]
-        task = self.task(step, max(requests, int(step["concurrency"])))
-        self.loadgen.run("warm-up", *separated(tool.warm_up(task))[1:],
-                         limit=120 + self.plan["requests"] // 100, failure=LoadError)
+        tasks = [task if not tool.by_seconds else task._replace(amount=max(
+            requests // len(self.loadgen.hosts), task.concurrency)) for task in self.tasks(
+                step, max(requests, int(step["concurrency"])))]
+        self.loadgen.together([["warm-up", *separated(tool.warm_up(task))[1:]] for task in tasks],
+                              limit=120 + self.plan["requests"] // 100, failure=LoadError)
 
     def count(self, step, keep, mismatch):
         """A repetition that counts: its columns. keep: stores a file of raw/."""
@@ -347,8 +310,8 @@ class Sweep:
             counter.start()
             self.warm_up(step, counts.WARM)
             counter.zero()
-            load = self.load(step, self.plan.get("count_requests", counts.REQUESTS), 300)
-            metrics, reason = tools.parsed(step["tool"], load)
+            loads = self.load(step, self.plan.get("count_requests", counts.REQUESTS), 300)
+            metrics, reason = tools.parsed(step["tool"], loads)
             if reason or metrics["failed"]:
                 raise LoadError(reason or "requests failed while they were counted")
             counted, files = counter.stop(metrics["requests"])
@@ -448,7 +411,9 @@ def result(row):
         return f"{row['spin_pct']} % spinning"
     if "lock_contended_per_kreq" in row:
         return f"{row['lock_contended_per_kreq']} contended locks per 1,000 requests"
-    return f"{row['throughput_rps']:.0f} requests/s, p99 {row['latency_p99_ms']:.0f} ms"
+    p99 = row.get("latency_p99_ms")
+    return (f"{row['throughput_rps']:.0f} requests/s"
+            + (f", p99 {p99:.0f} ms" if p99 is not None else ""))
 
 
 def lock_run(run):

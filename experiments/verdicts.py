@@ -19,6 +19,16 @@ SYN_TOLERATED = 0.001
 ACCEPTS_TOLERATED = 0.05
 # Connections under way on average by Little's law, as a share of the concurrency asked for.
 LITTLE_TOLERATED = 0.1
+# Of loads at one time, the first has ended after at least this share of the last one's time.
+ENDED_TOLERATED = 0.9
+
+
+def degraded_by_ends(metrics, shortest):
+    """What ends late has the server for itself. shortest: s, or None where one load was all."""
+    if shortest is not None and shortest < ENDED_TOLERATED * metrics["time_s"]:
+        return (f"of the loads at one time the first ended after {shortest:g} s, the last after "
+                f"{metrics['time_s']:g} s")
+    return None
 
 
 def degraded_by_syns(metrics):
@@ -45,9 +55,10 @@ def degraded_by_accepts(requests, accepts, concurrency):
     return None
 
 
-def degraded(cell, metrics, accepts):
-    """Why a repetition is degraded, in words, or None. accepts: the server's, or None."""
-    faults = [degraded_by_syns(metrics)]
+def degraded(cell, metrics, accepts, shortest=None):
+    """Why a repetition is degraded, in words, or None. accepts: the server's, or None; shortest:
+    when the first of several loads ended, s, or None."""
+    faults = [degraded_by_syns(metrics), degraded_by_ends(metrics, shortest)]
     tool = TOOLS[cell["tool"]]
     if tool.from_opening:
         faults.append(degraded_by_little(metrics, int(cell["concurrency"])))
@@ -73,7 +84,9 @@ def invalid(cell, metrics, warnings, stolen, saturation):
         return f"other virtual machines had {stolen:.0f} % of a host's time"
     if metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX:
         return (f"the load generator was the bottleneck: {cell['tool']} used "
-                f"{metrics['loadgen_busy_pct']} % of its CPU time")
+                f"{metrics['loadgen_busy_pct']} % of its CPU time, or of its busiest core: give "
+                "more processes (processes=N), or more hosts in the group loadgen")
     if saturation is not None and saturation < SATURATED_MIN:
-        return f"not saturated: only {saturation:.0f} % busy"
+        return (f"not saturated: only {saturation:.0f} % busy: give more connections "
+                "(concurrency=N), or more processes or hosts that apply load")
     return None

@@ -7,7 +7,7 @@ import importlib
 import lzma
 import pkgutil
 
-from .base import Task  # noqa: F401 (what a tool is to do)
+from .base import SHORTEST, Task, split  # noqa: F401 (what a tool is to do)
 
 TOOLS = {tool.name: tool for tool in (
     importlib.import_module(f"{__name__}.{file.name}").TOOL
@@ -17,12 +17,13 @@ GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, 
            lzma.LZMAError)
 
 
-def parsed(tool, load):
-    """(metrics of the tool's own output, why it is none or None)."""
+def parsed(tool, loads):
+    """(metrics of the tool's own output, why it is none or None). loads: of each generator."""
     try:
-        return TOOLS[tool].parse(load)
+        return TOOLS[tool].merged(loads)
     except GARBLED:
-        lines = load.get("tool", b"").decode(errors="replace").strip().splitlines()
+        lines = b"".join(load.get("tool", b"") for load in loads).decode(
+            errors="replace").strip().splitlines()
         return {}, (f"{tool} failed: what it printed is not complete"
                     + (f", and ends with: {lines[-1]}" if lines else ""))
 

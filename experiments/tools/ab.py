@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ab, of Apache: so many requests, each with a connection of its own; one thread."""
+"""ab, of Apache: so many requests, each with a connection of its own; one thread. So it may be
+several processes, which share connections and requests.
+
+What several processes measured is merged from what they list of their requests: of each request
+the time in whole ms; and, finer, the 99 percentiles of each process, which stand for a hundredth
+of its requests each. So p50 and p90 of several are right within one percent of the requests.
+"""
 import csv
 import io
 import lzma
 import re
 from collections import Counter
+from typing import NamedTuple
 
 from . import base
 
@@ -13,9 +20,17 @@ def percentile(values, percent):
     return values[min(len(values) - 1, int(len(values) * percent / 100))]
 
 
-def rows_of(requests):
-    """Rows of the file that ab -g wrote, compressed."""
-    return csv.DictReader(io.StringIO(lzma.decompress(requests).decode()), delimiter="\t")
+def lists_of(requests):
+    """Rows of the files that ab -g wrote, one after the other, compressed: a list for each."""
+    text = lzma.decompress(requests).decode()
+    return [list(csv.DictReader(io.StringIO(one), delimiter="\t"))
+            for one in re.split(r"^(?=starttime\t)", text, flags=re.M) if one]
+
+
+def counts_csv(counts):
+    """CSV, bytes, of {(of which time, ms): requests}."""
+    return "".join(["time,ms,requests\n", *(f"{name},{ms},{number}\n" for (name, ms), number
+                                            in sorted(counts.items()))]).encode()
 
 
 def latency_counts(requests):
@@ -25,11 +40,11 @@ def latency_counts(requests):
     is in the two columns that are used, in a hundredth of the space.
     """
     counts = Counter()
-    for row in rows_of(requests):
-        counts["connect", int(row["ctime"])] += 1
-        counts["total", int(row["ttime"])] += 1
-    return "".join(["time,ms,requests\n", *(f"{name},{ms},{number}\n" for (name, ms), number
-                                            in sorted(counts.items()))]).encode()
+    for rows in lists_of(requests):
+        for row in rows:
+            counts["connect", int(row["ctime"])] += 1
+            counts["total", int(row["ttime"])] += 1
+    return counts_csv(counts)
 
 
 def mean_of_percentiles(latency, total):
@@ -46,6 +61,67 @@ def mean_of_percentiles(latency, total):
             + max(sum(slowest) / len(slowest), edges[-1])) / 100
 
 
+def mixed(processes, percent):
+    """A percentile, ms, over the requests of several Processes."""
+    weights = sorted((edge, len(one.total)) for one in processes
+                     for edge in (*(float(one.latency[str(part)]) for part in range(1, 100)),
+                                  one.total[-1]))
+    wanted, so_far = percent * sum(len(one.total) for one in processes), 0
+    for edge, requests in weights:
+        so_far += requests
+        if so_far >= wanted:
+            return edge
+    return weights[-1][0]
+
+
+class Process(NamedTuple):
+    """What one ab has printed and written."""
+    out: str
+    latency: dict           # its percentiles, texts, by percent, text
+    connect: list           # of each request, sorted, whole ms
+    total: list
+
+    def number(self, label):
+        found = re.search(rf"^{label}: +([\d.]+)", self.out, re.M)
+        return float(found[1]) if found else 0
+
+    def metrics(self):
+        """Columns of samples.csv, whose percentiles are right if there is no other process."""
+        return {
+            "requests": int(self.number("Complete requests")),
+            "failed": int(self.number("Failed requests") + self.number("Non-2xx responses")),
+            "time_s": self.number("Time taken for tests"),
+            "throughput_rps": self.number("Requests per second"),
+            "latency_p50_ms": float(self.latency["50"]),
+            "latency_p90_ms": float(self.latency["90"]),
+            "latency_p99_ms": float(self.latency["99"]),
+            "latency_p999_ms": percentile(self.total, 99.9),
+            "latency_max_ms": self.total[-1],
+            "latency_mean_ms": round(mean_of_percentiles(self.latency, self.total)
+                                     or sum(self.total) / len(self.total), 3),
+            "connect_p99_ms": percentile(self.connect, 99),
+        }
+
+
+def outputs(load):
+    """What each ab has printed: load.sh gives one after the other, with this at the beginning."""
+    return re.split(r"^(?=This is ApacheBench)", load["tool"].decode(errors="replace").lstrip(),
+                    flags=re.M)
+
+
+def processes_of(load):
+    """[Process] of one generator's load; ValueError where one of them has written no lists."""
+    tables = [one for one in re.split(r"^(?=Percentage served)", load["percentiles"].decode(),
+                                      flags=re.M) if one]
+    found = []
+    for out, table, rows in zip([one for one in outputs(load) if one], tables,
+                                lists_of(load["requests"]), strict=True):
+        connect, total = zip(*((int(row["ctime"]), int(row["ttime"])) for row in rows))
+        found.append(Process(out, {row[0]: row[1] for row in csv.reader(io.StringIO(table))},
+                             sorted(connect), sorted(total)))
+    return found
+
+
 class Ab(base.Tool):
     name = "ab"
     package = "apache2-utils"
@@ -55,35 +131,35 @@ class Ab(base.Tool):
     files = ("percentiles", "requests.xz")
 
     def commands(self, task):
-        return [base.ab_command(task, "-e", "percentiles", "-g", "requests")]
+        tasks = base.split(task, task.processes)
+        ends = [f".{number:03}" for number in range(1, len(tasks) + 1)] if len(tasks) > 1 else [""]
+        return [base.ab_command(one, "-e", f"percentiles{end}", "-g", f"requests{end}")
+                for one, end in zip(tasks, ends)]
+
+    def asked(self, task):
+        return {"processes": b"%d\n" % len(self.commands(task))} if task.processes > 1 else {}
 
     def parse(self, load):
-        out = load["tool"].decode(errors="replace")
-        if not re.search(r"^Requests per second:", out, re.M):
-            return {}, f"ab failed: {base.last_line(out, 'no output')}"
+        return self.merged([load])
 
-        def number(label):
-            found = re.search(rf"^{label}: +([\d.]+)", out, re.M)
-            return float(found[1]) if found else 0
-
-        latency = {row[0]: row[1] for row in csv.reader(io.StringIO(load["percentiles"].decode()))}
-        connect, total = zip(*((int(row["ctime"]), int(row["ttime"]))
-                               for row in rows_of(load["requests"])))
-        connect, total = sorted(connect), sorted(total)
-        return {
-            "requests": int(number("Complete requests")),
-            "failed": int(number("Failed requests") + number("Non-2xx responses")),
-            "time_s": number("Time taken for tests"),
-            "throughput_rps": number("Requests per second"),
-            "latency_p50_ms": float(latency["50"]),
-            "latency_p90_ms": float(latency["90"]),
-            "latency_p99_ms": float(latency["99"]),
-            "latency_p999_ms": percentile(total, 99.9),
-            "latency_max_ms": total[-1],
-            "latency_mean_ms": round(mean_of_percentiles(latency, total)
-                                     or sum(total) / len(total), 3),
-            "connect_p99_ms": percentile(connect, 99),
-        }, None
+    def merged(self, loads):
+        """All processes of all generators are merged alike."""
+        for out in (out for load in loads for out in outputs(load)):
+            if out and not re.search(r"^Requests per second:", out, re.M):
+                return {}, f"ab failed: {base.last_line(out, 'no output')}"
+        if not all(load["tool"].strip() for load in loads):
+            return {}, "ab failed: no output"
+        processes = [one for load in loads for one in processes_of(load)]
+        metrics = base.added([one.metrics() for one in processes])
+        if len(processes) > 1:
+            total = sorted(ms for one in processes for ms in one.total)
+            connect = sorted(ms for one in processes for ms in one.connect)
+            metrics.update({"latency_p50_ms": mixed(processes, 50),
+                            "latency_p90_ms": mixed(processes, 90),
+                            "latency_p99_ms": percentile(total, 99),
+                            "latency_p999_ms": percentile(total, 99.9),
+                            "connect_p99_ms": percentile(connect, 99)})
+        return metrics, None
 
     def kept(self, load):
         rest = {name: content for name, content in load.items()
@@ -94,6 +170,15 @@ class Ab(base.Tool):
         except (LookupError, ValueError, TypeError, EOFError, lzma.LZMAError):
             pass    # What ab has said of its end is kept, and parse() tells it.
         return kept
+
+    def kept_of(self, loads):
+        """The counts by latency are those of all generators, which figures are drawn from."""
+        kept = super().kept_of(loads)
+        counts = Counter()
+        for content in (kept.pop(name) for name in list(kept) if name.endswith("latencies.csv")):
+            for row in csv.DictReader(io.StringIO(content.decode())):
+                counts[row["time"], int(row["ms"])] += int(row["requests"])
+        return {**kept, **({"latencies.csv": counts_csv(counts)} if counts else {})}
 
 
 TOOL = Ab()

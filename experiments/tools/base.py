@@ -12,11 +12,51 @@ class Task(NamedTuple):
     amount: int             # requests, or seconds where by_seconds is true
     workers: int            # of the server
     cores: int              # of the load generator
+    processes: int = 1      # of a tool that has a single thread, at a time
 
     @property
     def url(self):
         port = "" if self.port == 80 else f":{self.port}"
         return f"http://{self.address}{port}{self.path}"
+
+
+def shares(total, parts):
+    """total as so many whole numbers that differ by 1 at most; none is 0 unless it has to be."""
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def split(task, parts, by_seconds=False):
+    """A task as so many that are done at one time; each has a connection at least."""
+    parts = min(parts, task.concurrency)
+    amounts = [task.amount] * parts if by_seconds else shares(task.amount, parts)
+    return [task._replace(concurrency=connections,
+                          amount=amount if by_seconds else max(amount, connections))
+            for connections, amount in zip(shares(task.concurrency, parts), amounts)]
+
+
+# Of metrics: when the first of several loads ended, s. No column: see verdicts.py.
+SHORTEST = "shortest_s"
+
+
+def added(found):
+    """Metrics of loads that ran at one time, each a mapping, as those of one.
+
+    Requests are added, and divided by the time until the last has ended. A mean is weighted with
+    the requests; percentiles cannot be had from percentiles, and are left out.
+    """
+    if len(found) == 1:
+        return found[0]
+    requests = sum(one["requests"] for one in found)
+    seconds = max(one["time_s"] for one in found)
+    metrics = {"requests": requests, "failed": sum(one["failed"] for one in found),
+               "time_s": seconds, "throughput_rps": round(requests / seconds, 2),
+               SHORTEST: min(one.get(SHORTEST, one["time_s"]) for one in found)}
+    if all("latency_max_ms" in one for one in found):
+        metrics["latency_max_ms"] = max(one["latency_max_ms"] for one in found)
+    if requests and all("latency_mean_ms" in one for one in found):
+        metrics["latency_mean_ms"] = round(sum(
+            one["requests"] * one["latency_mean_ms"] for one in found) / requests, 3)
+    return metrics
 
 
 class Tool:
@@ -30,8 +70,8 @@ class Tool:
     from_opening = False
     connection_each = True      # each request opens a connection
     by_seconds = False          # the load is so many seconds, not so many requests
-    # What it writes into its folder, to be sections of the load; NAME.xz is compressed, and
-    # has to be the last.
+    # What it writes into its folder, NAME or, of several processes, NAME.1..., to be sections of
+    # the load; NAME.xz is compressed, and has to be the last.
     files = ()
 
     def amount(self, plan):
@@ -51,7 +91,7 @@ class Tool:
 
     def warm_up(self, task):
         """The same, for task.amount requests of which nothing is kept."""
-        return [ab_command(task)]
+        return [ab_command(one) for one in split(task, task.processes)]
 
     def asked(self, _task):
         """Sections of the load that the generator need not tell."""
@@ -61,13 +101,25 @@ class Tool:
         """(columns of samples.csv, why there are none or None) of the load's sections."""
         raise NotImplementedError
 
-    def threads(self, _cell, _load):
-        """As many CPUs as it can use at a time."""
-        return 1
+    def merged(self, loads):
+        """The same of the loads of several generators at one time, a list."""
+        found = [self.parse(load) for load in loads]
+        reasons = [reason for _, reason in found if reason]
+        return ({}, reasons[0]) if reasons else (added([metrics for metrics, _ in found]), None)
+
+    def threads(self, _cell, load):
+        """As many CPUs of a generator as it can use at a time."""
+        return int(load.get("processes", 1))
 
     def kept(self, load):
         """What is kept of the sections: {file of raw/: content}."""
         return {f"{self.name}-{section}.txt": content for section, content in load.items()}
+
+    def kept_of(self, loads):
+        """The same of all generators: of further ones with their number before the name."""
+        return {f"{number}-{name}" if number > 1 else name: content
+                for number, load in enumerate(loads, 1)
+                for name, content in self.kept(load).items()}
 
 
 def ab_command(task, *options):

@@ -18,7 +18,7 @@ class RedisBenchmark(base.Tool):
 
     def run(self, task, command):
         return [["redis-benchmark", "-h", task.address, "-p", task.port + instance,
-                 "-c", task.concurrency // task.workers, "-n", task.amount // task.workers,
+                 "-c", max(task.concurrency // task.workers, 1), "-n", task.amount // task.workers,
                  "-t", command, "-d", 64, "--csv"] for instance in range(task.workers)]
 
     def commands(self, task):

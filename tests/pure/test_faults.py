@@ -26,7 +26,7 @@ ZERO = counters(0)
 
 
 def judged(loaded, after=None, cell=None):
-    return measure.sample(cell or CELL, PLAN, loaded, ZERO, after or counters(100), None, True)
+    return measure.sample(cell or CELL, PLAN, [loaded], ZERO, after or counters(100), None, True)
 
 
 @pytest.mark.parametrize("change, sentence", [
@@ -66,6 +66,13 @@ class Hosts:
         if words[0] in ("load", "warm-up"):
             raise failure(self.error)
         return b"worker 1 0\npreloaded 0\n" if words[0] == "start" else b""
+
+    @property
+    def hosts(self):
+        return [self]
+
+    def together(self, words, limit, failure=runner.LoadError, what=None):
+        return [self.run(*words[0], limit=limit, failure=failure, what=what)]
 
 
 def swept(run, hosts):

@@ -52,7 +52,7 @@ def counted(lab, preload):
             counter.zero()
             load = proc.sections(loadgen.run(
                 "load", *ab.files, *runner.separated(ab.commands(task(REQUESTS))), limit=300))
-            metrics, _ = tools.parsed("ab", load)
+            metrics, _ = tools.parsed("ab", [load])
             assert metrics["requests"] == REQUESTS and not metrics["failed"]
             return counter.stop(REQUESTS)[0]["user_instructions_per_req"]
         except BaseException:

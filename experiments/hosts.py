@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The hosts of a sweep: one server, and one load generator or several, which start together."""
+import concurrent.futures
+import shlex
+import subprocess
+import threading
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# How long a generator may take until it is ready to start, s.
+READY_S = 30
+
+
+class RunError(Exception):
+    """Why the run cannot go on, in one sentence."""
+
+
+class LoadError(RunError):
+    """Why one repetition is invalid; the run goes on."""
+
+
+def end(process):
+    """Politely: timeout, which the command is, then ends all that it has started, and no load
+    outlives a sweep."""
+    process.terminate()
+    try:
+        process.communicate(timeout=5)
+    except (subprocess.TimeoutExpired, ValueError):
+        process.kill()
+
+
+def run_to_the_end(argv, script, limit):
+    """subprocess.run(), but interrupted it ends the command politely."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(script, timeout=limit)
+        except BaseException:
+            end(process)
+            raise
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+class Host:
+    """Runs one of our scripts on a host, without installing it there."""
+
+    def __init__(self, name, argv, script):
+        self.name = name
+        self.argv = argv
+        self.script = (HERE / script).read_bytes()
+
+    def command(self, words, limit):
+        """The words that run the script, which has to be their standard input; timeout ends it
+        with all that it has started, also on another host."""
+        return [*self.argv, shlex.join(["exec", "timeout", "-k", "5", str(limit), "bash", "-s",
+                                        "--", *map(str, words)])]
+
+    def run(self, *words, limit=60, failure=RunError, what=None):
+        """Standard output; failure is raised when the script fails or takes longer than limit, s.
+
+        what: that fails, in messages; default: the first word.
+        """
+        what = what or words[0]
+        try:
+            done = run_to_the_end(self.command(words, limit), self.script, limit + 15)
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"{self.name}: {what} did not end within {limit} s") from error
+        except OSError as error:
+            raise RunError(f"{self.name} cannot be reached: {error}") from error
+        return self.judged(done, what, limit, failure)
+
+    def judged(self, done, what, limit, failure):
+        """What a command that has ended has printed, or why it failed as an exception."""
+        if done.returncode in (124, 137):
+            raise failure(f"{self.name}: {what} did not end within {limit} s")
+        if done.returncode:
+            # 255 is ssh's own: the host is gone, and with it the run.
+            if done.returncode == 255:
+                failure = RunError
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise failure(f"{self.name}: {what} failed: "
+                          f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
+        return done.stdout
+
+    def facts(self, *packages):
+        """What the script's facts prints, by name."""
+        lines = self.run("facts", *packages).decode().splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+
+class Generators:
+    """The load generators. The first one is asked what only one has to say, and has the backend
+    of proxies; all of them apply load."""
+
+    def __init__(self, argvs):
+        """argvs: for each host the words that run one shell command there; or those of one."""
+        if isinstance(argvs[0], str):
+            argvs = [argvs]
+        number = {False: "", True: " {}"}[len(argvs) > 1]
+        self.hosts = [Host(f"the load generator{number.format(i)}", argv, "load.sh")
+                      for i, argv in enumerate(argvs, 1)]
+        self.run = self.hosts[0].run
+
+    def facts(self, *packages):
+        """A list, of each host's facts by name."""
+        return [host.facts(*packages) for host in self.hosts]
+
+    def together(self, words, limit, failure=LoadError, what=None):
+        """Runs words[i], a list each, on host i, all at one time; what they print, a list.
+
+        Each script says that it is ready, and goes on when it is told, which all are at once:
+        hosts differ by half the way to them, not by how long it takes to log in.
+        """
+        if len(self.hosts) == 1:
+            return [self.hosts[0].run(*words[0], limit=limit, failure=failure, what=what)]
+        what = what or words[0][0]
+        processes = []
+        try:
+            for host, own in zip(self.hosts, words):
+                processes.append(self.started(host, own, limit))
+            for host, process in zip(self.hosts, processes):
+                self.await_ready(host, process, failure)
+            with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:
+                ended = [pool.submit(process.communicate, b"go\n", limit + READY_S + 15)
+                         for process in processes]
+                try:
+                    outputs = [one.result() for one in ended]
+                except BaseException:
+                    for process in processes:
+                        process.terminate()
+                    raise
+        except subprocess.TimeoutExpired as error:
+            raise RunError(f"a load generator: {what} did not end within {limit} s") from error
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    end(process)
+        return [host.judged(subprocess.CompletedProcess(host.argv, process.returncode, *output),
+                            what, limit, failure)
+                for host, process, output in zip(self.hosts, processes, outputs)]
+
+    def started(self, host, words, limit):
+        """A process that has the script, and will say that it is ready."""
+        try:
+            process = subprocess.Popen(
+                host.command(["ready", *words], limit + READY_S), stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise RunError(f"{host.name} cannot be reached: {error}") from error
+        try:
+            process.stdin.write(host.script)
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass    # Why it has ended is on its standard error.
+        return process
+
+    def await_ready(self, host, process, failure):
+        watchdog = threading.Timer(READY_S, process.kill)
+        watchdog.start()
+        try:
+            if process.stdout.readline() == b"ready\n":
+                return
+        finally:
+            watchdog.cancel()
+        try:
+            _, err = process.communicate(timeout=5)
+        except (subprocess.TimeoutExpired, OSError):
+            err = b""
+        host.judged(subprocess.CompletedProcess(host.argv, process.wait(), b"", err),
+                    "start", READY_S, failure)
+        raise failure(f"{host.name}: it did not become ready to start")
