@@ -17,7 +17,7 @@ PYTHON = /usr/bin/python3
 RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
 PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
-	openssh-client iproute2 apache2-utils wrk redis-tools xz-utils git \
+	openssh-client iproute2 apache2-utils wrk httperf redis-tools xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
 PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64

@@ -10,11 +10,14 @@ import itertools
 import re
 
 import contract
+from tools import TOOLS
 
 # The factors that are columns of plan.csv and samples.csv.
 COLUMNS = {"setup", "tool", "concurrency", "workers"}
 # kind: the key of a setup that the levels go to.
 KINDS = {"parameter": "parameters", "sysctl": "sysctls"}
+# What the factor concurrency is called where it is the rate of an open loop.
+RATE = "rate"
 # Keys of an experiment that choose cells: mappings of factor: level, or list of levels.
 CHOOSING = ("perf", "locks", "counts", "decides")
 # What setups are called that do not say so themselves.
@@ -54,7 +57,7 @@ def check_names(factors):
     for factor in factors:
         kind, _, name = factor.partition(":")
         if not is_setting(factor):
-            known("factor", [factor], COLUMNS | {f"{one}:NAME" for one in KINDS})
+            known("factor", [factor], COLUMNS | {RATE} | {f"{one}:NAME" for one in KINDS})
         elif kind == "parameter":
             known("parameter", [name], module_parameters())
         elif not re.fullmatch(r"\w[\w-]*(\.[\w-]+)+", name):
@@ -79,6 +82,36 @@ def concerns(factor, setup):
         bool(setup.get("preload")) and setup.get("backend", "module") == "module")
 
 
+def rate_to_column(experiment):
+    """Puts the factor rate where result files have it, in place: in the column concurrency. An
+    open loop has no number of connections at a time, and a closed one no rate."""
+    known("tool", experiment["factors"].get("tool", []), TOOLS)
+    opens = {tool: TOOLS[tool].open_loop for tool in experiment["factors"].get("tool", [])}
+    if RATE not in experiment["factors"]:
+        for tool in (tool for tool, is_open in opens.items() if is_open):
+            raise PlanError(f"{tool} is told a rate: give the factor rate, connections per second, "
+                            "in an experiment that has it, such as latency")
+        return
+    for tool in (tool for tool, is_open in opens.items() if not is_open):
+        raise PlanError(f"{tool} cannot be told a rate: give one of "
+                        f"{', '.join(sorted(name for name in TOOLS if TOOLS[name].open_loop))}")
+    if "concurrency" in experiment["factors"]:
+        raise PlanError("rate and concurrency: an open loop has no number of connections at a "
+                        "time: leave concurrency out")
+    for rate in experiment["factors"][RATE]:
+        if not isinstance(rate, int) or rate < 1:
+            raise PlanError(f"rate {rate}: give whole numbers from 1, in connections per second")
+
+    def renamed(wanted):
+        return {"concurrency" if factor == RATE else factor: level
+                for factor, level in wanted.items()}
+
+    for key in ("factors", "baseline", *CHOOSING):
+        if key in experiment:
+            experiment[key] = renamed(experiment[key])
+    experiment["skip"] = [renamed(wanted) for wanted in experiment.get("skip", [])]
+
+
 class Spread:
     """The setups of one experiment at the levels of its settings.
 
@@ -92,7 +125,8 @@ class Spread:
         named_base = experiment["baseline"]
         self.base = {factor: named_base.get(factor, some[0]) for factor, some in levels.items()}
         self.old = experiment["setups"]
-        self.made = {name: self.variants(name) for name in experiment["factors"]["setup"]}
+        known("setup", experiment["factors"].get("setup", []), self.old)
+        self.made = {name: self.variants(name) for name in experiment["factors"].get("setup", [])}
         for factor in levels:
             if self.base[factor] not in levels[factor]:
                 raise PlanError(f"{factor}: the baseline's level {self.base[factor]} is not among "
@@ -159,7 +193,6 @@ class Spread:
 def spread(experiment):
     """Makes setups of the levels of parameter:NAME and sysctl:NAME, in place."""
     factors = experiment["factors"]
-    check_names(factors)
     levels = {factor: factors[factor] for factor in factors if is_setting(factor)}
     known("baseline: factor", experiment["baseline"], COLUMNS | set(levels))
     if not levels:

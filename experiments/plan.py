@@ -38,7 +38,9 @@ setups        by name, each:
 ideas         groups of setups that ideas.py makes, a list: alone, left-out (needs a setup
               "all"), adding-up; a group's name stands for its setups under factors: setup
 factors       what is varied: setup, tool (see tools/), concurrency (connections at a time) and
-              workers (server processes), each with a list of levels. And, if wanted,
+              workers (server processes), each with a list of levels. Of tools that are open
+              loops (httperf) rate, connections opened per second, instead of concurrency; result
+              files have it in the column concurrency. And, if wanted,
               parameter:NAME (of the module) and sysctl:NAME (of the server), which are set on
               top of each setup that they concern: parameters are nothing to a setup without the
               module. That makes setups SETUP+NAME=LEVEL, each compared with the one at the
@@ -127,10 +129,12 @@ def override(experiment, profile, settings):
     for setting in settings:
         name, _, text = setting.partition("=")
         if not factors_of.is_setting(name):
-            known("factor or profile key", [name], FACTORS | PROFILE_KEYS
+            known("factor or profile key", [name], FACTORS | PROFILE_KEYS | {factors_of.RATE}
                   | {f"{kind}:NAME" for kind in factors_of.KINDS})
         values = [int(value) if value.isdigit() else value for value in text.split(",")]
-        if name in FACTORS or factors_of.is_setting(name):
+        if name in FACTORS | {factors_of.RATE} or factors_of.is_setting(name):
+            if name == "tool":
+                known(name, values, tools.TOOLS)
             if name == "setup":
                 values = ideas.spread(values)
                 known(name, values, experiment["setups"])
@@ -292,6 +296,8 @@ def resolve(name, profile, settings):
     known("profile", [profile], profiles)
     override(experiment, profiles[profile], settings)
     known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
+    factors_of.check_names(experiment["factors"])
+    factors_of.rate_to_column(experiment)
     factors_of.spread(experiment)
     check(experiment)
     plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}

@@ -22,7 +22,9 @@ DETAIL = re.compile(r": .*|, and ends with.*", re.S)
 
 def load_name(load):
     tool, concurrency, workers = load
-    return f"{tool} -c {concurrency}, {workers} worker{'s' if workers > 1 else ''}"
+    # A run may have a tool that is no more.
+    much = f"{concurrency}/s" if tool in TOOLS and TOOLS[tool].open_loop else f"-c {concurrency}"
+    return f"{tool} {much}, {workers} worker{'s' if workers > 1 else ''}"
 
 
 def cell_median(study, cell, metric, digits):

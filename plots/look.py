@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.colors as colours_of  # noqa: E402 (the backend has to be chosen first)
 import matplotlib.pyplot as plt  # noqa: E402
 from study import AGAIN  # noqa: E402
+from tables import load_name  # noqa: E402
 
 # Text stays text, and ids do not change from one drawing to the next.
 plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fastsocket-bench"})
@@ -62,8 +63,7 @@ def curve(setup):
 
 
 def load_label(load):
-    tool, concurrency, workers = load
-    return f"{tool} -c {concurrency}, {workers} worker{'s' if workers > 1 else ''}"
+    return load_name(load)
 
 
 def counted(study, kind="n_valid"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/throughput and latency by setup, and over workers or connections where they vary."""
 from look import AGAIN, curve, heading, load_label, plt, save, style
+from tools import TOOLS
 
 # Up to as many setups are told apart by colours and a legend; more get a line of their own.
 FEW = 6
@@ -190,8 +191,10 @@ def finish(axes, study, factor, metric):
     axes.minorticks_off()
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
+    rate = any(TOOLS[tool].open_loop for tool in set(study.cells["tool"]) & set(TOOLS))
     axes.set_xlabel({"workers": "workers, one core each",
-                     "concurrency": "connections at a time"}[factor])
+                     "concurrency": "connections opened per second" if rate
+                     else "connections at a time"}[factor])
     axes.grid(color="#dddddd")
 
 

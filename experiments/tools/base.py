@@ -15,6 +15,11 @@ class Task(NamedTuple):
     processes: int = 1      # of a tool that has a single thread, at a time
 
     @property
+    def rate(self):
+        """Connections to open per second, of an open loop: a plan has it in the same column."""
+        return self.concurrency
+
+    @property
     def url(self):
         port = "" if self.port == 80 else f":{self.port}"
         return f"http://{self.address}{port}{self.path}"
@@ -70,6 +75,7 @@ class Tool:
     from_opening = False
     connection_each = True      # each request opens a connection
     by_seconds = False          # the load is so many seconds, not so many requests
+    open_loop = False           # it is told a rate, and does not wait for answers
     # What it writes into its folder, NAME or, of several processes, NAME.1..., to be sections of
     # the load; NAME.xz is compressed, and has to be the last.
     files = ()

@@ -27,7 +27,8 @@ def test_every_experiment_takes_them(name, setting):
         one = resolved(name, setting)
     except plan.PlanError as error:
         assert (name, setting.partition("=")[0]) in (
-            ("null", POOL), ("redis", "tool"), ("counts", "tool"), ("cores", "tool"))
+            ("null", POOL), ("redis", "tool"), ("counts", "tool"), ("cores", "tool"),
+            ("latency", "tool"))
         assert len(str(error)) > 40
         return
     assert set(one["factors"]) == {"setup", "tool", "concurrency", "workers"}
@@ -179,3 +180,34 @@ def test_the_ideas_make_the_setups_of_committed_runs():
         differing = {key for key in {**one, **new[name]["parameters"]}
                      if one.get(key) != new[name]["parameters"].get(key)}
         assert len(differing) == 1 and new[name]["baseline"] == "all"
+
+
+def test_a_rate_is_in_the_column_of_connections(tmp_path):
+    """As result files have the same columns; an experiment, its selectors, and --set say rate."""
+    one = resolved("latency", "rate=100,2000", "null=0")
+    assert one["factors"]["concurrency"] == [100, 2000] and "rate" not in one["factors"]
+    experiment = plan.load("latency")
+    experiment["skip"], experiment["perf"] = [{"rate": 200, "setup": "cbpf"}], {"rate": [400]}
+    plan.factors_of.rate_to_column(experiment)
+    assert experiment["skip"] == [{"concurrency": 200, "setup": "cbpf"}]
+    assert experiment["perf"] == {"concurrency": [400]}
+    run = planned_of(tmp_path, "latency", "--set", "rounds=2")
+    fill(run, {name: [100, 100] for name in contract.read_run(run)["plan"]["setups"]})
+    output, _ = summary_of(run)
+    assert "httperf 200/s, 8 workers" in output
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    assert "connections opened per second" in (run / "figures/concurrency.svg").read_text()
+
+
+@pytest.mark.parametrize("name, settings, sentence", [
+    ("latency", ["tool=ab"], "ab cannot be told a rate: give one of httperf"),
+    ("latency", ["concurrency=100"], "rate and concurrency: an open loop has no number"),
+    ("latency", ["rate=0"], "rate 0: give whole numbers from 1"),
+    ("seed-demo", ["tool=httperf"], "httperf is told a rate: give the factor rate"),
+    ("seed-demo", ["rate=100"], "ab cannot be told a rate"),
+    ("seed-demo", ["tool=hey"], "tool hey: there is none of that name: give one of ab, httperf"),
+])
+def test_open_and_closed_loops_are_not_mixed(name, settings, sentence):
+    with pytest.raises(plan.PlanError, match=sentence):
+        resolved(name, *settings)

@@ -11,13 +11,14 @@ import proc
 import run as runner
 import servers
 import tools
+import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = tools.Task("192.0.2.1", 80, "/", 80, 1600, 8, 4)
 
 
 def test_a_file_each():
-    assert set(tools.TOOLS) == {"ab", "wrk", "redis-benchmark"}
+    assert set(tools.TOOLS) == {"ab", "wrk", "redis-benchmark", "httperf"}
     assert set(servers.SERVERS) == {"demo", "demo-proxy", "nginx", "nginx-proxy", "haproxy",
                                     "redis", "command"}
 
@@ -37,6 +38,9 @@ def test_a_tool_says_all(name):
 @pytest.mark.parametrize("name, commands", [
     ("ab", ["ab -q -r -n 1600 -c 80 -e percentiles -g requests http://192.0.2.1/"]),
     ("wrk", ["wrk -t 2 -c 80 -d 1600s --latency -H Connection: close http://192.0.2.1/"]),
+    ("httperf", ["httperf --hog --verbose --verbose --server 192.0.2.1 --port 80 --uri / "
+                 "--add-header Connection: close\\n --timeout 20 --rate 80 --num-conns 128000 "
+                 "--num-calls 1"]),
     ("redis-benchmark", [f"redis-benchmark -h 192.0.2.1 -p {80 + i} -c 10 -n 200 -t get -d 64 --csv"
                          for i in range(8)]),
 ])
@@ -204,3 +208,77 @@ def test_a_command_that_fails_is_judged_by_its_output():
     assert found["tool"] == b"why\n" and b"exit status 3" in found["time"]
     assert loaded("warm-up", "false").returncode == 1
     assert loaded("warm-up", "true", "--", "true").returncode == 0
+
+
+# As it is printed, in all that is used, after a load of two seconds.
+HTTPERF = """\
+httperf: warning: open file limit > FD_SETSIZE; limiting max. # of open files to FD_SETSIZE
+httperf --verbose --hog --client=0/1 --server=127.0.0.1 --port=80 --uri=/ --rate=%(rate)d \
+--send-buffer=4096 --recv-buffer=16384 --timeout=20 --num-conns=%(asked)d --num-calls=1
+httperf: maximum number of open descriptors = 1024
+Maximum connect burst length: %(burst)d
+
+Connection lifetime histogram (time in ms):
+             0.5 %(fast)d
+             :
+          1000.5 %(slow)d
+
+Total: connections 400 requests 400 replies 400 test-duration 2.500 s
+
+Connection rate: 325.2 conn/s (3.1 ms/conn, <=120 concurrent connections)
+Connection time [ms]: min 0.0 avg %(mean).1f max 1000.9 median 0.5 stddev 97.3
+Connection time [ms]: connect 38.8
+Reply status: 1xx=0 2xx=%(ok)d 3xx=0 4xx=0 5xx=0
+
+Errors: total 0 client-timo 0 socket-timo 0 connrefused 0 connreset 0
+Errors: fd-unavail %(fds)d addrunavail %(ports)d ftab-full 0 other 0
+"""
+
+
+def httperf(*processes):
+    usual = {"rate": 200, "asked": 400, "burst": 4, "fast": 300, "slow": 100, "mean": 250.0,
+             "ok": 400, "fds": 0, "ports": 0}
+    return {"tool": "".join(HTTPERF % {**usual, **own} for own in processes).encode(),
+            "processes": b"%d\n" % len(processes)}
+
+
+def test_httperf_output():
+    tool = tools.TOOLS["httperf"]
+    metrics, reason = tool.parse(httperf({}))
+    assert reason is None
+    assert metrics == {"requests": 400, "failed": 0, "time_s": 2.5, "throughput_rps": 160,
+                       "latency_p50_ms": 0.5, "latency_p90_ms": 1000.5, "latency_p99_ms": 1000.5,
+                       "latency_p999_ms": 1000.5, "latency_max_ms": 1000.9,
+                       "latency_mean_ms": 250}
+
+
+def test_histograms_are_added():
+    """Of two processes and another host; one answer is no 2xx."""
+    loads = [httperf({}, {"fast": 400, "slow": 0, "mean": 0.5}),
+             httperf({"fast": 400, "slow": 0, "ok": 399, "mean": 0.5})]
+    metrics, reason = tools.parsed("httperf", loads)
+    assert reason is None
+    assert metrics["requests"] == 1199 and metrics["failed"] == 1
+    # A hundred of twelve hundred waited.
+    assert metrics["latency_p90_ms"] == 0.5 and metrics["latency_p99_ms"] == 1000.5
+    kept = tools.TOOLS["httperf"].kept_of(loads)
+    assert kept["latencies.csv"] == b"time,ms,requests\ntotal,0,1100\ntotal,1000,100\n"
+    assert {"httperf-tool.txt", "2-httperf-tool.txt"} <= set(kept)
+
+
+@pytest.mark.parametrize("own, sentence", [
+    ({"burst": 100}, "httperf was up to 0.50 s late with its connections"),
+    ({"fds": 7}, "httperf failed: 7 connections beyond the 1,020 that a process can have"),
+    ({"ports": 7}, "httperf failed: 7 connections without a local port: all are in use"),
+])
+def test_what_an_open_loop_could_not_do(own, sentence):
+    _, reason = tools.TOOLS["httperf"].parse(httperf({}, own))
+    assert reason.startswith(sentence)
+    assert tools.parsed("httperf", [{**httperf({}), "processes": b"2\n"}])[1].startswith(
+        "httperf failed: ")
+
+
+def test_an_open_loop_is_not_judged_by_its_cpu_time():
+    metrics = {"failed": 0, "requests": 1, "loadgen_busy_pct": 100}
+    assert verdicts.invalid({"tool": "httperf"}, metrics, [], 0, None) is None
+    assert verdicts.invalid({"tool": "ab"}, metrics, [], 0, None)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""httperf, an open loop: it opens so many connections a second, each for a request, however long
+the server takes. What waits while the server stalls is measured, and not left out as by tools
+that wait for an answer first (coordinated omission).
+
+It keeps its rate by opening at once what it is late with, and says how many these were. Latency
+is from opening the connection, a second SYN included, as a histogram of whole ms. A process has
+1,020 connections at most: a server that falls behind needs more processes. It never sleeps, so
+that it is not judged by its CPU time but by how late it was.
+"""
+import re
+from collections import Counter
+
+from . import ab, base
+
+# How late it may be with a connection, and after what time one has failed, s.
+LATE_MAX = 0.2
+TIMEOUT = 20
+# Connections at a time of ab, which warms up.
+WARM = 50
+# Its errors, and what to do.
+ERRORS = {
+    "fd-unavail": "connections beyond the 1,020 that a process can have: the server is behind; "
+                  "give a lower rate, or more processes (processes=N)",
+    "addrunavail": "connections without a local port: all are in use; give a lower rate, or more "
+                   "hosts in the group loadgen",
+    "client-timo": f"connections without an answer for {TIMEOUT} s: give a lower rate"}
+
+
+def texts_of(load):
+    """What each process has printed; it begins with the words that started it."""
+    return re.split(r"^(?=httperf --)", load["tool"].decode(errors="replace"), flags=re.M)[1:]
+
+
+def histogram(text):
+    """Counter {middle of the bin, ms: connections}."""
+    return Counter({float(ms): int(number) for ms, number in
+                    re.findall(r"^ +(\d+\.\d+) (\d+)$", text, re.M)})
+
+
+def percentile(counts, percent):
+    """Of a histogram, a Counter: the middle of the bin, ms."""
+    wanted, so_far = percent / 100 * sum(counts.values()), 0
+    for ms in sorted(counts):
+        so_far += counts[ms]
+        if so_far >= wanted:
+            return ms
+    return max(counts)
+
+
+def number(pattern, text):
+    return float(re.search(pattern, text, re.M)[1])
+
+
+def process(text):
+    """Metrics of one process without percentiles, and why there are none or None."""
+    if not re.search(r"^Errors: fd-unavail", text, re.M):
+        return {}, f"httperf failed: {base.last_line(text, 'no output')}"
+    for error, what in ERRORS.items():
+        found = number(rf"{error} (\d+)", text)
+        if found:
+            return {}, f"httperf failed: {found:.0f} {what}"
+    rate, asked = number(r"--rate=([\d.]+)", text), number(r"--num-conns=(\d+)", text)
+    late = number(r"^Maximum connect burst length: (\d+)", text) / rate
+    if late > LATE_MAX:
+        return {}, (f"httperf was up to {late:.2f} s late with its connections: give a lower rate, "
+                    "more processes (processes=N), or a machine with less else to do")
+    answered = int(number(r"^Reply status: .*2xx=(\d+)", text))
+    seconds = number(r"test-duration ([\d.]+) s", text)
+    return {"requests": answered, "failed": int(asked) - answered, "time_s": seconds,
+            "throughput_rps": round(answered / seconds, 2),
+            "latency_max_ms": number(r"^Connection time \[ms\]: .*max ([\d.]+)", text),
+            "latency_mean_ms": number(r"^Connection time \[ms\]: .*avg ([\d.]+)", text)}, None
+
+
+class Httperf(base.Tool):
+    name = package = "httperf"
+    latency = "from opening the connection, at a rate that does not depend on answers, in whole ms"
+    by_seconds = open_loop = True
+
+    def commands(self, task):
+        return [["httperf", "--hog", "--verbose", "--verbose", "--server", task.address, "--port",
+                 task.port, "--uri", task.path, "--add-header", "Connection: close\\n",
+                 "--timeout", TIMEOUT, "--rate", one.rate, "--num-conns", one.rate * one.amount,
+                 "--num-calls", 1] for one in base.split(task, task.processes, by_seconds=True)]
+
+    def warm_up(self, task):
+        return [base.ab_command(task._replace(concurrency=min(task.concurrency, WARM)))]
+
+    def asked(self, task):
+        return {"processes": b"%d\n" % len(self.commands(task))}
+
+    def parse(self, load):
+        return self.merged([load])
+
+    def merged(self, loads):
+        """All processes of all generators: their histograms are added."""
+        texts = []
+        for load in loads:
+            own = texts_of(load)
+            if len(own) != int(load.get("processes", 1)):
+                out = load["tool"].decode(errors="replace")
+                return {}, f"httperf failed: {base.last_line(out, 'no output')}"
+            texts += own
+        found = [process(text) for text in texts]
+        reasons = [reason for _, reason in found if reason]
+        if reasons:
+            return {}, reasons[0]
+        metrics = base.added([metrics for metrics, _ in found])
+        # A connection that waited long ends a process late, and has not left it the server alone.
+        metrics.pop(base.SHORTEST, None)
+        counts = sum(map(histogram, texts), Counter())
+        for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9)):
+            metrics[f"latency_p{name}_ms"] = percentile(counts, percent)
+        return metrics, None
+
+    def kept_of(self, loads):
+        """With the counts by latency, in whole ms as ab has them, which figures are drawn from."""
+        counts = Counter()
+        for ms, connections in sum((histogram(text) for load in loads for text in texts_of(load)),
+                                   Counter()).items():
+            counts["total", int(ms)] += connections
+        return {**super().kept_of(loads),
+                **({"latencies.csv": ab.counts_csv(counts)} if counts else {})}
+
+
+TOOL = Httperf()
