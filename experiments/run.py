@@ -132,14 +132,7 @@ class Sweep:
                              if known.get(name) != server.get(name))
             raise RunError(f"the server is not what the run began with ({', '.join(changed)} "
                            "changed): start a new run (plan.py --fresh, or -e fresh=true)")
-        generators = self.loadgen.facts(*(tool.package for tool in tools.TOOLS.values()))
-        self.facts.setdefault("loadgen", generators[0])
-        if len(generators) > 1:
-            self.facts.setdefault("loadgens", generators)
-        if len(self.facts.get("loadgens", [0])) != len(generators):
-            raise RunError(f"the load generators are {len(generators)}, and were "
-                           f"{len(self.facts.get('loadgens', [0]))} when the run began: start a "
-                           "new run (plan.py --fresh, or -e fresh=true)")
+        self.record_generators()
         self.facts.setdefault("inventory", inventory)
         self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
         self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
@@ -149,6 +142,17 @@ class Sweep:
                 or steps and self.another_boot(steps[0])):
             known.append(boot)
         contract.write_run(self.run, self.facts)
+
+    def record_generators(self):
+        """A run is measured with as many load generators as it began with."""
+        generators = self.loadgen.facts(*(tool.package for tool in tools.TOOLS.values()))
+        had = len(self.facts.get("loadgens", [0] if "loadgen" in self.facts else generators))
+        if had != len(generators):
+            raise RunError(f"the load generators are {len(generators)}, and were {had} when the "
+                           "run began: start a new run (plan.py --fresh, or -e fresh=true)")
+        self.facts.setdefault("loadgen", generators[0])
+        if len(generators) > 1:
+            self.facts.setdefault("loadgens", generators)
 
     def check_cores(self, server, steps):
         """What of the server's facts is the boot's own, taken out of them."""
