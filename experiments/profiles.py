@@ -28,6 +28,34 @@ def spin_share(report):
     return round(100 * spin / busy, 3) if busy else None
 
 
+STACKS = "stacks.txt"
+
+
+def folded(chains):
+    """perf's report by program with folded chains, as the text that is kept: a chain in each
+    line, "PROGRAM;OUTERMOST;...;INNERMOST SAMPLES", as flame graph tools read it."""
+    lines, program = [], "unknown"
+    for line in chains.decode(errors="replace").splitlines():
+        heading = re.match(r"^ +[\d.]+% +(\S.*?) *$", line)
+        chain = re.match(r"^(\d+) (\S.*)$", line)
+        if heading:
+            program = heading[1]
+        elif chain:
+            lines.append(f"{program};{chain[2]} {chain[1]}\n")
+    return "".join(sorted(lines)).encode()
+
+
+def busy_chains(text):
+    """Of a folded text: {(program, outermost, ..., innermost): samples} that are not idle."""
+    chains = {}
+    for line in text.splitlines():
+        names, _, count = line.rpartition(" ")
+        chain = tuple(names.split(";"))
+        if not IDLE.search(chain[-1]):
+            chains[chain] = chains.get(chain, 0) + int(count)
+    return chains
+
+
 def place(stack):
     """Where a lock was taken, from the innermost function outwards: (function, caller).
 
@@ -112,6 +140,7 @@ def watched_files(seen):
     if "report" in seen:
         places = spin_places(seen["report"], seen["spinning"])
         return {"perf-report.txt": seen["report"],
+                STACKS: folded(seen["stacks"]),
                 "spinning.csv": table(["function", "caller", "busy_pct"],
                                       [[*key, round(share, 3)] for key, share in
                                        sorted(places.items(), key=lambda item: -item[1])])}

@@ -3,8 +3,9 @@
 """Writes a run's report.html: one file that opens without a network or a server.
 
 It has the question, the answer in a sentence, every table and figure, the profiles with and
-without side by side, both hosts, and the commands that repeat the run. Tables and figures are
-those in the run's folder: summarise.py and plots/plot.py make them first.
+without side by side, as tables and as flame graphs (flame.py), both hosts, and the commands that
+repeat the run. Tables and figures are those in the run's folder: summarise.py and plots/plot.py
+make them first.
 """
 import argparse
 import base64
@@ -16,6 +17,7 @@ from markupsafe import Markup, escape
 
 import contract
 import counted
+import flame
 import places
 import summarise
 import tables
@@ -33,6 +35,9 @@ SECTIONS = [
     ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
      "rate would have waited is not measured.", ["latency", "tail"], []),
     ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
+    ("Flame graphs", "Where the server's busy time goes: a box is a function, above it is what it "
+     "called, its width is its share of the busy samples. The pointer on a box shows its numbers.",
+     [], []),
     ("What was left out", "Invalid repetitions are not averaged in; degraded ones are.", [],
      ["left-out"]),
 ]
@@ -102,6 +107,12 @@ def profiles(study):
     return found
 
 
+def flames(study):
+    """A section's graphs: for each pair that was profiled, without, with, and the difference."""
+    raw = Raw(study.run)
+    return [Markup(svg) for pair in study.declared for svg in flame.pair(study, raw, *pair)]
+
+
 def sections(study):
     chosen = []
     for heading, text, pictures, names in SECTIONS:
@@ -113,7 +124,8 @@ def sections(study):
                           if path.exists()]}
         if heading == "Locks":
             one["tables"] = [*one["tables"][:1], *profiles(study), *one["tables"][1:]]
-        if one["pictures"] or one["tables"]:
+        one["flames"] = flames(study) if heading == "Flame graphs" else []
+        if one["pictures"] or one["tables"] or one["flames"]:
             chosen.append(one)
     return chosen
 

@@ -328,10 +328,14 @@ perf_stop() {
 	perf report -q --no-children --sort symbol --percentage absolute -g folded,0,callee,function,percent \
 		-S "$(IFS=,; echo "${slow[*]}")" -i $run/perf.data 2> /dev/null > $run/spinning
 	wait $!
+	perf report -q --no-children --sort comm -g folded,0,caller,function,count \
+		-i $run/perf.data 2> /dev/null > $run/stacks
 	echo "==> report <=="
 	cat $run/report
 	echo "==> spinning <=="
 	cat $run/spinning
+	echo "==> stacks <=="
+	cat $run/stacks
 }
 
 # The kernel's own tracepoints lock:contention_* say nothing of spin locks where the

@@ -9,8 +9,10 @@ import pytest
 
 import compare
 import contract
+import flame
 import intervals
 import places
+import profiles
 import report
 from fill import ROOT
 from made import fill, planned, program, summary_of
@@ -80,6 +82,49 @@ def test_profiles_side_by_side():
     assert len(table["rows"]) == places.PROFILE_ROWS
     changes = [abs(float(row[3])) for row in table["rows"]]
     assert changes == sorted(changes, reverse=True)
+
+
+PERF = b"""
+    60.00%  server
+30 do_syscall_64;inet_csk_accept;lock_sock_nested;native_queued_spin_lock_slowpath
+20 do_syscall_64;tcp_sendmsg
+
+    40.00%  swapper
+8 cpu_startup_entry;asm_sysvec_call_function;__do_softirq
+90 cpu_startup_entry;default_idle_call;native_safe_halt
+"""
+
+
+def test_folded_chains():
+    """Programs are in front, as flame graph tools read it; idle samples are none of them."""
+    text = profiles.folded(PERF).decode()
+    assert "server;do_syscall_64;tcp_sendmsg 20\n" in text
+    chains = profiles.busy_chains(text)
+    assert sum(chains.values()) == 58
+    assert chains["swapper", "cpu_startup_entry", "asm_sysvec_call_function", "__do_softirq"] == 8
+
+
+def keep_chains(run, cell, text):
+    folder = run / "raw" / cell / "p1"
+    folder.mkdir(parents=True)
+    (folder / profiles.STACKS).write_bytes(text)
+
+
+def test_flame_graphs(run):
+    """Without, with and the difference: what only one of them has is in it as well."""
+    before, after = Study(run).declared[0]
+    keep_chains(run, before, profiles.folded(PERF))
+    assert report.flames(Study(run)) == []
+    keep_chains(run, after, b"server;do_syscall_64;tcp_sendmsg<b> 10\n")
+    without, with_, difference = report.flames(Study(run))
+    assert "<title>native_queued_spin_lock_slowpath: 51.72 % of busy samples</title>" in without
+    assert f'fill="{flame.SPINS}"/>' in without
+    assert "tcp_sendmsg&lt;b&gt;: 100.00 %" in with_ and "<b>" not in with_
+    assert ("<title>native_queued_spin_lock_slowpath: 51.72 % without, 0.00 % with: -51.72"
+            in difference)
+    assert flame.mixed(flame.LESS, flame.DEEPEST) in difference
+    assert program("experiments/report.py", run).returncode == 0
+    assert (run / "report.html").read_text().count('<svg class="flame"') == 3
 
 
 def copy_of(run, factor, baseline=1.0):

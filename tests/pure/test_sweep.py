@@ -551,7 +551,7 @@ def test_spinning_by_place():
                 b"6.00% native_queued_spin_lock_slowpath;_raw_spin_lock_bh;lock_sock_nested;"
                 b"inet_csk_accept;inet_accept\n"
                 b"4.00% native_queued_spin_lock_slowpath;_raw_spin_lock;tcp_v4_rcv;ip_rcv\n")
-    files = profiles.watched_files({"report": report, "spinning": spinning})
+    files = profiles.watched_files({"report": report, "spinning": spinning, "stacks": b""})
     assert files["spinning.csv"].decode().splitlines() == [
         "function,caller,busy_pct", "lock_sock_nested,inet_csk_accept,15.0",
         "tcp_v4_rcv,ip_rcv,10.0"]

@@ -20,6 +20,7 @@
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
 #	LAB_BOOT_LIMIT=SECONDS	how long a boot may take (120), for busy machines
 #	LAB_EXTRA=servers	another lab, under .lab-servers, with more servers
+#	LAB_EXTRA=bookworm|trixie	one for tests of our packages, of that Debian release
 #
 # Everything made is under .lab in the checkout. Names that are global to the
 # machine carry a hash of the checkout's path, so that two do not collide.
@@ -67,9 +68,19 @@ servers)
 	packages+=(apache2 lighttpd memcached gunicorn uwsgi-core uwsgi-plugin-python3 nodejs
 		php-fpm php-cgi postgresql)
 	;;
+bookworm | trixie)
+	# A Debian release with its own kernel, and with what our packages depend on: the guest
+	# has no network to install it from.
+	suite=$LAB_EXTRA
+	kernels=(6.1)
+	[ "$suite" = bookworm ] || kernels=(6.12)
+	mapfile -t packages < <(make -s -C "$root" sweep-depends | sed 's/, */\n/g')
+	packages+=(linux-image-amd64 linux-headers-amd64 dkms gcc make libc6-dev kmod
+		systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps nginx-light)
+	;;
 '') ;;
 *)
-	echo "lab: LAB_EXTRA=$LAB_EXTRA: there is only servers" >&2
+	echo "lab: LAB_EXTRA=$LAB_EXTRA: give servers, bookworm or trixie" >&2
 	exit 1
 	;;
 esac
