@@ -29,7 +29,7 @@ PACKAGES_DEB = build-essential debhelper dh-dkms lintian git
 # "##@ TITLE" begins a group of targets, "## text" behind a target describes it.
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-13s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@printf '\nStart with make demo. What it is all about: README.md, README.zh.md\n'
 
 ##@ Look and measure (in an emulated lab, which they boot and stop)
@@ -59,6 +59,9 @@ test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=
 	@LAB_EXTRA=servers SERVER_CONNECTIONS=10000 SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
 		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
 	@tests/servers/table.py tests/servers/results.json > docs/servers.md
+
+test-packages: packages-test packages-deb ## packages installed, upgraded, purged in guests of Debian 12 and 13; half an hour
+	@TEST_PACKAGES=1 $(PYTHON) -m pytest -v -rs tests/packages $(OPTIONS)
 
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
@@ -139,5 +142,5 @@ packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 packages-deb: PACKAGES = $(PACKAGES_DEB)
 
-.PHONY: help demo sweep test test-debug test-servers lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
+.PHONY: help demo sweep test test-debug test-servers test-packages lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
 	lab-ssh clean
