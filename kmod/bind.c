@@ -47,16 +47,19 @@
 #include "compat.h"
 #include "inherit.h"
 
-/* So many sockets move in one holding of the bhash lock. */
+/* The number of sockets that are moved while the bhash lock is held once. */
 #define FSOCKET_SETTLE_BATCH	64
 
 struct fsocket_bind {
-	/* What icsk_af_ops of the local listener points to. */
+	/* icsk_af_ops of the local listener points to this copy. */
 	struct inet_connection_sock_af_ops ops;
 	const struct inet_connection_sock_af_ops *orig;
-	/* NULL once nobody may join: those that have are being moved. Under @lock. */
+	/*
+	 * NULL from the moment when no child may join any more and those that have joined
+	 * are moved; under @lock.
+	 */
 	struct inet_bind2_bucket *tb2;
-	/* From giving @tb2 a child's address until the child has joined it. */
+	/* Held from giving @tb2 a child's address until the child has joined it. */
 	spinlock_t lock;
 	struct rcu_head rcu;
 };
@@ -84,7 +87,7 @@ static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 	struct sock *child = NULL;
 	struct fsocket_bind *bind;
 
-	/* The local listener has let go of its port in between: no child can have it. */
+	/* The local listener has let go of its port meanwhile, so no child can have it. */
 	if (ops->syn_recv_sock != fsocket_bind_syn_recv_sock)
 		return FSOCKET_SYN_RECV_BY(ops);
 
@@ -94,18 +97,21 @@ static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 		fsocket_bind2_set_address(bind->tb2, req_to_sk(req), sk->sk_family);
 		child = FSOCKET_SYN_RECV_BY(bind->orig);
 	} else {
-		/* It has ended: as the original does without memory. */
+		/*
+		 * The local listener has ended: drop the connection, as
+		 * tcp_v4_syn_recv_sock() does without memory.
+		 */
 		dst_release(dst);
 		tcp_listendrop(sk);
 	}
 	spin_unlock_bh(&bind->lock);
-	/* IPv4 children of IPv6 listeners have others already. */
+	/* IPv4 children of IPv6 listeners have been given other icsk_af_ops already. */
 	if (child && inet_csk(child)->icsk_af_ops == &bind->ops)
 		inet_csk(child)->icsk_af_ops = bind->orig;
 	return child;
 }
 
-/* Puts @local, which nobody else knows, into new buckets like those of @guard. */
+/* Puts @local, to which nothing else refers yet, into new buckets like those of @guard. */
 static struct inet_bind2_bucket *fsocket_bind_buckets(struct sock *local,
 						      const struct sock *guard)
 {
@@ -203,12 +209,15 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	struct inet_bind2_bucket *spare = NULL;
 	bool more;
 
-	/* A child that joined later would stay. */
+	/* No child may join from now on: one that joined later would stay in the private bucket. */
 	spin_lock_bh(&bind->lock);
 	bind->tb2 = NULL;
 	spin_unlock_bh(&bind->lock);
 	do {
-		/* Left behind, a connection would not keep others off its port. */
+		/*
+		 * The allocation must not fail: a connection left behind would not keep
+		 * other sockets off its port.
+		 */
 		if (!spare)
 			spare = kmem_cache_zalloc(cache, GFP_KERNEL | __GFP_NOFAIL);
 		more = fsocket_bind_settle_some(local, guard, &spare);
@@ -218,7 +227,7 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 		kmem_cache_free(cache, spare);
 	inet_put_port(local);
 	WRITE_ONCE(inet_csk(local)->icsk_af_ops, bind->orig);
-	/* syn_recv_sock() may have begun before. */
+	/* A syn_recv_sock() that began earlier may still use @bind. */
 	kfree_rcu(bind, rcu);
 }
 
@@ -227,7 +236,7 @@ static int fsocket_bind_as(struct sock *sk, struct sock *shared)
 {
 	int ret;
 
-	/* It may be bound elsewhere by now. */
+	/* The listener may have been closed, and its socket bound elsewhere, meanwhile. */
 	if (shared->sk_state != TCP_LISTEN)
 		return -EINVAL;
 	fsocket_inherit_address(sk, shared);
@@ -256,7 +265,10 @@ struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport)
 		goto err_release;
 	SOCK_INODE(sock)->i_uid = sock_i_uid(shared);
 	sk->sk_reuseport = reuseport;
-	/* A listener conflicts in spite of SO_REUSEADDR; the guard does not listen. */
+	/*
+	 * bind() refuses the port of a listener in spite of SO_REUSEADDR; the guard does
+	 * not listen, so it must not have sk_reuse set.
+	 */
 	sk->sk_reuse = reuseport ? shared->sk_reuse : SK_NO_REUSE;
 
 	lock_sock(shared);

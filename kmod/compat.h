@@ -116,8 +116,8 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 }
 
 /*
- * Since 6.7 a socket can ask to see its SOL_SOCKET options. Before, those that
- * are set after the first spawn do not reach the local listeners.
+ * Since 6.7 the module can have a socket report changes of its SOL_SOCKET options.
+ * Before, options that are set after the first spawn do not reach the local listeners.
  */
 static inline void fsocket_see_sol_socket(struct socket *sock, bool see)
 {
@@ -202,7 +202,7 @@ static inline void fsocket_bind2_set_address(struct inet_bind2_bucket *tb2,
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
-/* @tb2 has the address of @sk and becomes one of @tb. */
+/* Gives @tb2 the address of @sk and makes it a bucket of @tb. */
 static inline void fsocket_bind2_join(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,
 				      const struct sock *sk)
@@ -241,7 +241,7 @@ static inline void fsocket_bind_add(struct sock *sk, struct inet_bind_bucket *tb
 	inet_csk(sk)->icsk_bind2_hash = tb2;
 }
 
-/* @sk, a TCP or TIME_WAIT socket, moves there; under the locks of both chains. */
+/* Moves @sk, a TCP or TIME_WAIT socket, to these buckets; under the locks of both chains. */
 static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *tb,
 				     struct inet_bind2_bucket *tb2)
 {
@@ -264,7 +264,7 @@ static inline void fsocket_bind2_join(struct inet_bind2_bucket *tb2,
 #endif
 }
 
-/* A mapped address is that of IPv4: two buckets for one would mislead bind(). */
+/* A mapped address is an IPv4 address: two buckets for one address would mislead bind(). */
 static inline bool fsocket_bind2_has_address(const struct inet_bind2_bucket *tb2,
 					     const struct sock *sk)
 {
@@ -314,7 +314,7 @@ static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *t
 }
 #endif
 
-/* @tb2, all zero, becomes a bucket for @sk that belongs to @tb; in no chain. */
+/* Makes @tb2, all zero, a bucket for @sk that belongs to @tb and is in no chain. */
 static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,
 				      const struct sock *sk)

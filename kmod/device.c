@@ -61,7 +61,7 @@ static int fsocket_call_listen(const struct fsocket_ioctl_arg *arg)
 		return ret;
 	ret = fsocket_listen_adopt(sock);
 	sockfd_put(sock);
-	/* It listens; that it cannot have local listeners is no error here. */
+	/* listen() has succeeded; a socket that cannot have local listeners is no error here. */
 	return ret == -ENOMEM ? ret : 0;
 }
 
@@ -188,7 +188,7 @@ static int fsocket_spawn_all(struct fsocket_claims *claims)
 	while ((next = iterate_fd(current->files, next, fsocket_fd_is_ours,
 				  NULL)) > 0) {
 		err = fsocket_call_spawn(claims, next - 1, FSOCKET_CPU_AS_PARENT);
-		/* Another thread may have closed it in between. */
+		/* Another thread may have closed the descriptor in between. */
 		if (err && err != -EBADF && err != -ENOTSOCK && !ret)
 			ret = err;
 	}

@@ -18,7 +18,7 @@ int fsocket_features_mmap(struct vm_area_struct *vma)
 		return -EINVAL;
 	if (vma->vm_flags & VM_WRITE)
 		return -EPERM;
-	/* Neither later, by mprotect() or a debugger's private copy. */
+	/* mprotect() or a debugger's private copy must not make the mapping writable later. */
 	fsocket_vm_flags_clear(vma, VM_MAYWRITE);
 	return vm_insert_page(vma, vma->vm_start, virt_to_page(fsocket_features));
 }
@@ -47,7 +47,7 @@ int fsocket_features_init(void)
 	return fsocket_features ? 0 : -ENOMEM;
 }
 
-/* Nobody has it mapped: a mapping holds the file, and that the module. */
+/* Nobody has the page mapped now: a mapping holds the file, and the file holds the module. */
 void fsocket_features_exit(void)
 {
 	free_page((unsigned long)fsocket_features);

@@ -13,7 +13,7 @@ void fsocket_features_exit(void);
 /* mmap() of the device: see struct fsocket_features. */
 int fsocket_features_mmap(struct vm_area_struct *vma);
 
-/* Say what the words of the page mean to every process from now on; 0. */
+/* Set the words of the page, which every process sees from then on; return 0. */
 int fsocket_features_set_fast_epoll(bool on);
 int fsocket_features_set_socket_pool(bool on);
 int fsocket_features_set_receive_flow_deliver(bool on);

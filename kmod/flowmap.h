@@ -12,7 +12,7 @@
 #include <linux/mm.h>
 #include <linux/types.h>
 
-/* A power of two; and 256 KiB. */
+/* The number of entries, a power of two; the table takes 256 KiB. */
 #define FSOCKET_FLOWMAP_SIZE	65536
 
 /* An entry has the hash's upper bits, and the CPU + 1 in its lower 16; 0: none. */

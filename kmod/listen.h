@@ -17,15 +17,15 @@ struct fsocket_claims {
 /* Instead of a CPU: one of those allowed to the worker. */
 #define FSOCKET_CPU_ANY		-1
 /*
- * The same; and a worker that has been forked by one that the module had pinned
- * may choose as that one could.
+ * The same, but for a worker forked by one that the module had pinned: it may choose
+ * among the CPUs that its parent could use.
  */
 #define FSOCKET_CPU_AS_PARENT	-2
 
 int fsocket_listen_init(void);
 void fsocket_listen_exit(void);
 
-/* enable_listen_spawn: who gets a local listener. */
+/* enable_listen_spawn: which workers get a local listener. */
 enum fsocket_spawn_mode {
 	FSOCKET_SPAWN_OFF,
 	FSOCKET_SPAWN_PINNED,

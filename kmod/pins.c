@@ -28,7 +28,7 @@ FSOCKET_KERNEL_FUNCTION(pins, cpuset_cpus_allowed);
 struct fsocket_pin {
 	struct hlist_node node;
 	struct task_struct *task;
-	/* What @task might use before. */
+	/* The CPUs that @task could use before it was pinned. */
 	struct cpumask *allowed;
 	unsigned int users;
 	int cpu;
@@ -60,7 +60,7 @@ static struct fsocket_pin *fsocket_pin_of(const struct task_struct *task)
 	return NULL;
 }
 
-/* Whether @pin still is what restricts its task. */
+/* Returns whether @pin is still what restricts its task. */
 static bool fsocket_pin_holds(const struct fsocket_pin *pin)
 {
 	return cpumask_equal(&pin->task->cpus_mask, cpumask_of(READ_ONCE(pin->cpu)));
@@ -70,7 +70,7 @@ static bool fsocket_pin_holds(const struct fsocket_pin *pin)
 static void fsocket_pin_allowed(const struct fsocket_pin *pin, struct task_struct *task,
 				struct cpumask *mask)
 {
-	/* The cpuset may have become narrower since. */
+	/* The cpuset may have become narrower since the worker was pinned. */
 	fsocket_kernel(pins, cpuset_cpus_allowed)(task, mask);
 	if (cpumask_intersects(mask, pin->allowed))
 		cpumask_and(mask, mask, pin->allowed);
@@ -89,13 +89,16 @@ static void fsocket_pin_lift(const struct fsocket_pin *pin, struct task_struct *
 		set_cpus_allowed_ptr(child, &fsocket_childs);
 }
 
-/* @child of @parent, which is current, has not run yet. */
+/*
+ * The tracepoint calls this for each new task @child of @parent, which is current, before
+ * @child has run.
+ */
 static void fsocket_forked(void *unused, struct task_struct *parent,
 			   struct task_struct *child)
 {
 	struct fsocket_pin *pin;
 
-	/* As almost all are; no line of ours is touched. */
+	/* Almost all tasks take this way, which touches no cache line of this module. */
 	if (likely(parent->nr_cpus_allowed != 1))
 		return;
 	spin_lock(&fsocket_pins_lock);
@@ -139,11 +142,11 @@ static int fsocket_pinnable(struct task_struct *task)
 		return -EPERM;
 	if (task->flags & PF_NO_SETAFFINITY)
 		return -EINVAL;
-	/* Its admission counted on the CPUs that it has. */
+	/* SCHED_DEADLINE admitted the task on the CPUs that it has. */
 	return task->policy == SCHED_DEADLINE ? -EBUSY : 0;
 }
 
-/* Takes back one call of fsocket_pin_task(); under fsocket_pins_mutex. */
+/* Undoes one call of fsocket_pin_task(); under fsocket_pins_mutex. */
 static void fsocket_unpin_task(struct task_struct *task)
 {
 	struct fsocket_pin *pin;
@@ -159,7 +162,10 @@ static void fsocket_unpin_task(struct task_struct *task)
 		fsocket_pin_allowed(pin, task, &fsocket_workers);
 		set_cpus_allowed_ptr(task, &fsocket_workers);
 	}
-	/* Not before: what @task created up to here finds the pin. */
+	/*
+	 * Remove the pin only now, so that tasks which @task has created up to here still
+	 * find it.
+	 */
 	spin_lock(&fsocket_pins_lock);
 	hash_del(&pin->node);
 	spin_unlock(&fsocket_pins_lock);
@@ -185,7 +191,7 @@ static int fsocket_pin_task(struct task_struct *task, int cpu)
 		new = NULL;
 		hash_add(fsocket_pins, &pin->node, (unsigned long)task);
 	} else if (!fsocket_pin_holds(pin)) {
-		/* Somebody else has changed it since. */
+		/* The program or somebody else has changed the mask since. */
 		cpumask_copy(pin->allowed, &task->cpus_mask);
 	}
 	pin->users++;
@@ -198,7 +204,10 @@ static int fsocket_pin_task(struct task_struct *task, int cpu)
 	if (!ret)
 		ret = set_cpus_allowed_ptr(task, cpumask_of(cpu));
 	if (ret) {
-		/* It stays where an earlier call has put it, and is unpinned from there. */
+		/*
+		 * The task stays where an earlier call has pinned it, and is unpinned
+		 * from there.
+		 */
 		WRITE_ONCE(pin->cpu, was);
 		fsocket_unpin_task(task);
 	}
@@ -246,7 +255,7 @@ int fsocket_pins_init(void)
 		pr_err("this kernel's cpuset_cpus_allowed() cannot be resolved (CONFIG_KPROBES?)\n");
 		return -EOPNOTSUPP;
 	}
-	/* Its symbol is not exported. */
+	/* The tracepoint's symbol is not exported: search for its name. */
 	for_each_kernel_tracepoint(fsocket_find_process_fork, NULL);
 	if (!fsocket_process_fork) {
 		pr_err("this kernel has no tracepoint sched_process_fork\n");

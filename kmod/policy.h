@@ -4,7 +4,10 @@
 
 #include "fastsocket_policy.h"
 
-/* The CPU that the first policy to have an opinion names; or -1. Under RCU. */
+/*
+ * Returns the CPU that the first policy with an opinion names, or -1. Called under
+ * rcu_read_lock().
+ */
 int fsocket_policies_ask(const struct fastsocket_flow *flow);
 
 #endif

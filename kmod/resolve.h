@@ -30,7 +30,7 @@ void *fsocket_resolve(const char *symbol);
 #define FSOCKET_KERNEL_FUNCTION(file, function)				\
 	DEFINE_STATIC_CALL_NULL(fsocket_##file##_##function, function)
 
-/* Whether @function is there; before the first call of it. */
+/* Returns whether @function was found; to be checked before its first call. */
 #define fsocket_kernel_resolve(file, function)				\
 ({									\
 	void *__addr = fsocket_resolve(#function);			\

@@ -42,15 +42,15 @@ static bool fsocket_rfd_on;
 static u32 *fsocket_rfd_flows;
 
 /*
- * The first step of connect(): a SYN is sent. From a port of @low to @high that is
- * within the range of the socket, too.
+ * Does the first step of connect(), which sends a SYN, from a port of @low to @high that
+ * is within the socket's own range, too.
  */
 static int fsocket_connect_within(struct socket *sock,
 				  const struct sockaddr_storage *address,
 				  int len, unsigned int low, unsigned int high)
 {
 	u32 range = fsocket_local_port_range(sock->sk);
-	/* A program of the cgroup may write to it. */
+	/* A BPF program of the cgroup may write to the address, so pass a copy. */
 	struct sockaddr_storage copy = *address;
 	int ret;
 
@@ -66,7 +66,7 @@ static unsigned int fsocket_random_port(unsigned int low, unsigned int high)
 	return low + reciprocal_scale(get_random_u32(), high - low + 1);
 }
 
-/* From a port of @low to @high that names @cpu; EADDRNOTAVAIL if none is found. */
+/* Connects from a port of @low to @high that names @cpu; returns EADDRNOTAVAIL if none is found. */
 static int fsocket_connect_from(struct socket *sock,
 				const struct sockaddr_storage *address, int len,
 				unsigned int cpu, unsigned int low, unsigned int high)
@@ -85,7 +85,10 @@ static int fsocket_connect_from(struct socket *sock,
 		if (first > last || fsocket_portbits_cpu(row) != cpu)
 			continue;
 		ret = fsocket_connect_within(sock, address, len, first, last);
-		/* A program of the cgroup runs each time. */
+		/*
+		 * A BPF program of the cgroup would run at each further attempt, so make
+		 * only one.
+		 */
 		if (ret != -EADDRNOTAVAIL || BPF_CGROUP_PRE_CONNECT_ENABLED(sock->sk))
 			break;
 		tried++;
@@ -93,7 +96,7 @@ static int fsocket_connect_from(struct socket *sock,
 	return ret;
 }
 
-/* The connection of @sk belongs to @cpu. */
+/* Notes that the connection of @sk belongs to @cpu. */
 static void fsocket_rfd_add(const struct sock *sk, unsigned int cpu)
 {
 	u32 *flows;
@@ -106,7 +109,7 @@ static void fsocket_rfd_add(const struct sock *sk, unsigned int cpu)
 	fsocket_count(sock_net(sk), rfd_port);
 }
 
-/* As fsocket_rfd_connect(), of an unbound socket, and without waiting; locked. */
+/* Does what fsocket_rfd_connect() does for an unbound, locked socket, without waiting. */
 static int fsocket_connect_unbound(struct socket *sock,
 				   const struct sockaddr_storage *address, int len)
 {
@@ -147,7 +150,7 @@ int fsocket_rfd_connect(struct socket *sock,
 		first = true;
 	}
 	ret = __inet_stream_connect(sock, (struct sockaddr *)&copy, len, flags, 0);
-	/* This was its second call, of which the caller does not know. */
+	/* This was the second connect() for the kernel, but the first one for the caller. */
 	if (first && ret == -EALREADY)
 		ret = -EINPROGRESS;
 out:

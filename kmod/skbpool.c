@@ -2,16 +2,16 @@
 /*
  * The skb pool, receiving side (bit 1 of enable_skb_pool).
  *
- * A packet that redispatch hands to another CPU was allocated on the CPU that
- * received it, and would be freed on the other, from where its memory has to
- * find back. The original gave it a new skb from a pool of the CPU that uses it.
- * So do we: the packet is copied into a page of a page_pool of that CPU, to which
- * the page returns by itself when the skb is freed (skb_mark_for_recycle()), and
- * the original goes back to be freed where it was allocated, with others.
+ * An skb that redispatch hands to another CPU was allocated on the CPU that received it
+ * and would be freed on the other, so that SLUB has to return its memory to the first.
+ * The original gave such a packet a new skb from a pool of the CPU that uses it, and so
+ * does this file. It copies the packet into a page of that CPU's page_pool; the page
+ * returns to the pool by itself when the skb is freed (skb_mark_for_recycle()). The
+ * original skb goes back to the CPU that allocated it and is freed there, with others.
  *
- * Packets that are not handed over have their memory at home already, from the
- * per-CPU caches that NAPI has had since 3.x; the pool leaves them alone. The
- * sending side is sendpool.c.
+ * Packets that are not handed over have their memory on the right CPU already, from the
+ * per-CPU caches that NAPI has had since 3.x; the pool does not touch them. sendpool.c has
+ * the sending side.
  */
 #include <linux/atomic.h>
 #include <linux/llist.h>
@@ -28,26 +28,26 @@
 #define FSOCKET_FRAG	2048
 #define FSOCKET_ROOM	SKB_WITH_OVERHEAD(FSOCKET_FRAG)
 
-/* Pages that a pool keeps at most. */
+/* The largest number of pages that a pool keeps. */
 #define FSOCKET_PAGES	1024
 
 /* NULL while the pool is off. */
 static DEFINE_PER_CPU(struct page_pool *, fsocket_page_pool);
 
 /*
- * The same, for good: what has been copied stays in use for as long as a program
- * leaves it unread, and the kernel warns of a pool that has been destroyed a minute
- * before its last page returns.
+ * The pool, also while the feature is off. Copied packets stay in use for as long as a
+ * program leaves them unread, and the kernel warns if a page of a destroyed pool has not
+ * returned within a minute.
  */
 static DEFINE_PER_CPU(struct page_pool *, fsocket_kept_pool);
 
 /*
- * Originals that may wait for their CPU: it may receive nothing for long, as where
- * RPS keeps packets from it.
+ * The number of original skbs that may wait for their CPU. A CPU may receive nothing for
+ * a long time, for instance if RPS keeps packets from it.
  */
 #define FSOCKET_HOMECOMING_MAX	256
 
-/* Originals on their way home to a CPU, and about how many they are. */
+/* The original skbs to be freed on one CPU, and about how many there are. */
 struct fsocket_homecoming {
 	struct llist_head skbs;
 	atomic_t count;
@@ -55,7 +55,10 @@ struct fsocket_homecoming {
 
 static DEFINE_PER_CPU_ALIGNED(struct fsocket_homecoming, fsocket_homecoming);
 
-/* What an skb may point to beside its data, and drivers put there on receipt. */
+/*
+ * Returns whether the pool can copy @skb: a driver may have given it a fragment list or a
+ * time stamp.
+ */
 static bool fsocket_skbpool_takes(const struct sk_buff *skb, unsigned int size)
 {
 	if (size > FSOCKET_ROOM || skb_has_frag_list(skb))
@@ -88,7 +91,10 @@ static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
 		return NULL;
 	}
 	skb_mark_for_recycle(copy);
-	/* As skb_copy(): the same headroom, since headers are offsets into it. */
+	/*
+	 * Like skb_copy(), this keeps the headroom, since the headers are stored as
+	 * offsets into it.
+	 */
 	skb_reserve(copy, headroom);
 	skb_put(copy, skb->len);
 	if (skb_copy_bits(skb, -(int)headroom, copy->head, size)) {
@@ -96,19 +102,22 @@ static struct sk_buff *fsocket_skbpool_copy(struct page_pool *pool,
 		return NULL;
 	}
 	skb_copy_header(copy, skb);
-	/* Which has been made for packets to send. */
+	/* skb_copy_header() is made for packets to send and leaves out the time stamp. */
 	*skb_hwtstamps(copy) = *skb_hwtstamps((struct sk_buff *)skb);
-	/* One of the headers; says where the kernel itself frees it. */
+	/*
+	 * skb_copy_header() also copies alloc_cpu, by which the kernel chooses the CPU
+	 * that frees the skb.
+	 */
 	copy->alloc_cpu = raw_smp_processor_id();
 	return copy;
 }
 
-/* Frees @skb where it was allocated, soon, if there is no reason not to wait. */
+/* Queues @skb to be freed on the CPU that allocated it, unless it has to be freed at once. */
 static void fsocket_skbpool_send_home(struct sk_buff *skb)
 {
 	struct fsocket_homecoming *home;
 
-	/* A sender waits for these: skb_still_in_host_queue(), and its memory. */
+	/* A sender waits until these are freed: skb_still_in_host_queue(), or for memory. */
 	if (skb_cloned(skb) || skb->destructor || skb->alloc_cpu >= nr_cpu_ids ||
 	    !cpu_online(skb->alloc_cpu))
 		goto here;
@@ -146,7 +155,7 @@ static void fsocket_skbpool_free(struct fsocket_homecoming *home, int budget)
 
 	if (llist_empty(&home->skbs))
 		return;
-	/* Before: what comes meanwhile is counted anew. */
+	/* Reset the counter first, so that skbs which are added meanwhile are counted anew. */
 	atomic_set(&home->count, 0);
 	llist_for_each_entry_safe(skb, next, llist_del_all(&home->skbs), ll_node) {
 		skb->next = NULL;
@@ -156,7 +165,7 @@ static void fsocket_skbpool_free(struct fsocket_homecoming *home, int budget)
 
 void fsocket_skbpool_reap(void)
 {
-	/* Within NAPI: into this CPU's cache of skbs, and in bulk from there. */
+	/* NAPI frees them in bulk through this CPU's cache of skbs. */
 	fsocket_skbpool_free(this_cpu_ptr(&fsocket_homecoming), 1);
 }
 
@@ -174,7 +183,7 @@ static void fsocket_skbpool_stop(void)
 
 	for_each_possible_cpu(cpu)
 		WRITE_ONCE(per_cpu(fsocket_page_pool, cpu), NULL);
-	/* No packet is being copied there any more. */
+	/* Wait until no CPU copies a packet into its pool any more. */
 	synchronize_net();
 	fsocket_skbpool_reap_all();
 }
@@ -215,7 +224,7 @@ void fsocket_skbpool_exit(void)
 {
 	int cpu;
 
-	/* Pages that are still in use return first, and hold their pool until then. */
+	/* This destroys a pool once the pages that are still in use have returned. */
 	for_each_possible_cpu(cpu)
 		page_pool_destroy(per_cpu(fsocket_kept_pool, cpu));
 }

@@ -7,7 +7,7 @@
 /* Applies enable_skb_pool; process context, one caller at a time. */
 int fsocket_skbpool_enable(bool on);
 
-/* Frees the pools, which are off; no packet is handed over any more. */
+/* Frees the pools, which are off, when no packet is handed over any more. */
 void fsocket_skbpool_exit(void);
 
 /*
@@ -19,10 +19,10 @@ void fsocket_skbpool_exit(void);
 struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
 					 struct sk_buff *skb);
 
-/* Frees what has come home to this CPU; softirq. */
+/* Frees the skbs of this CPU that other CPUs have sent back; in softirq. */
 void fsocket_skbpool_reap(void);
 
-/* The same for all CPUs; process context. */
+/* Does the same for all CPUs; in process context. */
 void fsocket_skbpool_reap_all(void);
 
 #endif

@@ -54,25 +54,25 @@
 /* Flows with the same hash modulo this share their order. A power of two. */
 #define FSOCKET_FLOWS		65536
 
-/* How long stopping a queue waits for flows that never pause, in milliseconds. */
+/* The time in milliseconds for which stopping a queue waits for flows that never pause. */
 #define FSOCKET_DRAIN_MAX	1000
 
 struct fsocket_queue {
-	/* The latest first. */
+	/* Packets that have been added to the queue, the latest one first. */
 	struct llist_head input;
-	/* Entered: counted before they are in @input. */
+	/* How many packets have entered; incremented before a packet is added to @input. */
 	atomic_t tail;
-	/* @napi is running, or a kick for it under way. */
+	/* @napi is running, or fsocket_queue_kick() is about to schedule it. */
 	atomic_t scheduled;
-	/* Takes packets. */
+	/* The queue takes packets. */
 	bool open;
-	/* Policies may choose it: its CPU is up, and stays so. */
+	/* Policies may choose this CPU, since it is online and is not about to go offline. */
 	bool online;
-	/* Handled; written by @napi, read by all. */
+	/* How many packets have been handled; @napi writes it and every CPU reads it. */
 	u32 head;
-	/* Of who stops redispatch: @tail as last seen. */
+	/* @tail as the task that stops redispatch has last seen it. */
 	u32 seen;
-	/* Of @napi alone: taken from @input, being handled, the earliest first. */
+	/* Packets taken from @input, the earliest first; only @napi uses it. */
 	struct llist_node *process;
 	int cpu;
 	struct napi_struct napi;
@@ -89,22 +89,22 @@ struct fsocket_ingress {
 	struct nf_hook_ops ops;
 };
 
-/* Under RTNL. */
+/* All hooks, under RTNL. */
 static LIST_HEAD(fsocket_ingresses);
 
-/* Policies are asked; else only flows that wait somewhere are kept in order. */
+/* If unset, no policy is asked, and only flows with packets in a queue are kept in order. */
 static bool fsocket_steering;
 
-/* Nothing enters a queue any more. */
+/* Whether the queues refuse all further packets. */
 static bool fsocket_closed;
 
-/* The interfaces that exist are being hooked. */
+/* Whether the hooks of the interfaces that exist already are being registered. */
 static bool fsocket_starting;
 
-/* A packet of this CPU's queue is on its way up. */
+/* Whether this CPU is passing a packet of its queue to the stack. */
 static DEFINE_PER_CPU(bool, fsocket_delivering);
 
-/* NAPI wants a device. */
+/* A NAPI instance needs a device. */
 static struct net_device fsocket_napi_dev;
 
 static enum cpuhp_state fsocket_steer_cpuhp;
@@ -117,7 +117,7 @@ static int fsocket_ask_policies(const struct fastsocket_flow *flow)
 	       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
 }
 
-/* The packet may be anything: reads, checks, and changes nothing. */
+/* The packet may have any content: this function reads and checks it, and changes nothing. */
 static bool fsocket_flow_read(const struct sk_buff *skb, struct net *net,
 			      struct fastsocket_flow *flow)
 {
@@ -180,7 +180,7 @@ static int fsocket_flow_waits(u64 latest)
 
 	if (cpu < 0)
 		return -1;
-	/* Pairs with that in fsocket_queue_poll(): then it is really done. */
+	/* Pairs with fsocket_queue_poll(): its smp_store_release() follows the handling. */
 	head = smp_load_acquire(&per_cpu(fsocket_queues, cpu).head);
 	return (s32)(head - (u32)latest) < 0 ? cpu : -1;
 }
@@ -194,14 +194,14 @@ static enum fsocket_enqueued fsocket_enqueue(int cpu, struct sk_buff *skb,
 
 	if (!READ_ONCE(q->open))
 		return FSOCKET_OFFLINE;
-	/* The head may have gone past a tail read before it: that is not full. */
+	/* The queue is not full if head has passed the tail just read: a negative difference. */
 	if ((s32)((u32)atomic_read(&q->tail) - READ_ONCE(q->head)) >=
 	    FSOCKET_QUEUE_MAX)
 		return FSOCKET_FULL;
 	atomic_inc(&q->tail);
-	/* A full barrier, that pairs with the one in fsocket_queue_poll(). */
+	/* A full barrier, which pairs with the one in fsocket_queue_poll(). */
 	llist_add(&skb->ll_node, &q->input);
-	/* All that are in front of it have been counted by now. */
+	/* All packets before this one have been counted in tail by now. */
 	WRITE_ONCE(*latest, (u64)(cpu + 1) << 32 | (u32)atomic_read(&q->tail));
 	if (!atomic_read(&q->scheduled) && !atomic_xchg(&q->scheduled, 1))
 		smp_call_function_single_async(cpu, &q->csd);
@@ -216,7 +216,7 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 	struct fastsocket_flow flow;
 	u64 *latest;
 
-	/* All of the way up is within the poll: nothing else is received meanwhile. */
+	/* The poll function receives nothing else, so this packet comes from the queue. */
 	if (this_cpu_read(fsocket_delivering))
 		return NF_ACCEPT;
 	fsocket_skbpool_reap();
@@ -262,7 +262,7 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 		fsocket_count(net, steer_drop);
 		return NF_DROP;
 	case FSOCKET_OFFLINE:
-		/* What waited there has been handled, but for more than FSOCKET_DRAIN_MAX. */
+		/* The packets that waited there are handled, or FSOCKET_DRAIN_MAX has passed. */
 		break;
 	}
 	skb->tc_skip_classify = 0;
@@ -281,7 +281,7 @@ static int fsocket_queue_poll(struct napi_struct *napi, int budget)
 			q->process = llist_reverse_order(llist_del_all(&q->input));
 		if (!q->process) {
 			atomic_set(&q->scheduled, 0);
-			/* Pairs with llist_add(): who adds now kicks, or we see it. */
+			/* Pairs with llist_add(): else the sender of a packet kicks the queue. */
 			smp_mb();
 			if (!llist_empty(&q->input) && !atomic_xchg(&q->scheduled, 1))
 				continue;
@@ -293,17 +293,17 @@ static int fsocket_queue_poll(struct napi_struct *napi, int budget)
 		skb->next = NULL;
 		skb = fsocket_skbpool_exchange(dev_net(skb->dev), q->cpu, skb);
 		this_cpu_write(fsocket_delivering, true);
-		/* Past RPS, which might send it elsewhere. */
+		/* This function comes after RPS, which might move the packet to another CPU. */
 		netif_receive_skb_core(skb);
 		this_cpu_write(fsocket_delivering, false);
-		/* Pairs with that in fsocket_flow_waits(). */
+		/* Pairs with smp_load_acquire() in fsocket_flow_waits(). */
 		smp_store_release(&q->head, q->head + 1);
 		work++;
 	}
 	return work;
 }
 
-/* On the queue's CPU, in hard interrupt. */
+/* Schedules NAPI; called on the queue's CPU in a hard interrupt. */
 static void fsocket_queue_kick(void *queue)
 {
 	struct fsocket_queue *q = queue;
@@ -321,9 +321,9 @@ static int fsocket_cpu_online(unsigned int cpu)
 }
 
 /*
- * On the CPU itself, which still handles interrupts. No policy chooses it any
- * more, so its queue soon is empty for a moment, and if those who saw it before
- * have not added to it by then, nobody will. Flows that never pause lose it.
+ * Runs on the CPU that goes offline, which still handles interrupts. Policies no longer
+ * choose this CPU. Once its queue has been empty across a grace period, nobody can add to
+ * it. Flows that never pause lose their order.
  */
 static int fsocket_cpu_offline(unsigned int cpu)
 {
@@ -347,7 +347,7 @@ static int fsocket_cpu_offline(unsigned int cpu)
 	return 0;
 }
 
-/* Returns when all that has been queued by now is handled. */
+/* Returns when all packets that are in the queues now have been handled. */
 static void fsocket_queues_flush(void)
 {
 	struct fsocket_queue *q;
@@ -360,13 +360,14 @@ static void fsocket_queues_flush(void)
 		while ((s32)(READ_ONCE(q->head) - tail) < 0)
 			usleep_range(100, 1000);
 	}
-	/* Nor do the originals of what has been copied. */
+	/* The original skbs of copied packets refer to the interface, too. */
 	fsocket_skbpool_reap_all();
 }
 
 /*
- * Whether nothing waits, and nothing comes, as no policy is asked any more: all queues
- * are empty, and who has seen one before that has left, and has not added to it.
+ * Returns whether all queues are empty and stay so: no policy is asked any more, and each
+ * CPU that saw a packet of its flow in a queue has left its RCU section without adding to
+ * the queue.
  */
 static bool fsocket_queues_left(void)
 {
@@ -412,7 +413,7 @@ static int fsocket_ingress_add(struct net_device *dev)
 	ingress->ops.hook = fsocket_ingress;
 	ingress->ops.pf = NFPROTO_NETDEV;
 	ingress->ops.hooknum = NF_NETDEV_INGRESS;
-	/* After all others: they see each packet once, and we what is left. */
+	/* The hook comes after all others and sees the packets that they accept. */
 	ingress->ops.priority = INT_MAX;
 	ingress->ops.dev = dev;
 	ret = nf_register_net_hook(dev_net(dev), &ingress->ops);
@@ -434,11 +435,11 @@ static void fsocket_ingress_del(struct net_device *dev)
 	nf_unregister_net_hook(dev_net(dev), &ingress->ops);
 	synchronize_net();
 	kfree(ingress);
-	/* No packet in a queue refers to the interface when it goes. */
+	/* No packet in a queue may refer to the interface once it is gone. */
 	fsocket_queues_flush();
 }
 
-/* Called for interfaces that exist, too, when the notifier comes and goes. */
+/* The notifier also reports existing interfaces when it is registered and unregistered. */
 static int fsocket_netdev_event(struct notifier_block *nb, unsigned long event,
 				void *ptr)
 {
@@ -452,7 +453,7 @@ static int fsocket_netdev_event(struct notifier_block *nb, unsigned long event,
 			break;
 		if (fsocket_starting)
 			return notifier_from_errno(ret);
-		/* Somebody's new interface is no business of ours. */
+		/* A failure must not keep the interface from being registered. */
 		pr_info_ratelimited("%s: its packets are not redispatched: error %d\n",
 				    netdev_name(dev), ret);
 		break;
@@ -492,7 +493,7 @@ static void fsocket_steer_stop(void)
 
 	WRITE_ONCE(fsocket_steering, false);
 	for (ms = 0; !fsocket_queues_left(); ms++) {
-		/* Dropped, they cannot overtake what waits; and that ends now. */
+		/* Dropped packets cannot overtake those that wait, and the wait is soon over. */
 		if (ms >= FSOCKET_DRAIN_MAX)
 			WRITE_ONCE(fsocket_closed, true);
 		usleep_range(1000, 1500);
@@ -536,8 +537,8 @@ int fsocket_steer_init(void)
 }
 
 /*
- * Every CPU runs its NET_RX softirq once, although nothing is queued: there it frees
- * the packets that others have left to it (skb_attempt_defer_free()). One that receives
+ * Every CPU runs its NET_RX softirq once, although nothing is queued: there it frees the
+ * skbs that other CPUs have left to it (skb_attempt_defer_free()). A CPU that receives
  * nothing would keep them, and with them pages of the skb pool.
  */
 static void fsocket_queues_run(void)
@@ -550,7 +551,7 @@ static void fsocket_queues_run(void)
 		q = &per_cpu(fsocket_queues, cpu);
 		while (atomic_xchg(&q->scheduled, 1))
 			usleep_range(100, 1000);
-		/* On this CPU, what has been raised runs when bottom halves may. */
+		/* On this CPU, a raised softirq runs when bottom halves are enabled. */
 		local_bh_disable();
 		smp_call_function_single_async(cpu, &q->csd);
 		local_bh_enable();
@@ -563,7 +564,7 @@ static void fsocket_queues_run(void)
 	cpus_read_unlock();
 }
 
-/* Steering is off: the queues are empty. */
+/* Steering is off, so the queues are empty. */
 void fsocket_steer_exit(void)
 {
 	int cpu;
