@@ -13,10 +13,13 @@
 #include "real.h"
 #include "worker.h"
 
-/* The listener itself comes first at every so many accepts, so that nothing starves there. */
+/*
+ * The listener itself comes first once in this number of accepts, so that its queue does not
+ * starve.
+ */
 #define SHARED_TURN	16
 
-/* Nobody else writes there. */
+/* Increments a counter that only this worker writes. */
 static void count(atomic_ulong *what)
 {
 	atomic_store_explicit(what, atomic_load_explicit(what, memory_order_relaxed) + 1,
@@ -29,7 +32,10 @@ static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 	return real(fd, addr, len, flags);
 }
 
-/* The listener, and the members that this thread may take from; those that have something. */
+/*
+ * Stores in fds the listener and those members from which this thread may take a connection,
+ * and polls them.
+ */
 static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
 		  struct pollfd *fds)
 {
@@ -77,11 +83,17 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 			claim = fsocket_mine.watches[i]->claim;
 			own = member_fd(fsocket_mine.watches[i]);
 		}
-	/* What is overdue comes first, or an own queue that is never empty would keep it waiting. */
+	/*
+	 * Connections that are overdue come first: an own queue that is never empty would
+	 * keep them waiting.
+	 */
 	if (own >= 0 && (fsocket_mine.overdue || ++fsocket_mine.accepts % SHARED_TURN == 0)) {
 		bool stealing = fsocket_mine.overdue;
 
-		/* One for each time that it was looked: its worker may be back. */
+		/*
+		 * Take one connection for each time that look_around() found some, since
+		 * their worker may be back.
+		 */
 		fsocket_mine.overdue = false;
 		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
 			fsocket_mine.stolen = stealing;
@@ -93,16 +105,22 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		if (*conn >= 0 || errno != EAGAIN) {
 			if (*conn >= 0)
 				count(&claim->own);
-			/* Busy, but not late. */
+			/* The stamp tells the other workers that this one is busy, but not late. */
 			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
 			return true;
 		}
 	}
 	errno = saved;
-	/* A thread that is no worker takes from all: it may have been told of any. */
+	/*
+	 * A thread that is no worker takes from all members, since epoll may have reported
+	 * any of them.
+	 */
 	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
 		return true;
-	/* As accept() would say; asking the listener itself would cost its lock's cache line. */
+	/*
+	 * accept() would fail with EAGAIN, too; calling it would cost the cache line of the
+	 * listener's lock.
+	 */
 	if (!nonblocking(fd))
 		return false;
 	errno = EAGAIN;

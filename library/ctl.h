@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 /* Exit statuses. */
-#define CTL_FAILED	1	/* it was not possible; or doctor has findings */
+#define CTL_FAILED	1	/* the request was not possible; or doctor has findings */
 #define CTL_USAGE	2	/* wrong arguments */
 
 /* From where a worker of the kernel backend takes a connection. */
@@ -19,7 +19,7 @@ enum {
 	GROUP_OTHERS,	/* the socket of a worker that was late */
 	GROUP_WAYS
 };
-/* It makes no more sockets than this: GROUP_MEMBERS of route.h. */
+/* The library makes no more sockets for a group than this: GROUP_MEMBERS of route.h. */
 #define GROUP_SOCKETS	128
 
 /* --json was given. */
@@ -31,13 +31,13 @@ extern FILE *ctl_json_out;
 void ctl_fail(int status, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 
-/* Ends the program where there is one. */
+/* Allocates memory, or ends the program where there is none. */
 void ctl_no_arguments(char **argv, const char *subcommand);
 
 void *ctl_alloc(void *old, size_t size);
 char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* As opendir(), but that want of memory ends the program, too. */
+/* Does what opendir() does, but ends the program if memory is short. */
 DIR *ctl_opendir(const char *path);
 
 /*
@@ -90,9 +90,9 @@ struct parameter {
 
 struct counters {
 	int columns, cpus;
-	char **names;			/* of the columns */
-	int *cpu;			/* of the rows */
-	unsigned long long *values;	/* row by row */
+	char **names;			/* number of columns */
+	int *cpu;			/* number of rows */
+	unsigned long long *values;	/* the values, row by row */
 	char *text;
 };
 
@@ -126,7 +126,10 @@ struct listening {
 	char address[64];
 };
 
-/* All that there are, until the next call; ends the program where they cannot be read. */
+/*
+ * Returns all listening sockets, valid until the next call; ends the program where they
+ * cannot be read.
+ */
 const struct listening *ctl_listening(int *count);
 
 /* ctl_groups.c: what the library has made without the module: library/route.h. */
@@ -140,7 +143,7 @@ struct group_worker {
 	unsigned int queued, limit;
 };
 
-/* What its workers, one after the other, have accepted since the server has started. */
+/* The numbers of connections that its workers have accepted since the server has started. */
 struct slot_seen {
 	int cpu;
 	unsigned long long by[GROUP_WAYS];
@@ -170,7 +173,7 @@ int group_attached(const struct group_seen *g);
 /* ctl_listeners.c */
 /* Ends the program where there is neither the module nor a group that can be seen. */
 void groups_required(void);
-/* Which servers use Fastsocket, and by which backend: for status. */
+/* Prints which servers use Fastsocket, and by which backend: for status. */
 void servers_json(struct json *j);
 void servers_table(void);
 
@@ -184,11 +187,11 @@ int ctl_run(char **argv);
 /* Its option --backend. */
 void ctl_run_backend(const char *backend);
 
-/* ctl_doctor.c: one thing that doctor looks at has this to be said about it. */
+/* ctl_doctor.c: reports one finding of a check that doctor makes. */
 void doctor_finding(const char *remedy, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void doctor_fine(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* It cannot be told. */
+/* The check cannot tell. */
 void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* ctl_network.c: what doctor looks at in the network interfaces; after doctor_find_nics(). */

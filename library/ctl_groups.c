@@ -19,7 +19,7 @@
 #include "ctl.h"
 #include "route.h"
 
-/* What may be the memory of one group, and the processes that have it. */
+/* Memory that may belong to one group, and the processes that have it mapped. */
 struct memory {
 	unsigned long inode;
 	int *pids, pid_count;
@@ -35,8 +35,8 @@ static int socket_count;
 static bool (*wanted_process)(int pid);
 
 /*
- * Where the kernel has shared memory without a name: a process can give a file any name, but
- * cannot make one there.
+ * Returns the device of the kernel's shared memory without a name: a process can give a file
+ * any name, but cannot make one there.
  */
 static dev_t shared_device(void)
 {
@@ -57,7 +57,7 @@ static dev_t shared_device(void)
 	return device;
 }
 
-/* Of a mapping, which begins and ends with a page. */
+/* Returns the size of the mapping, which begins and ends with a page. */
 static unsigned long route_room(void)
 {
 	unsigned long page = sysconf(_SC_PAGESIZE);
@@ -212,7 +212,7 @@ static void add_worker(struct group_seen *g, const struct memory *m, int slot)
 		w->inode = socket->inode;
 		w->queued = socket->queued;
 		w->limit = socket->limit;
-		/* A stamp that is later than now is of another time namespace. */
+		/* A stamp in the future comes from another time namespace. */
 		w->attached = c->ready && ctl_now_ms() - c->stamp < STALE(m->route);
 	}
 	w->tid = thread_of(m, c->pid, c->tid);
@@ -301,7 +301,7 @@ struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 	wanted_process = wanted;
 	forget_memories();
 	doctor_each_process(look_for_memory);
-	/* Asking loads a module of the kernel's. */
+	/* Without this check, asking would load a module of the kernel's. */
 	if (any_route())
 		sockets = ctl_listening(&socket_count);
 	for (int i = 0; i < memory_count; i++) {

@@ -17,7 +17,7 @@ static struct {
 	unsigned long long overflows, drops, local, elsewhere, stolen;
 } before, now;
 
-/* The value under @name in /proc/net/netstat, whose lines come in pairs. */
+/* Returns the value under @name in /proc/net/netstat, whose lines come in pairs. */
 static unsigned long long netstat(const char *text, const char *name)
 {
 	const char *values = text ? strchr(text, '\n') : NULL, *names = text;

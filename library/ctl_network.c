@@ -341,7 +341,7 @@ void doctor_rfs(void)
 	free(entries);
 }
 
-/* Programs that see each packet before TCP does. */
+/* Counts the programs that see each packet before TCP does. */
 void doctor_programs(void)
 {
 	for (int i = 0; i < nic_count; i++) {

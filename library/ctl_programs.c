@@ -108,7 +108,7 @@ void doctor_irqbalance(void)
 	doctor_each_process(look_for_irqbalance);
 }
 
-/* Whether @text, a configuration, has a line of the words @first and @second. */
+/* Returns whether the configuration @text has a line of the words @first and @second. */
 static bool has_line(const char *text, const char *first, const char *second)
 {
 	for (; text; text = strchr(text, '\n')) {
@@ -150,7 +150,7 @@ void doctor_multi_queue(void)
 	doctor_each_process(look_for_haproxy);
 }
 
-/* Whether the text is that of an environment which has chosen a backend that needs no device. */
+/* Returns whether the environment @text chooses a backend that needs no device. */
 static bool does_without(const char *backend)
 {
 	return backend && (!strncmp(backend, "FSOCKET_BACKEND=kernel", 22) ||
@@ -163,7 +163,7 @@ static void look_for_preload(int pid)
 	const char *preload, *backend;
 	int process;
 
-	/* ctl_read() has made one text of it: its words are separated by blanks. */
+	/* ctl_read() has put a blank between the words. */
 	preload = environment ? strstr(environment, "LD_PRELOAD=") : NULL;
 	if (preload && memmem(preload, strcspn(preload, " "), "libfsocket.so", 13))
 		maps = ctl_readf("/proc/%d/maps", pid);

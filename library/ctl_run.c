@@ -317,7 +317,7 @@ static void preload(void)
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }
 
-/* What the library will find, too: fsocket_kernel_chosen(). */
+/* The library decides by the same variable: fsocket_kernel_chosen(). */
 static bool kernel_backend(void)
 {
 	const char *backend = getenv("FSOCKET_BACKEND");
@@ -335,7 +335,7 @@ void ctl_run_backend(const char *backend)
 		ctl_fail(RUN_FAILED, "FSOCKET_BACKEND: %s", strerror(errno));
 }
 
-/* Whether there is something to watch; else that is said. */
+/* Returns whether there is something to watch; if not, says why. */
 static bool to_be_watched(bool kernel)
 {
 	char *mode = ctl_read("/sys/module/fastsocket/parameters/enable_listen_spawn");

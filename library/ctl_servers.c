@@ -84,7 +84,7 @@ static void note_fd(struct opened *o, const char *folder, const char *fd)
 	}
 }
 
-/* Whether at least @waiting threads of the process are pinned to one CPU each. */
+/* Returns whether at least @waiting threads of the process are pinned to one CPU each. */
 static bool is_pinned(int pid, int waiting)
 {
 	char *path = ctl_format("/proc/%d/task", pid);
@@ -168,7 +168,7 @@ void doctor_each_process(void (*look)(int pid))
 		closedir(dir);
 }
 
-/* Of the kernel backend's workers the library itself says who is to be pinned by now. */
+/* The library itself knows which workers of its kernel backend are to be pinned by now. */
 static void note_groups(void)
 {
 	doctor_groups(&group_count);
@@ -223,10 +223,13 @@ static bool look_at_servers(void)
 	return any;
 }
 
-/* Whether nobody but one worker serves the port of @l. */
+/* Returns whether a single worker is the only one that serves the port of @l. */
 static bool is_alone(const struct listener *l)
 {
-	/* Where workers take turns, one waits. And some have a socket each of a port. */
+	/*
+	 * Where workers take turns, only one of them waits; and some servers have several
+	 * sockets at a port, one for each worker.
+	 */
 	bool alone = l->waiting == 1 && l->holders == 1;
 
 	for (int i = 0; i < listener_count; i++)
@@ -320,7 +323,10 @@ static char *control_group(int pid)
 	return path;
 }
 
-/* What of the group at @path, or of those above, keeps it from using all cores. */
+/*
+ * Names the setting of the group at @path, or of those above, that keeps it from using all
+ * cores.
+ */
 static void look_at_group(char *path, const struct listener *l, int cores)
 {
 	char *cpus = ctl_readf("%s/cpuset.cpus.effective", path);

@@ -31,7 +31,10 @@ static const struct slot_seen *slot_before(const struct group_seen *groups, int 
 	return NULL;
 }
 
-/* Adds what has been accepted since the last call; at the first, since the servers started. */
+/*
+ * Adds the connections accepted since the last call, or at the first call since the servers
+ * started.
+ */
 static void add_accepted(unsigned long long *values, int cpus)
 {
 	static struct group_seen *before;

@@ -19,7 +19,7 @@
 #include "fds.h"
 #include "real.h"
 
-/* How long an error that does not pass by itself is taken for granted. */
+/* An error that does not pass by itself is assumed to last this long, in milliseconds. */
 #define RETRY_MS 1000
 
 static const struct fsocket_features nothing;
@@ -27,13 +27,13 @@ const volatile struct fsocket_features *fsocket_features = &nothing;
 atomic_uchar fsocket_fds[FSOCKET_MAX_FD];
 
 static atomic_int device = -1;
-/* Which file that is, and the process that has opened it. */
+/* The file that the device is, and the process that has opened it. */
 static dev_t device_dev;
 static ino_t device_ino;
 static pid_t owner;
 
 static atomic_bool confined;
-/* The error at the last try, and when that was. */
+/* The error of the last attempt to open the device, and the time of that attempt. */
 static atomic_int failure;
 static atomic_long failed_at;
 
@@ -46,9 +46,8 @@ bool fsocket_device_is(int fd)
 }
 
 /*
- * Opens the device under a number that the program does not expect to get
- * itself: the kernel hands out the lowest free one, and some programs count on
- * what their next will be. The number, or -ERRNO.
+ * Opens the device under a high number. The kernel hands out the lowest free number, and some
+ * programs rely on which one their next descriptor gets. Returns the number, or -ERRNO.
  */
 static int open_device(void)
 {
@@ -80,7 +79,10 @@ static void map_features(int fd)
 		fsocket_features = page;
 }
 
-/* Those that may be gone the next time, as they are not about the device. */
+/*
+ * Returns whether the error may be gone at the next attempt, since it does not come from the
+ * device.
+ */
 static bool passes(int error)
 {
 	return error == EMFILE || error == ENFILE || error == ENOMEM || error == EINTR;
@@ -160,8 +162,8 @@ bool fsocket_device_borrowed(void)
 }
 
 /*
- * Whether the device, which has been fd, is to be opened anew. Not by a child that
- * shares our memory: ours is still open.
+ * Returns whether the device, whose number was fd, has to be opened anew. A child that shares
+ * the memory of its parent must not do so: the parent's descriptor is still open.
  */
 static bool lost(int fd)
 {
@@ -186,7 +188,7 @@ bool fsocket_device_ready(void)
 
 	if (confined)
 		return false;
-	/* The program's own socket may have got the number meanwhile. */
+	/* The program may have closed the device and got its number for a socket of its own. */
 	if (fd >= 0 && (fsocket_fd(fd) & (FD_DEVICE | FD_BEYOND) || !lost(fd)))
 		return true;
 	return try_to_open();
@@ -199,7 +201,7 @@ int fsocket_device_call(unsigned long call, struct fsocket_ioctl_arg *arg)
 	if (fd < 0 || confined)
 		return -ENODEV;
 	ret = RAW3(SYS_ioctl, fd, call, arg);
-	/* -EBADF may be about the descriptor that the call is for. */
+	/* -EBADF may refer to the descriptor that the call is for. */
 	if ((ret != -EBADF && ret != -ENOTTY) || !lost(fd))
 		return ret;
 	if (!try_to_open())
@@ -209,7 +211,10 @@ int fsocket_device_call(unsigned long call, struct fsocket_ioctl_arg *arg)
 
 bool fsocket_device_unasked(int error)
 {
-	/* What seccomp filters answer, a number that is another file's, no device. */
+	/*
+	 * These are the answers of seccomp filters, of another file that has the number, and
+	 * of a missing device.
+	 */
 	return error == -EPERM || error == -EACCES || error == -ENOSYS || error == -EBADF ||
 	       error == -ENOTTY || error == -ENODEV;
 }

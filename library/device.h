@@ -10,41 +10,47 @@
 
 #pragma GCC visibility push(hidden)
 
-/* What the module says is on; all zero until the device is open. */
+/* The features that the module says are on; all zero until the device is open. */
 extern const volatile struct fsocket_features *fsocket_features;
 
-/* Whether it can be opened. */
+/* Returns whether the device can be opened. */
 bool fsocket_device_there(void);
 
 /* Opens the device unless it is open. Where it cannot, that is said once. */
 bool fsocket_device_ready(void);
 
 /*
- * An ioctl of the device; what it returns, or -ERRNO. -ENODEV: there is no device,
- * or none may be used any more.
+ * Makes an ioctl of the device and returns its result, or -ERRNO. -ENODEV: there is no
+ * device, or the program may not use one any more.
  */
 int fsocket_device_call(unsigned long call, struct fsocket_ioctl_arg *arg);
 
-/* Whether the error says that the module was not asked at all, so that the kernel has to be. */
+/*
+ * Returns whether the error says that the ioctl did not reach the module, so that the caller
+ * has to make the system call instead.
+ */
 bool fsocket_device_unasked(int error);
 
-/* Whether fd is our device now, and not only by its number. */
+/* Returns whether fd is the device now, by its file and not only by its number. */
 bool fsocket_device_is(int fd);
 
-/* How the counter of spared calls reaches the module. */
+/* Adds to the module's counter of saved calls. */
 void fsocket_device_saved(uint32_t count);
 
 /*
- * The program is about to be told which system calls it may make (seccomp). Ours
- * may kill it then, so there are none from now on.
+ * The program is about to restrict its system calls (seccomp), and may be killed for those of
+ * the library. So the library makes none from now on.
  */
 void fsocket_device_confine(void);
 bool fsocket_device_confined(void);
 
-/* Whether we are a child that shares the memory of its parent (vfork()), not its descriptors. */
+/*
+ * Returns whether this process is a child that shares the memory of its parent (vfork()), but
+ * not its descriptors.
+ */
 bool fsocket_device_borrowed(void);
 
-/* We are a new process that has what its parent had. */
+/* This is a new process, with a copy of what its parent had. */
 void fsocket_device_in_child(void);
 
 #pragma GCC visibility pop

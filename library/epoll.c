@@ -118,7 +118,7 @@ static bool plain(const struct epoll_event *event)
 
 extern void *__libc_stack_end;
 
-/* The program's own variables: static ones, and those of its first thread. */
+/* The memory of the program's own variables: static ones, and those of its first thread. */
 static struct area {
 	uintptr_t start, size;
 } areas[4];
@@ -139,7 +139,7 @@ static int note_areas(struct dl_phdr_info *info, __attribute__((unused)) size_t 
 			areas[area_count++] = (struct area){ (uintptr_t)info->dlpi_tls_data,
 							     p->p_memsz };
 	}
-	/* The first is the program. */
+	/* The program itself comes first; stop there. */
 	return 1;
 }
 
@@ -167,7 +167,7 @@ static void before_fork(void)
 	fsocket_shadow_report();
 }
 
-/* It has what its parent had, but no threads. */
+/* A child has what its parent had, but only one thread. */
 static void in_child(void)
 {
 	fsocket_owed_count = 0;
@@ -239,7 +239,10 @@ void fsocket_epoll_new_socket(int fd)
 	fsocket_shadow_end();
 }
 
-/* A call that does what it should: REGISTERED or LEAVING from now on, or floating. */
+/*
+ * Makes the call, which is expected to succeed: the socket is REGISTERED or LEAVING from now
+ * on, or goes on floating.
+ */
 static bool defer(int fd, uint32_t id, int op)
 {
 	struct shadow *s = &fsocket_shadows[fd];
@@ -299,7 +302,7 @@ int fsocket_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	int ret;
 
-	/* One instance in another. */
+	/* fd may be an epoll instance that is added to another one. */
 	fsocket_epoll_watched(fd);
 	if (!fsocket_shadow_of(fd) || !fsocket_shadow_begin())
 		return fsocket_shadow_call(epfd, op, fd, event);
@@ -316,11 +319,11 @@ void fsocket_epoll_settle(int epfd)
 	}
 }
 
-/* What floats in one instance, as it was when a wait began. */
+/* The sockets that float in one instance, as they were when a wait began. */
 struct floats {
 	int count;
 	uint32_t serials[MAX_OWED];
-	/* The first is the instance. */
+	/* polled[0] is the instance. */
 	struct pollfd polled[1 + MAX_OWED];
 };
 
@@ -343,14 +346,14 @@ static void gather(uint32_t id, struct floats *f)
 	}
 }
 
-/* Adds what poll() said to the count events that are there; their number then. */
+/* Adds the results of poll() to the count events that are there, and returns their number then. */
 static int merge(const struct floats *f, struct epoll_event *events, int count, int maxevents)
 {
 	for (int i = 0; i < f->count; i++) {
 		const struct pollfd *p = &f->polled[1 + i];
 		struct shadow *s = &fsocket_shadows[p->fd];
 
-		/* A signal handler has done something with it, and not the last word. */
+		/* Skip a socket that a signal handler has changed meanwhile. */
 		if (!p->revents || s->serial != f->serials[i] || s->state != FLOATING)
 			continue;
 		if (p->revents & POLLNVAL) {
@@ -375,9 +378,9 @@ static int64_t now_ms(void)
 }
 
 /*
- * 0 also if there turned out to be nothing after all; *over then says if time is.
- * -1 and ENOSYS if poll() cannot be had: RLIMIT_NOFILE has been lowered, and poll()
- * heeds that, or a seccomp filter knows epoll_wait() only.
+ * Returns 0 on timeout (*over is true) or when nothing was ready after all (*over is false).
+ * Returns -1 with ENOSYS if poll() cannot be used: RLIMIT_NOFILE, which poll() heeds, has
+ * been lowered, or a seccomp filter allows epoll_wait() only.
  */
 static int wait_once(int epfd, struct epoll_event *events, int maxevents, int timeout,
 		     struct floats *f, bool *over)

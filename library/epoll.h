@@ -10,7 +10,7 @@
 #pragma GCC visibility push(hidden)
 
 /*
- * fd is a new socket that nobody else has. Callers need not ask whether the
+ * fd is a new socket of which there is no other reference. Callers need not check whether the
  * feature is on.
  */
 void fsocket_epoll_new_socket(int fd);
@@ -36,11 +36,11 @@ void fsocket_epoll_settle(int epfd);
 void fsocket_epoll_escape(int fd);
 /* The same if fd is an epoll instance; sockets do not mind being watched. */
 void fsocket_epoll_watched(int fd);
-/* Whether there is anything that could escape. */
+/* Returns whether any socket or instance is followed. */
 bool fsocket_epoll_follows(void);
-/* The same for all there are; those made later may take part again. */
+/* The same for all sockets and instances that there are; those made later may be followed again. */
 void fsocket_epoll_escape_all(void);
-/* The same, and for good: nothing more is known about this process. */
+/* The same for good: the process is not followed any more. */
 void fsocket_epoll_give_up(void);
 
 /* A thread is about to be created; one has been joined. */

@@ -29,7 +29,7 @@
 #include "real.h"
 #include "shadow.h"
 
-/* In the place of one that the C library of this machine does not have. */
+/* Is called in the place of a function that the C library of this machine does not have. */
 __attribute__((visibility("hidden"))) long fsocket_absent(void)
 {
 	errno = ENOSYS;
@@ -80,7 +80,7 @@ static void first_escapes(ARGUMENTS)
 static void both_escape(ARGUMENTS)
 {
 	fsocket_epoll_escape(a);
-	/* It is closed, unless the call fails. */
+	/* The call closes b, unless it fails. */
 	fsocket_epoll_escape(b);
 	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0) {
 		fsocket_group_gone(b, b);
@@ -88,7 +88,7 @@ static void both_escape(ARGUMENTS)
 	}
 }
 
-/* What becomes of the numbers from first to last, if they are closed. */
+/* Forgets what is known of the numbers from first to last, if they have been closed. */
 static void range_closed(unsigned int first, unsigned int last)
 {
 	fsocket_group_gone(first, last);
@@ -110,7 +110,7 @@ static void by_closefrom(ARGUMENTS)
 	range_closed((int)a > 0 ? a : 0, ~0U);
 }
 
-/* fclose() closes it by a call that we do not see. */
+/* fclose() closes it by a call that the library does not see. */
 static void by_fdopen(ARGUMENTS)
 {
 	fsocket_epoll_escape(a);

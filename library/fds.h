@@ -23,11 +23,11 @@ enum {
 	/* Made by socket() or accept(), or asked: it does not listen, or not for TCP. */
 	FD_PLAIN = 1,
 	FD_LISTENER = 2,
-	/* Ours, beside a listener: see group.c. */
+	/* A member of a group (group.c), which belongs to the library. */
 	FD_MEMBER = 4,
 	/* Of a listener: somebody has added it to an epoll instance since it listens. */
 	FD_ADDED = 8,
-	/* Ours, which the program knows nothing about. */
+	/* A descriptor of the library's, which the program does not know. */
 	FD_DEVICE = 16,
 	FD_BEYOND = 32,
 };
@@ -48,14 +48,14 @@ static inline void fsocket_fd_set(int fd, unsigned char kind)
 		atomic_store_explicit(&fsocket_fds[fd], kind, memory_order_relaxed);
 }
 
-/* The number may mean another file from now on. Our own device is looked at when used. */
+/* The number may mean another file from now on. The device is checked when it is used. */
 static inline void fsocket_fd_forget(int fd)
 {
 	if (!(fsocket_fd(fd) & (FD_DEVICE | FD_MEMBER | FD_BEYOND)))
 		fsocket_fd_set(fd, FD_UNKNOWN);
 }
 
-/* What the descriptor is now: the inode of its file, which no other open socket has; or 0. */
+/* Returns the inode of the descriptor's file, which no other open socket has; or 0. */
 static inline ino_t fsocket_inode(int fd)
 {
 	struct stat s;
@@ -63,7 +63,7 @@ static inline ino_t fsocket_inode(int fd)
 	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
 }
 
-/* The value of an option that is an int; or -ERRNO. */
+/* Returns the value of an option that is an int, or -ERRNO. */
 static inline int fsocket_option(int fd, int level, int name)
 {
 	socklen_t len = sizeof(int);

@@ -118,7 +118,7 @@ static int write_value(const struct setting *s, const char *value)
 
 	if (fd < 0)
 		return errno;
-	/* With the newline also an empty value reaches the kernel. */
+	/* The newline makes sure that an empty value reaches the kernel, too. */
 	line = ctl_format("%s\n", value);
 	if (write(fd, line, strlen(line)) < 0)
 		error = errno;
@@ -135,7 +135,7 @@ static void parse_setting(struct setting *s, const char *text)
 		ctl_fail(CTL_USAGE, "%s: not NAME=VALUE with the name of a parameter", text);
 	s->name = ctl_format("%.*s", (int)name, text);
 	s->value = ctl_format("%s", text + name + 1);
-	/* The kernel takes a page at a time, and would obey the rest, too. */
+	/* The kernel takes a page at a time, and would take the rest for another value. */
 	if (strlen(s->value) > MAX_VALUE)
 		ctl_fail(CTL_USAGE, "%s: the value has more than %d characters", s->name, MAX_VALUE);
 	s->path = ctl_format("/sys/module/fastsocket/parameters/%s", s->name);
@@ -188,7 +188,7 @@ int ctl_set(char **argv)
 				 s[i].name);
 	}
 
-	/* All or nothing, also for somebody impatient. */
+	/* Block signals, so that an impatient user gets all values set or none. */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	for (int i = 0; i < count; i++) {
@@ -231,7 +231,7 @@ static const struct {
 
 #define NAMES "status, set, watch, listeners, doctor or run"
 
-/* Takes --json out of @argv. */
+/* Removes --json from @argv. */
 static void take_json(char **argv)
 {
 	char **kept = argv;
@@ -245,7 +245,7 @@ static void take_json(char **argv)
 	*kept = NULL;
 }
 
-/* Returns what follows the options. */
+/* Returns the arguments that follow the options. */
 static char **take_run_options(char **argv)
 {
 	static const char backend[] = "--backend=";
@@ -279,7 +279,7 @@ int main(int argc, char **argv)
 	if (which == count)
 		ctl_fail(CTL_USAGE, "%s: no such subcommand: give " NAMES, argv[1]);
 	argv += 2;
-	/* What follows PROGRAM is the program's. */
+	/* The arguments behind PROGRAM belong to the program. */
 	if (subcommands[which].main != ctl_run) {
 		take_json(argv);
 	} else {

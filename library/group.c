@@ -43,11 +43,11 @@
 atomic_int fsocket_group_count;
 
 static struct group groups[MAX_GROUPS];
-/* Of each descriptor: 1 + its group; 0: it is not known to have one. */
+/* For each descriptor, 1 + the index of its group; 0 if it has none, as far as is known. */
 static unsigned char group_of[FSOCKET_MAX_FD];
-/* Accepted from a listener with a group, and so SO_REUSEPORT is ours. */
+/* Descriptors accepted from a listener with a group: the library has set their SO_REUSEPORT. */
 static atomic_bool children[FSOCKET_MAX_FD];
-/* The process that may change these; a child of vfork() may not. */
+/* The process that may change these variables; a child of vfork() may not. */
 static pid_t owner;
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 /* An option that cannot be read back has been set on some socket. */
@@ -186,7 +186,7 @@ static bool suits(int fd, int family)
 {
 	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
 	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
-	       /* The program's own group, or that of another process. */
+	       /* A value of 1 would be that of the program's own group, or of another process's. */
 	       fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) == 0;
 }
 
@@ -221,7 +221,7 @@ static struct group *make_group(int fd)
 		return NULL;
 	}
 	memset(&info, 0, sizeof(info));
-	/* Of a listener, this is its backlog. */
+	/* For a listener, tcpi_sacked is the backlog. */
 	if (RAW5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len))
 		info.tcpi_sacked = SOMAXCONN;
 	g->route->backlog = info.tcpi_sacked;
@@ -283,7 +283,7 @@ bool fsocket_group_option_allowed(int fd, int level, int name)
 	if (level != SOL_SOCKET || !fsocket_group_of(fd) ||
 	    (name != SO_ATTACH_REUSEPORT_CBPF && name != SO_ATTACH_REUSEPORT_EBPF))
 		return true;
-	/* As the kernel says of a socket that is in no group. */
+	/* The kernel answers EINVAL for a socket that is in no group. */
 	errno = EINVAL;
 	return false;
 }
@@ -324,7 +324,7 @@ void fsocket_group_own(int conn)
 		atomic_store_explicit(&children[conn], false, memory_order_relaxed);
 }
 
-/* Whether this process has the listener under a number that is not from first to last. */
+/* Returns whether this process has the listener under a number that is not from first to last. */
 static bool has_another(const struct group *g, unsigned int first, unsigned int last)
 {
 	struct rlimit limit;
@@ -358,12 +358,12 @@ static void forget(unsigned int fd, unsigned int first, unsigned int last)
 		if (group_of[other] == 1 + (g - groups) &&
 		    ((unsigned int)other < first || (unsigned int)other > last))
 			return;
-	/* Nothing waits in members that have never listened. */
+	/* Members that have never listened have no connections. */
 	if (!g->route->listening || !has_another(g, first, last))
 		drop(g);
 }
 
-/* A member's number is about to be another file's, unless it is the program that closes it. */
+/* A member's number is about to become another file's, unless the program itself closes it. */
 static void lose(int fd)
 {
 	for (int i = 0; i < MAX_GROUPS; i++)

@@ -25,25 +25,29 @@ long fsocket_now_ms(void);
 
 /* group.c */
 struct group *fsocket_group_of(int fd);
-/* inherit.c: gives member the options of the listener fd; false: that cannot be done. */
+/* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */
 bool fsocket_group_inherit(int member, int fd, int family);
 
 /* route.c */
 struct route *fsocket_route_new(void);
-/* A claim for the calling thread; NULL: there is no room. */
+/* Returns a claim for the calling thread, or NULL if there is no room. */
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);
-/* Workers that there are. */
+/* Returns the number of workers. */
 int fsocket_route_live(const struct route *r);
-/* Chooses a CPU among those allowed, and a member, which listens from then on; or false. */
+/*
+ * Chooses a CPU among those allowed, and a member, which listens from then on; false if there
+ * is none.
+ */
 bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed);
-/* The worker can be sent connections. */
+/* Connections may be sent to the worker from now on. */
 void fsocket_route_ready(struct group *g, struct claim *c);
-/* Takes from those that are stale; looks only now and then. */
+/* Takes the CPUs of stale workers away; does so only now and then. */
 void fsocket_route_tend(struct group *g);
 /*
- * Marks the members that are not ours to look after: mine, and those of workers that are
- * late by less than so many milliseconds, or at work. Whether a worker is out of its wait now.
+ * Marks in timely[] the members that this thread must not take from: its own, and those of
+ * workers that are late by less than so many milliseconds, or at work. Returns whether a
+ * worker is out of its wait now.
  */
 bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely);
@@ -54,9 +58,9 @@ void fsocket_worker_forsake(struct group *g, int member);
 /* pin.c */
 /* Pins this thread to the CPU, unless it may run on one only. */
 void fsocket_pin(int cpu);
-/* The CPUs that the program lets this thread run on. */
+/* Returns the CPUs that the program lets this thread run on. */
 void fsocket_pin_allowed(cpu_set_t *set);
-/* Pins it again, if that has been lifted meanwhile. */
+/* Pins the thread again, if that has been lifted meanwhile. */
 void fsocket_pin_again(void);
 void fsocket_pin_end(void);
 

@@ -98,7 +98,7 @@ static const struct option options6[] = {
 	{ IPPROTO_IPV6, IPV6_MTU, 4 },
 };
 
-/* Whether there is such an option; its value then, with zeros behind. */
+/* Returns whether the option exists, and its value, followed by zeros. */
 static bool read_option(int fd, const struct option *o, unsigned char *value)
 {
 	socklen_t len = o->size;
@@ -111,7 +111,7 @@ static bool write_option(int fd, const struct option *o, const unsigned char *va
 {
 	int half;
 
-	/* The kernel doubles what it is given. */
+	/* The kernel doubles the value that it is given. */
 	if (o->level == SOL_SOCKET && (o->name == SO_RCVBUF || o->name == SO_SNDBUF)) {
 		memcpy(&half, value, sizeof(half));
 		half /= 2;
@@ -132,7 +132,7 @@ static bool copy(int to, int from, const struct option *o)
 	       !memcmp(wanted, is, MAX_VALUE);
 }
 
-/* A filter that is there cannot be read back, or has a length. */
+/* A filter that is attached cannot be read back, or has a length above 0. */
 static bool filtered(int fd)
 {
 	socklen_t len = 0;

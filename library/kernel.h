@@ -14,19 +14,22 @@
 
 #pragma GCC visibility push(hidden)
 
-/* Whether it is in force: FSOCKET_BACKEND, looked at once in the life of a process. */
+/*
+ * Returns whether the kernel backend is in force: FSOCKET_BACKEND is read once in the life of
+ * a process.
+ */
 bool fsocket_kernel_chosen(void);
 
-/* How many epoll instances have a listener with a group: 0 is what most programs have. */
+/* The number of epoll instances that have a listener with a group; in most programs it is 0. */
 extern atomic_int fsocket_watch_count;
-/* How many groups this process has. */
+/* The number of groups that this process has. */
 extern atomic_int fsocket_group_count;
 
-/* The listener fd is seen for the first time: it gets a group, where that is possible. */
+/* The listener fd is seen for the first time: it gets a group, if that is possible. */
 void fsocket_group_note(int fd);
 /* listen() has been called once more, with another backlog. */
 void fsocket_group_listen(int fd, int backlog);
-/* The program has set an option; false: it may not, errno says why. */
+/* The program sets an option. Returns false, with errno, if it may not. */
 bool fsocket_group_option_allowed(int fd, int level, int name);
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len);
 /*
@@ -40,7 +43,7 @@ void fsocket_group_own(int conn);
 void fsocket_group_gone(unsigned int first, unsigned int last);
 /* fd is about to be shut down, and so to listen no more. */
 void fsocket_group_shutdown(int fd);
-/* Whether fd is a socket of ours, of which the program does not know. */
+/* Returns whether fd is a socket of the library's, which the program does not know. */
 bool fsocket_group_member(int fd);
 
 /* The program's epoll_ctl() of a listener has succeeded. */
@@ -48,17 +51,20 @@ void fsocket_worker_ctl(int epfd, int op, int fd, const struct epoll_event *even
 /* The epoll instance is about to be closed. */
 void fsocket_worker_close(int epfd);
 /*
- * epoll_wait(), or epoll_pwait() with a mask, in an instance that has such a listener;
- * false: it has none, and the caller has to wait.
+ * Does epoll_wait(), or epoll_pwait() with a mask, in an instance that has such a listener.
+ * Returns false if it has none and the caller has to wait.
  */
 bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			 const sigset_t *mask, int *count);
-/* accept4() of such a listener; false: fd is none, and the caller has to accept. */
+/* Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. */
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
-/* No more system calls of our own after this. */
+/* The library makes no system calls of its own after this. */
 void fsocket_worker_confine(void);
 
-/* Before a thread, a child or a program is started: it may run where the program may. */
+/*
+ * To be called before a thread, a child or a program is started, which may run on all CPUs
+ * that the program has chosen.
+ */
 void fsocket_pin_lift(void);
 
 #pragma GCC visibility pop

@@ -60,7 +60,7 @@ int listen(int fd, int backlog)
 	int ret;
 
 	REAL(listen);
-	/* Its epoll calls are ours to follow, at once: see epoll_ctl(). */
+	/* The listener's epoll calls go to the kernel at once from now on: see epoll_ctl(). */
 	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
 	if (!ret) {
@@ -108,9 +108,9 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 }
 
 /*
- * poll() registers only with the local listener that there is when fd is added. If
- * that has come since, fd is added once more. Whoever waits meanwhile misses nothing:
- * what is there already is reported then, as MOD would.
+ * poll() registers the epoll instance only with the local listener that exists when fd is
+ * added. If the local listener was made later, fd is added once more. A thread that waits
+ * meanwhile misses no event: the second ADD reports what is ready, as MOD would.
  */
 static int register_anew(int epfd, int fd, struct epoll_event *event)
 {
@@ -128,7 +128,7 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 	if (op == EPOLL_CTL_ADD)
 		fsocket_listener_added(fd);
 	ret = real(epfd, op, fd, event);
-	/* Only if it has succeeded is it sure that event may be read. */
+	/* event can be read for sure only if the call has succeeded. */
 	if (ret) {
 		saved = errno;
 		if (op == EPOLL_CTL_ADD && saved != EEXIST)
@@ -158,7 +158,7 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return fsocket_epoll_ctl(epfd, op, fd, event);
 }
 
-/* Whether one of the kernel backend's workers has waited. */
+/* Returns whether the calling thread is a worker of the kernel backend and has waited. */
 static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			 const sigset_t *mask, int *count)
 {
@@ -217,10 +217,10 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 }
 #endif
 
-/* Nobody else has it, and nobody listens there. */
+/* The socket is new: no other process has it, and it does not listen. */
 static void new_socket(int fd)
 {
-	/* The number has been closed by a way that we do not see. */
+	/* The program has closed the number by a way that the library does not see. */
 	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
 		fsocket_group_gone(fd, fd);
 	fsocket_group_own(fd);
@@ -241,7 +241,7 @@ int socket(int family, int type, int protocol)
 	return fd;
 }
 
-/* By the module, in the place of a function in which a thread can be cancelled. */
+/* Makes an ioctl in the place of a function that is a cancellation point. */
 static int ask_module(unsigned long call, struct fsocket_ioctl_arg *arg)
 {
 	int ret, type;
@@ -252,7 +252,7 @@ static int ask_module(unsigned long call, struct fsocket_ioctl_arg *arg)
 	return ret;
 }
 
-/* Whether the module has answered: *conn is what accept4() returns. */
+/* Returns whether the module has accepted for the caller: *conn is then what accept4() returns. */
 static bool accept_from_pool(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 			     int *conn)
 {
@@ -276,7 +276,7 @@ static bool accept_from_pool(int fd, struct sockaddr *addr, socklen_t *len, int 
 	return true;
 }
 
-/* Whether the kernel backend has answered. */
+/* Returns whether the kernel backend has accepted for the caller. */
 static bool accept_by_worker(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 			     int *conn)
 {
@@ -338,7 +338,7 @@ int close(int fd)
 	unsigned char kind = fsocket_fd(fd);
 
 	REAL(close);
-	/* Not the program's: it has no such fd. */
+	/* The program does not know this descriptor, so for the program it does not exist. */
 	if ((kind == FD_DEVICE && fsocket_device_is(fd)) ||
 	    (kind == FD_MEMBER && fsocket_group_member(fd))) {
 		errno = EBADF;
@@ -351,7 +351,7 @@ int close(int fd)
 		fsocket_worker_close(fd);
 	if (kind & FD_LISTENER && fsocket_listener_close(fd))
 		return 0;
-	/* Before: another thread may get the number as soon as it is closed. */
+	/* Forget the number before it is closed: another thread may get it right afterwards. */
 	if (kind == FD_PLAIN)
 		fsocket_fd_set(fd, FD_UNKNOWN);
 	return real(fd);

@@ -19,7 +19,10 @@
 #include "listener.h"
 #include "real.h"
 
-/* Of one thread; what is above is not remembered, and not spawned again by MOD. */
+/*
+ * The number of listeners that are remembered for one thread. MOD does not spawn further ones
+ * again.
+ */
 #define MAX_CLAIMS 32
 
 __thread int fsocket_leaving __attribute__((tls_model("initial-exec"))) = -1;
@@ -31,12 +34,12 @@ static __thread struct {
 } claims[MAX_CLAIMS] __attribute__((tls_model("initial-exec")));
 static __thread int claim_count __attribute__((tls_model("initial-exec")));
 
-/* Which socket each listener is. */
+/* The inode of each listener's socket. */
 static ino_t inodes[FSOCKET_MAX_FD];
 
 /*
- * SO_REUSEPORT as the program has set it, by the socket, as that may have copies. The
- * oldest make room.
+ * SO_REUSEPORT as the program has set it, by the inode of the socket, since a socket may have
+ * several descriptors. New entries replace the oldest ones.
  */
 #define MAX_OPTIONS 256
 static struct {
@@ -98,7 +101,7 @@ void fsocket_listener_note(int fd)
 
 	if (fsocket_fd(fd) & FD_BEYOND || fsocket_device_confined())
 		return;
-	/* A second listen() of a listener: the option may be ours by now. */
+	/* At a second listen() the option may have been set by the module. */
 	if (fsocket_listener_is(fd))
 		return;
 	domain = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
@@ -170,7 +173,7 @@ static bool spawn(int fd)
 	if (fsocket_kernel_chosen() || !fsocket_device_ready())
 		return false;
 	ret = call_module(FSOCKET_IOC_SPAWN_LISTEN, fd);
-	/* It may be another file by now, or listen no more. */
+	/* The descriptor may have become another file, or may have stopped listening. */
 	if (ret == -EINVAL || ret == -ENOTSOCK) {
 		fsocket_fd_set(fd, FD_UNKNOWN);
 		fsocket_listener_ask(fd);
@@ -200,14 +203,15 @@ bool fsocket_listener_resumed(int fd)
 	if (claim >= 0 ? claims[claim].waits : fsocket_fd(fd) & FD_ADDED)
 		return false;
 	/*
-	 * Given back before, or added before it listened. Where another thread has
-	 * added it, the instance is shared by threads, and it is not ours to claim.
+	 * The thread has retired fd before, or has added it before it listened. If another
+	 * thread has added fd, the threads share the instance, and this one does not claim
+	 * the listener.
 	 */
 	fsocket_listener_added(fd);
 	return true;
 }
 
-/* Has no effect where nothing was spawned. */
+/* The call has no effect where nothing was spawned. */
 void fsocket_listener_retire(void)
 {
 	int claim = find_claim(fsocket_leaving);
@@ -229,9 +233,9 @@ bool fsocket_listener_close(int fd)
 {
 	int claim = find_claim(fd);
 
-	/* As close() is, a point where a thread can be cancelled. */
+	/* close() is a cancellation point, so this function has to be one. */
 	pthread_testcancel();
-	/* Not ours to note: its descriptors are its own. */
+	/* A child of vfork() closes a descriptor of its own, and shares these notes. */
 	if (fsocket_device_borrowed())
 		return false;
 	fsocket_fd_set(fd, FD_UNKNOWN);

@@ -9,25 +9,28 @@
 
 #pragma GCC visibility push(hidden)
 
-/* The listener that this thread has not waited for since it was in its set; or -1. */
+/*
+ * Listener that this thread removed from its epoll set, to be retired before its next wait;
+ * -1 if none.
+ */
 extern __thread int fsocket_leaving __attribute__((tls_model("initial-exec")));
 
-/* fd listens, by listen() just now or as the kernel says. */
+/* fd listens: listen() has just succeeded, or the kernel says so. */
 void fsocket_listener_note(int fd);
 
 /*
- * Asks the kernel whether fd, of unknown origin, listens: what fsocket_fd() says
- * of it then.
+ * Asks the kernel whether fd, of unknown origin, listens, and returns what fsocket_fd() then
+ * says of it.
  */
 unsigned char fsocket_listener_ask(int fd);
 
-/* Whether what is known of fd as a listener is about what it is now. */
+/* Returns whether fd is still the listener that was noted under this number. */
 bool fsocket_listener_is(int fd);
 
 /*
- * Where the program has set SO_REUSEPORT of the listener fd, or of a copy of it: what
- * it finds there is to be its own value, as the module sets the option too. NULL: fd is
- * no listener that we know.
+ * Returns where to store what the program sets as SO_REUSEPORT of the listener fd, or of a
+ * copy of it. The program has to read its own value, since the module sets the option, too.
+ * NULL: fd is no known listener.
  */
 atomic_bool *fsocket_listener_reuseport(int fd);
 
@@ -35,18 +38,18 @@ atomic_bool *fsocket_listener_reuseport(int fd);
 void fsocket_listener_added(int fd);
 
 /*
- * This thread waits for fd from now on, with EPOLL_CTL_MOD. Whether it has got a
- * local listener only now, of which the epoll instance does not know yet.
+ * This thread waits for fd from now on, by EPOLL_CTL_MOD. Returns whether it has got a new
+ * local listener, with which the epoll instance is not registered yet.
  */
 bool fsocket_listener_resumed(int fd);
 
-/* It does not, unless it says otherwise before it waits next. */
+/* This thread does not wait for fd any more, unless it adds fd again before its next wait. */
 void fsocket_listener_left(int fd);
 
 /* This thread is about to wait, and fsocket_leaving is not -1. */
 void fsocket_listener_retire(void);
 
-/* fd is about to be closed. Whether that is done. */
+/* fd is about to be closed. Returns whether the module has closed it already. */
 bool fsocket_listener_close(int fd);
 
 #pragma GCC visibility pop

@@ -29,7 +29,10 @@ static void set_only(int cpu)
 	RAW3(SYS_sched_setaffinity, 0, sizeof(set), &set);
 }
 
-/* Whether the pin is ours still: the program, or somebody outside, may have set another. */
+/*
+ * Returns whether the library's pin still holds: the program, or somebody else, may have set
+ * another mask.
+ */
 static bool ours(void)
 {
 	cpu_set_t now;
@@ -78,7 +81,7 @@ void fsocket_pin_again(void)
 	if (pinned < 0 || !lifted)
 		return;
 	lifted = false;
-	/* Where the program has changed it meanwhile, that is what holds. */
+	/* If the program has changed the mask meanwhile, the program's mask holds. */
 	if (get(&now) && CPU_EQUAL(&now, &own))
 		set_only(pinned);
 	else

@@ -20,7 +20,10 @@
 #include "group.h"
 #include "real.h"
 
-/* How often a lock is tried, with a millisecond between, until we do without. */
+/*
+ * The number of attempts to take the lock, a millisecond apart, before the caller does
+ * without it.
+ */
 #define LOCK_TRIES	200
 
 long fsocket_now_ms(void)
@@ -49,7 +52,7 @@ struct route *fsocket_route_new(void)
 	return r;
 }
 
-/* Tried, and never waited for: a stopped worker may have it. */
+/* Tries for the lock and never waits for it, since a stopped worker may hold it. */
 static bool lock(struct route *r)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
@@ -58,7 +61,10 @@ static bool lock(struct route *r)
 		int ret = pthread_mutex_trylock(&r->lock);
 
 		if (ret == EOWNERDEAD) {
-			/* What it has left undone, the next change of the program does. */
+			/*
+			 * The next change of the BPF program completes what the dead worker
+			 * has left undone.
+			 */
 			pthread_mutex_consistent(&r->lock);
 			return true;
 		}
@@ -81,7 +87,7 @@ static long age(const struct claim *c)
 	return fsocket_now_ms() - atomic_load(&c->stamp);
 }
 
-/* A worker that is about to be waited for is not a zombie for long: its parent knows. */
+/* kill() also finds a zombie, but a parent reaps its worker soon. */
 static bool dead(const struct claim *c)
 {
 	return RAW2(SYS_kill, atomic_load(&c->pid), 0) == -ESRCH;
@@ -92,7 +98,7 @@ static bool eligible(const struct route *r, const struct claim *c)
 	return c->owner && c->ready && age(c) < STALE(r);
 }
 
-/* A lone worker sleeps for as long as it likes. */
+/* A lone worker may sleep for as long as it likes, so its stamp does not count. */
 static bool live(const struct route *r, const struct claim *c)
 {
 	return c->owner && (c->waiting || age(c) < STALE(r)) && !dead(c);
@@ -147,7 +153,7 @@ static void attach(const struct group *g, const unsigned char *map, int cpus)
 	struct sock_fprog program = { .filter = p.code };
 
 	emit(&p, BPF_LD | BPF_W | BPF_ABS, 0, 0, SKF_AD_OFF + SKF_AD_CPU);
-	/* From cpus on, 0. */
+	/* CPUs from cpus on get index 0. */
 	emit(&p, BPF_JMP | BPF_JGE | BPF_K, 0, 1, cpus);
 	emit(&p, BPF_RET | BPF_K, 0, 0, 0);
 	emit_tree(&p, 0, cpus);
@@ -160,9 +166,9 @@ static void attach(const struct group *g, const unsigned char *map, int cpus)
 }
 
 /*
- * To each CPU the member of its worker; those without one are dealt out. As long as somebody
- * sleeps who does not know yet that there are others, and so does not look up, all go to the
- * listener itself, for which everybody waits.
+ * Gives each CPU the member of its worker, and distributes the CPUs that have none. As long
+ * as a worker sleeps that does not know of the others yet, and so does not look up, all CPUs
+ * get the listener itself, for which every worker waits.
  */
 static void update(struct group *g)
 {
@@ -194,7 +200,7 @@ static void update(struct group *g)
 	atomic_fetch_add(&r->generation, 1);
 }
 
-/* Under the lock. What the claim has had is for others to look after. */
+/* Frees the claim, under the lock. Other workers take the connections that its member still has. */
 static void free_claim(struct claim *c)
 {
 	atomic_store(&c->ready, false);
@@ -271,8 +277,9 @@ static int workers_of(const struct route *r, int member)
 }
 
 /*
- * That of another worker on the CPU: after a reload, old and new workers run side by side.
- * Else the one with the fewest workers, and rather one that listens already.
+ * Returns the member of another worker on the CPU, since old and new workers run side by side
+ * after a reload; otherwise the member with the fewest workers, preferably one that listens
+ * already.
  */
 static int choose_member(const struct group *g, int cpu)
 {
@@ -377,10 +384,16 @@ void fsocket_route_tend(struct group *g)
 	unlock(r);
 }
 
-/* In microseconds; -1: it has ended, or is none of this PID namespace. */
+/*
+ * Returns the worker's CPU time in microseconds; -1 if it has ended or is in another PID
+ * namespace.
+ */
 static long cpu_time(const struct claim *c)
 {
-	/* A clock's number, as the kernel makes it of a thread or of a process: a bit for which. */
+	/*
+	 * The kernel makes the number of a CPU clock from a thread or process ID; a bit says
+	 * which of the two.
+	 */
 	bool ours = c->pid == getpid();
 	clockid_t clock = (int)(~(unsigned int)(ours ? c->tid : c->pid) << 3) | (ours ? 6 : 2);
 	struct timespec time;
@@ -391,10 +404,10 @@ static long cpu_time(const struct claim *c)
 }
 
 /*
- * Whether the worker has run for a sixteenth of the time since somebody asked. To take a
- * connection from one that will accept it soon itself costs more than it spares; from one
- * that sleeps, and waits for something else, or is stopped, there is nothing better to do.
- * The first answer is yes, until there is something to compare.
+ * Returns whether the worker has run for a sixteenth of the time since another one last
+ * asked. Taking a connection from a worker that will soon accept it itself costs more than it
+ * saves. A worker that sleeps, waits for something else, or is stopped will not accept it
+ * soon. The first answer is yes, since there is nothing to compare with yet.
  */
 static bool at_work(struct route *r, int i)
 {
@@ -430,7 +443,10 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			continue;
 		}
 		away |= !c->waiting;
-		/* Who waits and has not looked up is dead, or it gets no CPU: it has been woken. */
+		/*
+		 * A worker that waits has been woken. If it has not looked up since, it is
+		 * dead or gets no CPU.
+		 */
 		if (c->waiting ? since < STALE(r) :
 		    since < late || (since < BUSY(r) && at_work(r, i)))
 			timely[c->member] = true;

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Another one whenever this layout changes. */
+/* Increased whenever this layout changes. */
 #define ROUTE_MAGIC	0xf50c2b9e47d80001
 
 #define GROUP_MEMBERS	128
@@ -20,19 +20,20 @@
 #define GROUP_CPUS	1024
 
 /*
- * A worker leaves its wait for longer than this, if FSOCKET_STEAL_AFTER_MS says nothing else:
- * who has nothing to do looks after its queue. The other times are multiples of it.
+ * A worker ends its wait after this time at the latest, if FSOCKET_STEAL_AFTER_MS says
+ * nothing else, and looks after the queues of others. The other times are multiples of it.
  */
 #define LATE_MS		10
-/* One that waits looks up so often, so that it is seen to be alive. */
+/* A worker that waits looks up this often, so that others see that it is alive. */
 #define LOOK(r)		(10 * (r)->late)
-/* One that is at work, and so will accept by itself, gets so much time to do it. */
+/* A worker that is at work, and so will accept by itself, gets this much time to do so. */
 #define BUSY(r)		(10 * (r)->late)
-/* It has not looked up: if it is dead, others look after its queue. */
+/* A worker that has not looked up for this long may be dead: others look after its queue. */
 #define SILENT(r)	(30 * (r)->late)
 /*
- * No connection is sent to a worker that was late or silent for so long, whether it is stopped
- * or gets no CPU, and all look after its queue, those with work of their own, too.
+ * A worker that was late or silent for this long, whether it is stopped or gets no CPU, is
+ * sent no connections, and all others look after its queue, also those that have work of
+ * their own.
  */
 #define STALE(r)	(100 * (r)->late)
 
@@ -51,15 +52,15 @@ struct claim {
 	atomic_ulong own, shared, others;
 };
 
-/* What a worker's CPU clock has shown whoever looked at it last. */
+/* The CPU time that another worker has last read of this one. */
 struct sample {
 	atomic_uint owner;
 	atomic_long at, cpu;
 };
 
 /*
- * Where connections of one listener go. All processes that have the listener share it,
- * as they have been forked by the one that has made it.
+ * The memory that says where connections of one listener go. All processes that have the
+ * listener share it, since the process that has made it has forked them.
  */
 struct route {
 	unsigned long magic;		/* whether a reader knows this layout */
@@ -67,8 +68,8 @@ struct route {
 	ino_t inode;			/* of the listener */
 	ino_t sockets[GROUP_MEMBERS];	/* of the members */
 	pthread_mutex_t lock;
-	_Alignas(64) atomic_uint generation;	/* changes with who there is */
-	atomic_int listening;			/* members that do */
+	_Alignas(64) atomic_uint generation;	/* changes with every worker that comes or goes */
+	atomic_int listening;			/* number of members that listen */
 	atomic_int end;				/* claims behind have never been used */
 	atomic_bool broken;			/* the listener has been shut down */
 	atomic_int backlog;

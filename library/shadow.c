@@ -28,7 +28,7 @@ volatile sig_atomic_t fsocket_shadow_interrupted;
  */
 #define SIGNAL_FRAME 1000
 
-/* Somebody has called longjmp() while the notes were being changed. */
+/* Set when longjmp() was called while the notes were being changed. */
 static volatile bool jumped;
 
 int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event)
@@ -58,7 +58,10 @@ void fsocket_shadow_strike(struct shadow *s)
 	fsocket_owed[s->slot] = last;
 	fsocket_shadows[last].slot = s->slot;
 	s->slot = -1;
-	/* Last, so that it is not 0 where a handler leaves us while something is owed. */
+	/*
+	 * Decrement last, so that the count is not 0 if a signal handler jumps away while a
+	 * call is owed.
+	 */
 	atomic_signal_fence(memory_order_seq_cst);
 	fsocket_owed_count--;
 }
@@ -79,10 +82,13 @@ static void make_call(int op, int fd)
 		s->state = op == EPOLL_CTL_DEL ? FREE : REGISTERED;
 		s->kernels = s->wish;
 	} else if (errno == EBADF || op != EPOLL_CTL_ADD) {
-		/* Closed by a call that we have not seen. */
+		/* The program has closed it by a call that the library has not seen. */
 		s->state = UNKNOWN;
 	}
-	/* Else memory, or what the user may watch, is exhausted: it floats on. */
+	/*
+	 * Otherwise memory, or the user's limit of watches, is exhausted: the socket goes on
+	 * floating.
+	 */
 	errno = saved;
 }
 
@@ -103,7 +109,7 @@ void fsocket_shadow_settle(int fd)
 
 void fsocket_shadow_settle_instance(uint32_t id)
 {
-	/* Backwards, as what is settled is replaced by the last. */
+	/* Go backwards, since the last entry takes the place of one that is settled. */
 	for (int i = fsocket_owed_count - 1; i >= 0; i--)
 		if (fsocket_shadows[fsocket_owed[i]].instance == id)
 			fsocket_shadow_settle(fsocket_owed[i]);
@@ -116,7 +122,7 @@ void fsocket_shadow_forget(int fd)
 		fsocket_shadows[fd].state = UNKNOWN;
 }
 
-/* What the kernel does with a socket whose last reference is closed. */
+/* Does what the kernel does with a socket whose last reference is closed. */
 void fsocket_shadow_drop(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
@@ -142,7 +148,7 @@ void fsocket_shadow_forget_instance(uint32_t id)
 	fsocket_shadow_remove_instance(id);
 }
 
-/* All sockets in it are nowhere then. */
+/* The sockets in the instance are registered nowhere after this. */
 void fsocket_shadow_close_instance(uint32_t id)
 {
 	for (int fd = 0; fd <= fsocket_shadow_highest; fd++) {
@@ -177,7 +183,7 @@ void fsocket_shadow_forget_all(void)
 	fsocket_instance_count = 0;
 }
 
-/* What the kernel has of a socket becomes what the program wants; nothing is taken for granted. */
+/* Registers the socket as the program wants it, whatever the kernel has of it now. */
 static void restore(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
@@ -193,7 +199,7 @@ static void restore(int fd)
 		fsocket_shadow_call(epfd, EPOLL_CTL_MOD, fd, &event);
 }
 
-/* Who has changed the notes will not go on, and may have been half done. */
+/* The function that was changing the notes will not go on, and may have changed only a part. */
 static void recover(void)
 {
 	int saved = errno;
@@ -237,11 +243,11 @@ void fsocket_shadow_jump(void)
 	if (!fsocket_shadow_busy)
 		return;
 	jumped = true;
-	/* If it was not out of the handler, the end sees that. */
+	/* If longjmp() was called elsewhere, fsocket_shadow_end() notices. */
 	fsocket_shadow_interrupted = 1;
 }
 
-/* A signal handler has done something meanwhile, of which we know only what it closed. */
+/* A signal handler has run meanwhile. The notes say only which descriptors it has closed. */
 void fsocket_shadow_end_interrupted(void)
 {
 	jumped = false;

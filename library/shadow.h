@@ -15,7 +15,7 @@
 #define MAX_INSTANCES	8
 /* The kernel's poll() has room for 30 on its stack, one of which is the instance. */
 #define MAX_OWED	29
-/* Spared calls are reported by so many. */
+/* Saved calls are reported to the module in this number. */
 #define REPORT		128
 
 /* epoll.c says what they mean. */
@@ -61,42 +61,42 @@ extern int fsocket_instance_count;
 extern int fsocket_owed[MAX_OWED];
 extern int fsocket_owed_count;
 
-/* Calls spared, less those made in their stead; not yet reported. */
+/* Calls saved, less those made instead; not yet reported. */
 extern int fsocket_saved_calls;
 void fsocket_shadow_report(void);
 
 /* The C library's epoll_ctl(). */
 int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event);
 
-/* Puts fd into fsocket_owed[]; false: there is no room. And takes it out. */
+/* Puts fd into fsocket_owed[], or returns false if there is no room; and takes it out. */
 bool fsocket_shadow_owe(int fd);
 void fsocket_shadow_strike(struct shadow *s);
 
-/* Makes the kernel know what the program has asked for: of fd; in an instance. */
+/* Makes the kernel know what the program has asked for: of fd; of all sockets in an instance. */
 void fsocket_shadow_settle(int fd);
 void fsocket_shadow_settle_instance(uint32_t id);
 
-/* The same, and then fd is left to the kernel; all of an instance; all. */
+/* Does the same, and then leaves to the kernel: fd; all sockets of an instance; all sockets. */
 void fsocket_shadow_forget(int fd);
 void fsocket_shadow_forget_instance(uint32_t id);
 void fsocket_shadow_forget_all(void);
 
-/* What the kernel does with a socket whose last reference is closed. */
+/* Does what the kernel does with a socket whose last reference is closed. */
 void fsocket_shadow_drop(int fd);
-/* And with an instance: all sockets in it are nowhere then. */
+/* Does what the kernel does with an instance: its sockets are registered nowhere after this. */
 void fsocket_shadow_close_instance(uint32_t id);
 
-/* The address of the stack where somebody changes the notes; 0: nobody does. */
+/* The stack address of the function that changes the notes; 0 if none does. */
 extern volatile uintptr_t fsocket_shadow_busy;
 extern volatile sig_atomic_t fsocket_shadow_interrupted;
 bool fsocket_shadow_begin_again(uintptr_t here);
 void fsocket_shadow_end_interrupted(void);
-/* A signal handler, perhaps, is about to leave by longjmp(). */
+/* A function, perhaps a signal handler, is about to leave by longjmp(). */
 void fsocket_shadow_jump(void);
 
 /*
- * Our notes change only between begin() and end(). begin() is false in a signal
- * handler that has interrupted that.
+ * The notes are changed only between begin() and end(). begin() returns false in a signal
+ * handler that has interrupted such a change.
  */
 static inline bool fsocket_shadow_begin(void)
 {

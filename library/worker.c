@@ -37,12 +37,12 @@ atomic_int fsocket_watch_count;
 
 static struct watch watches[MAX_WATCHES];
 static int watches_end;
-/* Changes with every watch that comes or goes. */
+/* Incremented whenever a watch is added or removed. */
 static atomic_uint version;
 
 __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
 
-/* The thread that changes watches; a signal handler of its own leaves them alone. */
+/* The thread that changes watches; a signal handler of that thread leaves them alone. */
 static _Atomic(const void *) holder;
 
 static bool hold(void)
@@ -130,7 +130,7 @@ static void thread_ends(void *unused)
 	let_go();
 }
 
-/* Its instances are its parent's, where the parent is the worker. */
+/* The epoll instances belong to the parent, which may be the worker. */
 static void in_child(void)
 {
 	memset(&fsocket_mine, 0, sizeof(fsocket_mine));
@@ -251,8 +251,8 @@ static void activate(struct watch *w)
 }
 
 /*
- * Who is left alone goes on looking up for a while: what has been sent to others arrives
- * there still.
+ * A worker that is left alone goes on looking up for a while, since connections that were sent
+ * to the members of others still arrive there.
  */
 static void look_for_others(struct watch *w, bool there)
 {
@@ -269,7 +269,7 @@ static void look_for_others(struct watch *w, bool there)
 	}
 }
 
-/* Before the calling thread waits in the instance of w. */
+/* Prepares the calling thread's wait in the instance of w. */
 static void settle(struct watch *w)
 {
 	struct route *r = w->group->route;
@@ -329,8 +329,8 @@ static bool any_readable(const struct group *g, const bool *timely)
 }
 
 /*
- * Looks after others: whether connections wait that nobody else will take in time. Then
- * *event is what the program is to be told. *away: somebody is busy.
+ * Looks whether connections wait that no other worker will take in time, and if so stores in
+ * *event what to tell the program. *away: a worker is out of its wait.
  */
 static bool look_around(struct epoll_event *event, bool idle, bool *away)
 {
@@ -350,7 +350,7 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 					       timely);
 		if (!any_readable(w->group, timely))
 			continue;
-		/* Unless the instance is another by now, of which we have not been told. */
+		/* The number may be another instance by now, which the library has not seen. */
 		if (call_epoll(w->epfd, EPOLL_CTL_MOD, member_fd(w), &w->event) == -ENOENT) {
 			w->ours = false;
 			continue;
@@ -417,7 +417,7 @@ static int64_t now_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/* Waits, and looks up now and then. */
+/* Waits, and looks up at the other workers now and then. */
 static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			const sigset_t *mask)
 {
@@ -434,7 +434,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 		if (count)
 			break;
 		if (timeout >= 0) {
-			/* Rounded up, by an exact clock: no wait ends before its time. */
+			/* Round up, by an exact clock, so that no wait ends before its time. */
 			left = (until - now_ns() + 999999) / 1000000;
 			if (left <= 0)
 				break;
@@ -444,7 +444,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			count = 1;
 			break;
 		}
-		/* The longer there was nothing to do, the less is expected. */
+		/* Look less often the longer there was nothing to do. */
 		look = away && look * 2 < look_every() ? look * 2 : look_every();
 	}
 	if (count >= 0)
@@ -460,7 +460,7 @@ bool fsocket_worker_known(void)
 	return fsocket_mine.version == atomic_load(&version);
 }
 
-/* What the calling thread has to know of the instance; whether there is anything. */
+/* Fills fsocket_mine for the instance, and returns whether anything is in it. */
 static bool find_mine(int epfd)
 {
 	unsigned int now = atomic_load(&version);
@@ -500,9 +500,9 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		stamp(false);
 		return true;
 	}
-	/* Under load there is something, and no reason to prepare for a wait. */
+	/* Under load something is ready, so do not prepare for a wait yet. */
 	*count = mask ? 0 : real_wait(epfd, events, maxevents, 0);
-	/* There may be more where the last one came from. */
+	/* More connections may wait where the last one came from. */
 	if (!*count && fsocket_mine.stolen)
 		*count = look_around(events, true, &away);
 	fsocket_mine.stolen = false;
@@ -512,7 +512,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 	return true;
 }
 
-/* At exit: so that no connection is sent here any more. */
+/* At exit, have no further connections sent to this process. */
 __attribute__((destructor)) static void process_ends(void)
 {
 	if (fsocket_watch_count && !fsocket_device_confined())

@@ -33,14 +33,14 @@ struct worker {
 	struct watch *watches[MAX_MINE];
 	unsigned int accepts;
 	long looked;
-	/* And has found that connections wait in others than these members. */
+	/* The thread has found that connections wait in members other than these. */
 	bool overdue, stolen, timely[GROUP_MEMBERS];
 };
 
 #pragma GCC visibility push(hidden)
 
 extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
-/* Whether what the thread has found is true still. */
+/* Returns whether what the thread has found is still true. */
 bool fsocket_worker_known(void);
 
 #pragma GCC visibility pop
