@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* The kernel's stacks are of 16 KB, and those of tasks aligned to it. */
+/* The kernel's stacks have 16 KB, and those of tasks are aligned to that. */
 #define STACK_SHIFT 14
 #define STACKS 1024
 #define STACK_FRAMES 62
@@ -58,7 +58,7 @@ void frames_clear(struct frames *frames)
 	frames->context = 0;
 }
 
-/* Two stacks that want one place take it from each other: a chain is shorter then. */
+/* Two stacks with the same place replace each other, which only shortens a chain. */
 static struct stack *stack_of(struct frames *frames, uint64_t slot)
 {
 	uint64_t number = slot >> STACK_SHIFT;
@@ -68,7 +68,10 @@ static struct stack *stack_of(struct frames *frames, uint64_t slot)
 		stack->number = number;
 		stack->depth = 0;
 	}
-	/* Stacks grow down: what is below or here has been left. */
+	/*
+	 * Stacks grow down: the functions whose frames are at this address or below have
+	 * returned.
+	 */
 	while (stack->depth && stack->frames[stack->depth - 1].slot <= slot)
 		stack->depth--;
 	return stack;
@@ -79,7 +82,7 @@ static uint32_t top(const struct stack *stack)
 	return stack->depth ? stack->frames[stack->depth - 1].context : 0;
 }
 
-/* 1 more than the place, since 0 is no context. */
+/* Returns the place plus 1, since 0 is no context. */
 static uint32_t child(uint32_t parent, uint64_t return_address)
 {
 	uint64_t key = mix(return_address ^ mix(parent)) | 1;
@@ -100,7 +103,7 @@ void frames_call(struct frames *frames, uint64_t slot, uint64_t return_address)
 	struct stack *stack = stack_of(frames, slot);
 
 	frames->context = child(top(stack), return_address);
-	/* A chain longer than this keeps its outer end. */
+	/* A chain longer than this keeps its outer end only. */
 	if (stack->depth < STACK_FRAMES)
 		stack->frames[stack->depth++] = (struct frame){ slot, frames->context };
 }

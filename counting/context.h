@@ -14,7 +14,7 @@
 
 struct stack;
 
-/* Of one vCPU, whose thread alone touches it. */
+/* The frames of one vCPU; only the thread of that vCPU uses them. */
 struct frames {
 	uint32_t context;
 	struct stack *stacks;
@@ -22,16 +22,16 @@ struct frames {
 
 bool context_make(void);
 bool frames_make(struct frames *frames);
-/* No vCPU runs meanwhile. */
+/* To be called while no vCPU runs. */
 void context_clear(void);
 void frames_clear(struct frames *frames);
 
-/* A call stored its return address at this address of the stack. */
+/* A call has stored its return address at the stack address slot. */
 void frames_call(struct frames *frames, uint64_t slot, uint64_t return_address);
-/* A return took its address from there. */
+/* A return has read its address from slot. */
 void frames_return(struct frames *frames, uint64_t slot);
 
-/* Lines "context NUMBER PARENT RETURN_ADDRESS". */
+/* Writes lines "context NUMBER PARENT RETURN_ADDRESS". */
 void context_dump(FILE *file);
 uint64_t context_lost(void);
 

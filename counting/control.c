@@ -12,7 +12,7 @@
 static int listener;
 static control_answer_t answer_to;
 
-/* A line, without its end; false if there is none. */
+/* Reads a line, without its end; returns false if there is none. */
 static bool read_line(int fd, char *line, size_t size)
 {
 	size_t length = 0;
@@ -65,7 +65,7 @@ bool control_start(const char *path, control_answer_t answer)
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
 	    listen(listener, 5))
 		return false;
-	/* QEMU's signals are for QEMU's threads. */
+	/* QEMU's own threads handle QEMU's signals. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	errno = pthread_create(&thread, NULL, serve, NULL);

@@ -11,7 +11,7 @@
 /* Writes the answer to one command line. */
 typedef void (*control_answer_t)(char *line, char *answer, size_t size);
 
-/* Starts a thread that listens; false, and errno, if it cannot. */
+/* Starts a thread that listens; returns false, with errno, if that fails. */
 bool control_start(const char *path, control_answer_t answer);
 
 #endif

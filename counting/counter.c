@@ -13,7 +13,7 @@
 #define UPPER_BYTE (0xffull << LENGTH_SHIFT)
 
 struct vcpu {
-	uint64_t instructions[2]; /* Of user and kernel. */
+	uint64_t instructions[2]; /* outside the kernel, and in it */
 	int64_t budget;
 	struct frames frames;
 	struct CPUState *cpu;
@@ -102,7 +102,10 @@ static void access_memory(unsigned int index, qemu_plugin_meminfo_t info, uint64
 		if (last >> LINE_SHIFT != line)
 			touch(index, info, address, line + 1, instruction);
 	} else if (now.user) {
-		/* Processes have the same addresses for different memory. */
+		/*
+		 * Use physical addresses, since processes have the same addresses for
+		 * different memory.
+		 */
 		struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, address);
 
 		if (where)
@@ -121,7 +124,7 @@ static void on_call(unsigned int index, qemu_plugin_meminfo_t info, uint64_t add
 	uint64_t instruction = (uint64_t)data | UPPER_BYTE;
 
 	access_memory(index, info, address, instruction);
-	/* A call through a pointer loads that, too. */
+	/* A call through a pointer also loads, and only its store is the return address. */
 	if (qemu_plugin_mem_is_store(info))
 		frames_call(&vcpus[index].frames, address,
 			    instruction + ((uint64_t)data >> LENGTH_SHIFT));
@@ -156,7 +159,7 @@ enum flow { FLOW_ON, FLOW_CALL, FLOW_RETURN };
 
 static enum flow flow_of(const uint8_t *code, size_t length)
 {
-	/* Prefixes of size, segment and repetition; REX. */
+	/* Skip prefixes of size, segment and repetition, and REX. */
 	while (length > 1 && (*code == 0x66 || *code == 0x67 || *code == 0x2e || *code == 0x3e ||
 			      *code == 0xf2 || *code == 0xf3 || (*code & 0xf0) == 0x40)) {
 		code++;

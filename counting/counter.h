@@ -9,22 +9,22 @@
 #include "qemu.h"
 
 struct settings {
-	/* After so many instructions a vCPU's thread lets another run; 0: never. */
+	/* The number of instructions after which a vCPU's thread lets another run; 0: never. */
 	uint64_t quantum;
-	/* User addresses, too: for programs that check the counting. */
+	/* Count user addresses, too, for programs that check the counting. */
 	bool user;
 };
 
 bool counter_make(unsigned int vcpus);
-/* All from nothing, with these settings. */
+/* Starts to count from nothing, with these settings. */
 void counter_start(const struct settings *settings);
 void counter_stop(void);
-/* Counts from 0 again, while it goes on; who has which line stays known. */
+/* Sets the counts to 0 and goes on counting; the states of the lines stay known. */
 void counter_zero(void);
-/* False, and errno, if the file cannot be written. */
+/* Returns false, with errno, if the file cannot be written. */
 bool counter_dump(const char *path);
 
-/* Called by QEMU as it translates a block. */
+/* QEMU calls this when it translates a block. */
 void counter_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
 
 #endif

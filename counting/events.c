@@ -7,7 +7,7 @@ struct event {
 	uint64_t instruction;
 	uint64_t line;
 	uint32_t context;
-	/* By kind; a hit is no event. */
+	/* Counts by kind; a hit is no event. */
 	uint32_t counts[ACCESS_KINDS];
 };
 

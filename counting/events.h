@@ -16,22 +16,25 @@ struct block {
 	uint64_t key;
 	uint64_t address;
 	uint64_t instructions;
-	/* One of each vCPU, whose thread alone adds to it. */
+	/* A number for each vCPU, to which only the thread of that vCPU adds. */
 	uint64_t executed[];
 };
 
 bool events_make(unsigned int vcpus);
-/* No vCPU runs meanwhile. */
+/* To be called while no vCPU runs. */
 void events_clear(void);
-/* Counts from 0 again; what is known stays. */
+/* Sets the counts to 0; the blocks and events that are known stay. */
 void events_zero(void);
 uint64_t events_lost(void);
 
 void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line);
-/* NULL: no room. */
+/* Returns NULL if there is no room. */
 struct block *events_block(uint64_t address, size_t instructions);
 
-/* Lines "event CONTEXT INSTRUCTION LINE DIRTY INVALIDATE CLEAN" and "block ADDRESS INSTRUCTIONS EXECUTED". */
+/*
+ * Writes lines "event CONTEXT INSTRUCTION LINE DIRTY INVALIDATE CLEAN" and "block ADDRESS
+ * INSTRUCTIONS EXECUTED".
+ */
 void events_dump(FILE *file);
 
 #endif

@@ -16,7 +16,7 @@ const char *const group_names[GROUPS] = {
 	[GROUP_BACKGROUND] = "background",
 };
 
-/* Names that end in an asterisk are beginnings. */
+/* A name that ends in an asterisk is the beginning of names. */
 static const char *const background[] = {
 	"tick_*", "hrtimer_interrupt", "rebalance_domains", "run_rebalance_domains",
 	"sched_balance_*", "_nohz_idle_balance", "nohz_*", "newidle_balance", "load_balance",
@@ -29,7 +29,7 @@ static const char *const scheduler[] = {
 	"sched_ttwu_pending", NULL,
 };
 
-/* In this order; the function nearest to the access decides. */
+/* The groups are tried in this order; the function nearest to the access decides. */
 static const struct {
 	enum group group;
 	const char *names[24];
@@ -56,7 +56,10 @@ static const struct {
 			  "__build_skb*" } },
 };
 
-/* How far out to look for a part: those beyond only happen to be interrupted or above. */
+/*
+ * The number of callers that are looked at: functions farther out were interrupted, or have
+ * called everything.
+ */
 #define REACH 5
 
 static bool is(const char *name, const char *pattern)

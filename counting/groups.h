@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* To which part of the kernel a chain of calls belongs. */
+/* This tells to which part of the kernel a chain of calls belongs. */
 #ifndef COUNTING_GROUPS_H
 #define COUNTING_GROUPS_H
 
@@ -9,18 +9,18 @@ enum group {
 	GROUP_LISTENER,
 	GROUP_EPOLL,
 	GROUP_EHASH,
-	GROUP_BIND, /* The port's bind bucket, and TIME_WAIT. */
+	GROUP_BIND, /* the port's bind bucket, and TIME_WAIT */
 	GROUP_MEMORY,
 	GROUP_ROUTES,
-	GROUP_SCHEDULER, /* What the load wakes. */
+	GROUP_SCHEDULER, /* waking the threads that the load needs */
 	GROUP_REST,
-	GROUP_BACKGROUND, /* Ticks, balancing of load, RCU: time, not the load. */
+	GROUP_BACKGROUND, /* ticks, load balancing, RCU: these depend on time */
 	GROUPS,
 };
 
 extern const char *const group_names[GROUPS];
 
-/* The innermost function comes first. */
+/* chain[0] is the innermost function. */
 enum group group_of(const char *const *chain, size_t n);
 
 #endif

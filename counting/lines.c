@@ -27,7 +27,7 @@ uint64_t lines_lost(void)
 uint64_t *lines_state(uint64_t number)
 {
 	bool new;
-	/* Line 0 would be a free entry: nothing lives there in a kernel. */
+	/* A key of 0 would be a free entry. No kernel data has line 0. */
 	struct line *line = table_find(&lines, number | 1ull << 63, &new);
 
 	return line ? &line->state : NULL;

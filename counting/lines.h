@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Who has a copy of which cache line. Every vCPU has a cache of infinite size with MESI
- * states: what is counted is communication, never capacity.
+ * Which vCPUs have copies of which cache line. Every vCPU has a cache of infinite size with
+ * MESI states, so this counts communication and never capacity.
  */
 #ifndef COUNTING_LINES_H
 #define COUNTING_LINES_H
@@ -10,15 +10,18 @@
 #include <stdint.h>
 
 #define LINE_SHIFT 6
-/* Bits of a line's state: a vCPU has a copy; and the one that has it has modified it. */
+/*
+ * A line's state has a bit for each vCPU that has a copy, and one that says that the only
+ * copy has been modified.
+ */
 #define LINES_MAX_VCPUS 62
 #define LINE_MODIFIED (1ull << 63)
 
 enum access {
-	ACCESS_HIT,	/* Ours already; or nobody had it. */
-	ACCESS_DIRTY,	/* Another vCPU has modified it: the line is moved. */
-	ACCESS_INVALIDATE, /* A write to what others share: their copies are taken. */
-	ACCESS_CLEAN,	/* A read of what others have unmodified: a copy. */
+	ACCESS_HIT,	/* the vCPU has the line already, or no vCPU has it */
+	ACCESS_DIRTY,	/* another vCPU has modified the line, which moves */
+	ACCESS_INVALIDATE, /* a write to a line of which others have copies, which they lose */
+	ACCESS_CLEAN,	/* a read of a line that others have unmodified, which copies it */
 	ACCESS_KINDS,
 };
 
@@ -26,10 +29,10 @@ bool lines_make(void);
 void lines_clear(void);
 uint64_t lines_lost(void);
 
-/* The state of a line, NULL when the table is full. */
+/* Returns the state of a line, or NULL when the table is full. */
 uint64_t *lines_state(uint64_t line);
 
-/* Whether the access would be a hit, and change nothing. */
+/* Returns whether the access would be a hit that changes nothing. */
 static inline bool lines_has(uint64_t state, unsigned int vcpu, bool write)
 {
 	uint64_t me = 1ull << vcpu;
@@ -37,7 +40,7 @@ static inline bool lines_has(uint64_t state, unsigned int vcpu, bool write)
 	return write ? state == (me | LINE_MODIFIED) : state & me;
 }
 
-/* Takes the access into account, and says what it was. */
+/* Changes the state by the access, and returns the kind of access that it was. */
 enum access lines_access(uint64_t *state, unsigned int vcpu, bool write);
 
 #endif

@@ -19,20 +19,23 @@
 #include <string.h>
 #include <time.h>
 
-/* Seconds until a vCPU has to have been idle. */
+/* Seconds within which a vCPU has to become idle. */
 #define SWITCH_LIMIT 60
 
 int qemu_plugin_version = 1;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t switched = PTHREAD_COND_INITIALIZER;
-/* Under the mutex; idle vCPUs look at switching without it. */
+/* These are changed under the mutex; idle vCPUs read switching without it. */
 static bool counting, wanted, switching;
 static struct settings settings;
 
 static void on_idle(qemu_plugin_id_t id, unsigned int vcpu);
 
-/* No vCPU runs. All callbacks are gone, those that look for the next switch, too. */
+/*
+ * QEMU calls this while no vCPU runs. It has removed all callbacks, also those by which idle
+ * vCPUs look at switching.
+ */
 static void apply(qemu_plugin_id_t id)
 {
 	pthread_mutex_lock(&mutex);
@@ -59,7 +62,7 @@ static void on_idle(qemu_plugin_id_t id, unsigned int vcpu)
 		qemu_plugin_reset(id, apply);
 }
 
-/* False when no vCPU was idle all the time. */
+/* Returns false if no vCPU became idle in time. */
 static bool switch_to(bool on, const struct settings *new)
 {
 	struct timespec until;

@@ -27,7 +27,7 @@ struct counts {
 	double dirty, invalidate, clean, instructions;
 };
 
-/* A row of a table: what it is called, and what counted. */
+/* A row of a table: its name, and its counts. */
 struct row {
 	char *name;
 	enum group group;
@@ -86,7 +86,7 @@ static size_t chain_of(uint64_t context, uint64_t instruction, const char **chai
 
 	chain[n++] = symbols_function(instruction);
 	for (; context && context <= n_contexts && n < CHAIN; context = contexts[context - 1].parent)
-		/* The call's own address: what follows may be another function. */
+		/* The address within the call: the one behind it may belong to another function. */
 		chain[n++] = symbols_function(contexts[context - 1].return_address - 1);
 	return n;
 }
@@ -114,7 +114,7 @@ static void name_line(unsigned long long line, char *name, size_t size)
 	uint64_t offset, address = line << 6;
 	const char *symbol = NULL;
 
-	/* The kernel's image and its modules; variables elsewhere have no symbol. */
+	/* The kernel's image and its modules, where variables have symbols; others have none. */
 	if (address >> 31 == 0x1ffffffff)
 		symbol = symbols_data(address, &offset);
 	if (symbol)
@@ -159,7 +159,7 @@ static void read_event(const char *line)
 	name_line(address, name, sizeof(name));
 	row = row_of(&lines, name);
 	add(&row->counts, &counts);
-	/* The line is called after who moves it most in one place. */
+	/* The row takes its group and function from the place that moves the line most often. */
 	if (dirty + invalidate >= row->most) {
 		row->most = dirty + invalidate;
 		row->group = group;

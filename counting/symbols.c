@@ -16,7 +16,7 @@ struct list {
 	size_t n, room;
 };
 
-/* No variable that moves between cores is larger, but for hash tables. */
+/* Except for hash tables, no variable that moves between cores is larger. */
 #define DATA_LIMIT 65536
 
 static struct list text, data;
@@ -56,7 +56,7 @@ void symbols_read(const char *path)
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "%llx %c %255s", &address, &type, name) != 3)
 			continue;
-		/* Per-CPU variables are offsets from 0, and no addresses. */
+		/* Symbols of per-CPU variables are offsets from 0, and no addresses. */
 		if (!(address >> 63))
 			continue;
 		add(strchr("tTwW", type) ? &text : &data, address, name);

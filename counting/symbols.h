@@ -6,11 +6,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Ends the program, with a sentence, if the file is not usable. */
+/* Reads the file, or ends the program with a sentence if it is not usable. */
 void symbols_read(const char *path);
-/* The function at an address; "?" if none is known. */
+/* Returns the function at an address; "?" if none is known. */
 const char *symbols_function(uint64_t address);
-/* The variable there, and how far into it; NULL if there is none. */
+/* Returns the variable at the address, and the offset in it; NULL if there is none. */
 const char *symbols_data(uint64_t address, uint64_t *offset);
 
 #endif

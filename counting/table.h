@@ -11,12 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* An entry begins with its key; 0 is an entry that is free. */
+/* An entry begins with its key; a free entry has the key 0. */
 struct table {
 	char *entries;
 	size_t entry_size;
 	unsigned int bits;
-	/* Insertions that found no room: counted, and said in the dump. */
+	/* The number of insertions that found no room; the dump reports it. */
 	uint64_t lost;
 };
 
@@ -42,10 +42,13 @@ static inline void *table_entry(const struct table *table, size_t index)
 	return table->entries + index * table->entry_size;
 }
 
-/* Room for the hash's lower bits to be bad, and a bound on the time of a full table. */
+/* The hash's lower bits may be badly distributed; this also bounds the search in a full table. */
 #define TABLE_PROBES 64
 
-/* The entry of a key, which is not 0, taken if there is none; *new tells. NULL: no room. */
+/*
+ * Returns the entry of a key, which is not 0, and adds it if there is none; *new says so.
+ * Returns NULL if there is no room.
+ */
 static inline void *table_find(struct table *table, uint64_t key, bool *new)
 {
 	size_t mask = table_size(table) - 1, index = (key * 0x9e3779b97f4a7c15) >> (64 - table->bits);

@@ -12,13 +12,13 @@
 void listen_open(const struct options *opt);
 
 /*
- * In worker number `worker`: the descriptors that it serves, one per listening
- * address. Those of the other workers are closed, so that a socket does not
- * outlive its worker and collect connections that nobody accepts.
+ * Returns the descriptors that worker number `worker` serves, one per listening address.
+ * Closes those of the other workers, so that a socket does not outlive its worker and collect
+ * connections that nobody accepts.
  */
 const int *listen_take(const struct options *opt, int worker);
 
-/* In the parent, once all workers are forked. */
+/* Closes them in the parent, once all workers are forked. */
 void listen_close(const struct options *opt);
 
 #endif

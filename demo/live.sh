@@ -68,7 +68,7 @@ watched() { # SETUP
 	load -n 400
 	while read -r name before; do was[$name]=$before; done < <(counters)
 	load -t "$seconds" -n 1000000 &
-	# The load goes on until the watching has ended.
+	# The load continues until the watching has ended.
 	guest "timeout $((seconds - 1)) fsocketctl watch 5" || true
 	wait $! || die "the load generator failed: see .lab/demo.log"
 	while read -r name after; do seen[$1.$name]=$((after - ${was[$name]:-0})); done < <(counters)

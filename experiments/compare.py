@@ -29,15 +29,15 @@ from raws import Raw
 from study import AGAIN, Study
 
 Count = collections.namedtuple("Count", "heading digits limit least")
-# By how much two runs of the same may differ, of medians, or of the least repetitions: what
-# else the server's host runs adds to programs' instructions, and takes nothing from them.
-# The kernel's include the idle loops' and the ticks', of which a slow machine has more.
+# These are the limits of the ratios of two runs of the same software: of medians, or of the
+# least repetitions, since other programs on the server's host only add instructions. The
+# kernel's counts include the idle loops and the ticks, of which a slow machine has more.
 COUNTS = {"line_transfers_per_req": Count("line transfers", 1, 1.05, False),
           "kernel_instructions_per_req": Count("kernel instructions", 0, 1.05, False),
           "user_instructions_per_req": Count("user instructions, least of all", 0, 1.03, True)}
-# Functions of a profile.
+# The number of functions of a profile that are shown.
 MOST = 12
-# Of run.json; what two runs of one host cannot share is left out.
+# Parts of run.json that are compared; two runs of one host always differ in the others.
 FACTS = ("server", "loadgen", "server_settings")
 
 
@@ -117,7 +117,9 @@ def judged(found):
 
 
 def profiles(a, b):
-    """A table for each cell that both runs have profiles of: what perf diff would say."""
+    """Tables of the difference between the profiles, one for each cell that both runs have
+    profiled.
+    """
     raws, found = [Raw(study.run) for study in (a, b)], []
     for cell in common(a, b):
         (before, n_before), (after, n_after) = (

@@ -15,11 +15,11 @@ METRICS = [("line transfers between cores", LINES, 1),
            ("different lines moved", "lines_moved_per_req", 1),
            ("kernel instructions", "kernel_instructions_per_req", 0),
            ("user instructions", "user_instructions_per_req", 0)]
-# What is the same without load, in the table of counts.
+# The same measures without load, in the table of counts.
 BACKGROUND = [("background transfers per connection", "background_transfers_per_req", 1),
               ("transfers per second without load", "idle_transfers_per_s", 0)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
-# As many functions, and lines of each setup, are shown.
+# The number of functions, and of lines of each setup, that are shown.
 MOST_FUNCTIONS = 20
 MOST_LINES = 8
 
@@ -39,7 +39,7 @@ def text(study, cell, metric, digits):
 
 
 def times(one):
-    """A ratio in words; below 1 turned round, since less is the point of it."""
+    """A ratio in words. One below 1 is turned round, since fewer is better."""
     if one is None:
         return DASH
     if one.value < 1:

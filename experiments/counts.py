@@ -28,7 +28,7 @@ IDLE_S = 1
 # Columns of samples.csv that totals.csv has under the same name.
 TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_transfers_per_req",
           "background_transfers_per_req", "lines_moved_per_req")
-# Of what moved in the window without load, all of it.
+# Of what moved in the window without load, this column has everything.
 MOVED = ("line_transfers_per_req", "background_transfers_per_req")
 
 
@@ -79,12 +79,13 @@ class Emulator:
         self.symbols = None
 
     def start(self):
-        # Read where it is not slow yet, and once: run.py loads the module when it begins.
+        # Read the symbols once, before counting makes the server slow: run.py loads the module
+        # when it begins.
         self.symbols = self.symbols or self.server.run("symbols")
         command(LAB, "count", "on", QUANTUM)
 
     def zero(self):
-        """From here on; what the warm-up has moved is forgotten."""
+        """Count from here on, and forget what the warm-up has moved."""
         command(LAB, "count", "reset")
 
     def read(self, folder, requests):
@@ -122,7 +123,7 @@ class Emulator:
                                     by_line(text["lines"]))})
 
     def abandon(self):
-        """After a failure: the next repetition is not instrumented."""
+        """Switches counting off after a failure, since it would slow the next repetition."""
         try:
             command(LAB, "count", "off")
         except CountError:
@@ -130,7 +131,7 @@ class Emulator:
 
 
 class Processor:
-    """Counts by the server's processor; where it has no counters, that is said."""
+    """Counts by the server's processor. A processor without counters is an error that says so."""
 
     source = "pmu"
 
@@ -173,6 +174,6 @@ def accelerator():
 
 
 def counter(lab, server):
-    """What counts. A lab whose accelerator nobody knows says itself what is amiss."""
+    """The counter to use. A lab of which nobody knows the accelerator reports the fault itself."""
     emulated = lab and not (ACCELERATOR.exists() and accelerator() == "kvm")
     return (Emulator if emulated else Processor)(server)

@@ -22,7 +22,7 @@ from scipy import special
 
 CONFIDENCE = 0.95
 SMALLEST = 6
-# As many boots tell how far boots differ.
+# The number of boots from which the variation between boots can be estimated.
 BOOTS = 4
 # Ratios from 1 / MARGIN to MARGIN are called the same.
 MARGIN = 1.05

@@ -95,7 +95,7 @@ stop() { # STATE
 	local pid
 	[ -e "$1/backend" ] || return 0
 	pid=$(< "$1/backend")
-	# After a reboot another process may have the number.
+	# After a reboot another process may have this number.
 	if tr '\0' ' ' 2> /dev/null < "/proc/$pid/cmdline" | grep -q 'demo/server -m'; then
 		kill "$pid"
 		while [ -e "/proc/$pid" ]; do sleep 0.05; done
@@ -106,7 +106,7 @@ stop() { # STATE
 backend() { # PROGRAM ADDRESS STATE
 	stop "$3"
 	mkdir -p "$3"
-	# A socket for each worker: the backend is not what is measured.
+	# The backend gets a socket for each worker, so that it does not limit what is measured.
 	setsid "$1" -m reuseport -a "$2" > "$3/backend.log" 2>&1 < /dev/null &
 	echo $! > "$3/backend"
 	until grep -q '^ready:' "$3/backend.log"; do

@@ -14,7 +14,8 @@ import tools
 import verdicts
 
 TICK_US = 10000
-# Of repetitions that watch, these say nothing: watching disturbs them.
+# Columns that are empty in repetitions under perf or with locks recorded: recording disturbs
+# them.
 DISTURBED = re.compile(r"time_s|throughput_rps|loadgen_busy_pct|context_switches_per_req|"
                        r"held_connections|(?:latency|connect|server_(?:busy|cpu))_.*")
 
@@ -134,7 +135,7 @@ def tcp(server, client, requests):
     """Columns of TCP's counters; server, client: readings before and after."""
     columns = {
         "listen_overflows": passed(server, "TcpExtListenOverflows"),
-        # The server sends SYNs too, as a proxy.
+        # As a proxy, the server sends SYNs, too.
         "syn_retransmits": (passed(client, "TcpExtTCPSynRetrans")
                             + passed(server, "TcpExtTCPSynRetrans")),
         "retransmits": passed(server, "TcpRetransSegs") + passed(client, "TcpRetransSegs")}

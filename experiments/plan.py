@@ -317,7 +317,7 @@ def steps(plan, seed):
     shuffle = random.Random(seed)
     every = cells(plan)
     rounds = []
-    # Counts come first: they are what a busy machine can still give.
+    # Counts come first, since a busy machine does not change them.
     counted = plan.get("count_repetitions", 0) if plan.get("counts") else 0
     for number in range(1, counted + 1):
         # Requests are counted, not seconds.
@@ -357,7 +357,7 @@ def seconds(plan, left):
 
 
 def announcement(plan, left, resumed):
-    """What a sweep is going to do, for whoever has just started it."""
+    """Says, for the user who has just started it, what a sweep is going to do."""
     cores = boots.cores(plan, left)
     many = (f"{len(left)} repetitions {'are left of the run ' + resumed.name if resumed else ''}"
             f"{'at most' if plan['rounds'] == 'auto' else ''}").strip()

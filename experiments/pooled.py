@@ -28,7 +28,7 @@ COLUMNS = [("without", {}), ("with Fastsocket", {"preload": True}),
 ROWS = ["demo", "nginx", "nginx-proxy", "haproxy"]
 COUNTS = [("line transfers between cores per connection", "line_transfers_per_req", 0),
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
-# Of a setup, what makes the server another one.
+# Keys of a setup that make the server another one.
 KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs")
 # Of the module; a setup that names them says nothing new.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
@@ -119,7 +119,7 @@ def table(runs):
         compared += [ratio(studies, columns[1][1], wanted, "throughput_rps")
                      for _, wanted in columns[2:]]
     texts = iter(timed(compared))
-    # Counts come first: they hold on any machine.
+    # Counts come first, since they do not depend on the machine.
     rows = counts + times
     for row in rows:
         row += [next(texts) for _ in range(len(columns) + 1 - len(row))]

@@ -49,7 +49,7 @@ def busy_ticks(before, after):
 
 
 def stolen_share(before, after):
-    """Of all CPUs, %: what the hypervisor has kept from a virtual machine."""
+    """Share of all CPUs' time that the hypervisor has taken from a virtual machine, %."""
     before, after = [[sum(part) for part in zip(*cpu_times(stat).values())]
                      for stat in (before, after)]
     return 100 * (after[1] - before[1]) / max(after[2] - before[2], 1)

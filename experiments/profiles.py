@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 
 SPIN = re.compile(r"queued_(?:spin|read|write)_lock_slowpath")
-# Functions that only take a lock for somebody else.
+# Functions that only take a lock on behalf of their caller.
 TAKER = re.compile(r"_lock_slowpath$|^_*(?:do_)?(?:raw_)?(?:spin|read|write)_|^osq_lock$|"
                    r"^_*(?:mutex|down|up|rwsem|rt_mutex|percpu_down)_")
 IDLE = re.compile(r"safe_halt|default_idle|mwait_idle|intel_idle|acpi_idle|poll_idle|"
@@ -101,7 +101,7 @@ def lock_places(script):
                 continue
             _, thread, cpu, time, name, rest = found.groups()
             name = name.partition(":")[2]
-            # Every CPU has an idle thread of the number 0.
+            # Every CPU has an idle thread with the number 0.
             own = waiting[thread if thread != "0" else f"0 on {cpu}"]
             probed = not name.startswith("contention")
             if name.startswith(("begin", "contention_begin")):

@@ -25,7 +25,8 @@ from markdown import DASH, number, with_interval
 from raws import Raw
 from study import Study
 
-# Heading, one sentence, figures, tables. What a run does not have is left out.
+# Heading, one sentence, figures, tables. Figures and tables that a run does not have are left
+# out.
 SECTIONS = [
     ("Without and with", "", ["counts", "forest"], ["with-without"]),
     ("Counts", "What the cores do to each other for one connection.", ["counts-workers"],
@@ -56,7 +57,7 @@ def parse(text):
 
 
 def code(text):
-    """Between backticks is a name."""
+    """Marks text between backticks as a name."""
     parts = [escape(part) for part in text.split("`")]
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part
                            for i, part in enumerate(parts))
@@ -140,7 +141,7 @@ def hosts(study):
 
 
 def commands(study):
-    """What makes such a run again; its seed makes the same order."""
+    """The commands that repeat the run; its seed gives the same order."""
     plan, facts = study.plan, study.facts
     settings = "".join(f" --set {setting}" for setting in facts.get("settings", []))
     dirty = "     # and changes that were not committed" if facts.get("git_dirty") else ""

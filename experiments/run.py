@@ -59,7 +59,7 @@ def separated(commands):
 class Sweep:
     """A run and its two hosts."""
 
-    # What counts, once something does.
+    # The counter, once a repetition has counted.
     counter = None
 
     def __init__(self, run, hosts):
@@ -75,7 +75,7 @@ class Sweep:
         self.backend = hosts["backend"]
         self.check_generators()
         self.order = self.open_samples()
-        # Loads the module, which is one of the server's facts.
+        # This loads the module, which is one of the server's facts.
         self.parameters = self.module_defaults()
         self.record_hosts(hosts["inventory"])
         if any(servers.of(self.setup(level)).forwards
@@ -95,7 +95,7 @@ class Sweep:
                            "of the inventory's group loadgen")
 
     def module_defaults(self):
-        """By name: what a parameter is that a setup does not name."""
+        """By name, the values of parameters that a setup does not name."""
         lines = self.server.run("defaults").decode().splitlines()
         return dict(line.split(" ", 1) for line in lines)
 
@@ -201,14 +201,15 @@ class Sweep:
             "start", *(f"{name}={value}" for name, value in wanted.items()), "--",
             *servers.of(setup).program(self.work(setup, workers))))
         state = measure.server_state(readback)
-        # Queues are as many as cores.
+        # There are as many queues as cores, so a run over several numbers of cores has settings
+        # for each boot.
         scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
         settings = scope.setdefault("server_settings", state["settings"])
         return wanted, (measure.state_mismatch(state, wanted, settings)
                         or self.wrong_answer(servers.of(setup)))
 
     def wrong_answer(self, server):
-        """Why what the server answers is not what it should be, or None."""
+        """Why the server's answer is not the expected one, or None."""
         if not server.answer:
             return None
         found = self.loadgen.run("answer", self.address, server.port, server.path, limit=10,
@@ -353,7 +354,7 @@ class Sweep:
         return bool(end)
 
     def show_counts(self):
-        """Once they are complete: they are not to wait for what is timed."""
+        """Shows the counts once they are complete, before the timed repetitions."""
         table = counted.setups(Study(self.run))
         if table:
             print(f"\ncounted; what is timed follows\n\n{table}", flush=True)
@@ -441,7 +442,8 @@ def main():
                         help="the hosts, as JSON (see this file's beginning)")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
-    # Also where a shell has started us in the background.
+    # A shell that starts this program in the background makes it ignore SIGINT, so set a
+    # handler.
     signal.signal(signal.SIGINT, interrupted)
     sweep = None
     try:

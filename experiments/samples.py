@@ -6,11 +6,11 @@ import pandas as pd
 import contract
 import verdicts
 
-# What watches, by the first letter of a repetition's name; others are timed.
+# Kinds of repetitions that are not timed, by the first letter of their names.
 KINDS = {"p": "profiles", "l": "locks", "c": "counts"}
 # Columns among the metrics that are words.
 TEXTS = {"counts_source"}
-# Why repetitions of older runs are marked invalid that are degraded at most by now.
+# Reasons for which older versions marked repetitions as invalid that now are degraded at most.
 SECOND_SYN = r"^(\d+) connections waited for a second SYN$"
 
 

@@ -51,7 +51,7 @@ facts() {
 	echo "packages $(dpkg-query -W linux-perf 'linux-image-*' gcc 2> /dev/null | tr -s '\t\n' '= ')"
 }
 
-# What earlier repetitions have set is put back, also after one that was killed.
+# Settings of earlier repetitions are put back, also those of one that was killed.
 undo() {
 	local path value
 	[ -e $run/undo ] || return 0
@@ -91,7 +91,8 @@ defaults() {
 	done
 }
 
-# Some are refused while others are off, or on: so again, as long as any is accepted.
+# Some parameters are refused while others are off, or on: so try again as long as any is
+# accepted.
 set_parameters() { # NAME=VALUE...
 	local left=("$@") refused setting
 	while [ ${#left[@]} != 0 ]; do
@@ -106,8 +107,8 @@ set_parameters() { # NAME=VALUE...
 	done
 }
 
-# rps_cpus stays as tuned: where each core has a queue, that would only move packets
-# of flows that no program has asked for yet.
+# rps_cpus stays as tuned: where each core has a queue, RPS would only move packets of flows
+# that no program has asked for yet.
 set_rfs() { # 0|1
 	local queue entries=$(($1 * 32768)) queues=("/sys/class/net/${want[nic]}/queues"/rx-*)
 	put /proc/sys/net/core/rps_sock_flow_entries $entries
@@ -116,7 +117,7 @@ set_rfs() { # 0|1
 	done
 }
 
-# 1 and 0: all that it takes is set, or nothing is.
+# 1 and 0: either all settings of RFS are set, or none is.
 rfs() {
 	local nic=/sys/class/net/${want[nic]}/queues all off
 	all=$(cat /proc/sys/net/core/rps_sock_flow_entries "$nic"/rx-*/rps_flow_cnt)
@@ -178,7 +179,7 @@ in_force() {
 	echo "backend module $(($(module_used) - $(< $run/module-used)))"
 }
 
-# The state that a repetition ran in, as the kernel tells it.
+# Prints the state in which a repetition runs, as the kernel reports it.
 readback() {
 	local pids name
 	mapfile -t pids < <(workers)
@@ -205,7 +206,7 @@ readback() {
 	done
 }
 
-# Workers that may run on several cores get those of the first N that no other has.
+# Gives workers that may run on several cores those of the first N that no other worker has.
 pin() { # PID...
 	local pid core taken free=()
 	taken=$(cores "$@" | awk '$3 ~ /^[0-9]+$/ { print $3 }')
@@ -251,7 +252,7 @@ start() { # WORD... -- COMMAND...
 	for name in "${!want[@]}"; do
 		[[ $name != environment:* ]] || options+=(-E "${name#*:}=${want[$name]}")
 	done
-	# In the kernel backend a server that cannot have it goes on, and the readback tells.
+	# With the kernel backend a server that cannot use it goes on, and the readback says so.
 	case ${want[preload]}${want[library]} in
 	1module) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1) ;;
 	1kernel) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_BACKEND=kernel) ;;
@@ -265,7 +266,7 @@ start() { # WORD... -- COMMAND...
 	systemd-run -q --collect --unit=$unit -p LimitNOFILE=1048576 -p StandardOutput=append:$run/out \
 		-p StandardError=append:$run/err "${options[@]}" "${@//\$/\$\$}"
 	SECONDS=0
-	# What is not so after half a minute is told by the readback.
+	# After half a minute the readback says what is missing.
 	until ready || [ $SECONDS -gt 30 ]; do
 		if ! systemctl -q is-active $unit; then
 			cat $run/err >&2
@@ -391,7 +392,7 @@ halt() { # SECONDS
 	setsid bash -c "sleep $1; kill -CONT $pid" < /dev/null > /dev/null 2>&1 &
 }
 
-# The processor's own counters, of all cores.
+# Reads the processor's own counters, of all cores.
 counts_start() {
 	perf stat -a -x, -e cycles,instructions:k,instructions:u,cache-misses \
 		-o $run/counts.data sleep 600 < /dev/null > /dev/null 2>&1 &

@@ -41,7 +41,7 @@ def end(run, plan, rounds):
     if rounds < FIRST:
         return None
     rows = samples_of.read(run)
-    # Cells in the order of the plan, not of the shuffle.
+    # Cells in the order of the plan, not in the shuffled order.
     order = {step["cell"]: i for i, step in enumerate(contract.read_plan(run))}
     rows = rows.sort_values("cell", key=lambda column: column.map(order), kind="stable")
     pair = decisive(plan, rows)

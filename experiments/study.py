@@ -65,7 +65,9 @@ class Study:
         return rows if kind is None else rows[rows["kind"] == kind]
 
     def values(self, cell, metric):
-        """Of the timed repetitions, or where these do not have it of those that watch."""
+        """Values of the timed repetitions, or, if these do not have the metric, of those that
+        watched.
+        """
         own = self.own(cell)
         timed = own.loc[own["kind"] == "timed", metric].dropna()
         return timed if len(timed) else own[metric].dropna()

@@ -63,7 +63,7 @@ def with_without(study):
             times.append(timed_row(study, which, without, with_))
     if not counts + times:
         return None
-    # Counts first: they are what a busy machine can still give.
+    # Counts come first, since a busy machine does not change them.
     rows = counts + times
     seed = study.plan["reference"].get("time_s")
     if seed:
@@ -116,7 +116,7 @@ def setups(study):
     rows = []
     for cell in study.cells.to_dict("records"):
         name, base = cell["cell"], study.baseline(cell)
-        # A cell is no comparison with itself.
+        # A cell is not compared with itself.
         one = study.ratio(name, base, "throughput_rps") if base != name else None
         setup = study.plan["setups"][cell["setup"]].get("baseline",
                                                         study.plan["baseline"]["setup"])
@@ -129,13 +129,13 @@ def setups(study):
             measured(study, name)])
     header = ["load", "setup", "what it is", "requests/s", "ratio", "verdict", "rounds",
               *(heading for heading, _, _ in COLUMNS), "n"]
-    # A run may have nothing but counts, which have a table of their own.
+    # A run may have only counts, which have a table of their own.
     measures = [text for row in rows for text in row[3:-1]]
     return without_empty(header, rows) if set(measures) - {DASH} else None
 
 
 def without_empty(header, rows):
-    """What was measured of no setup is left out."""
+    """Columns that were measured of no setup are left out."""
     kept = [i for i in range(len(header)) if any(row[i] != DASH for row in rows)]
     return markdown([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
@@ -245,9 +245,9 @@ def null_note(study):
 
 
 def notes(study):
-    """What stands under every table."""
+    """The notes under every table."""
     timed = study.valid[study.valid["kind"] == "timed"]
-    # Where a number of cores is a boot, what is compared has one.
+    # Where each number of cores is a boot, all cells that are compared share one.
     boots = 1 if boots_of.by_workers(study.plan) else (
         timed["boot"] if len(timed) else study.valid["boot"]).nunique()
     boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS

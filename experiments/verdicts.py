@@ -6,14 +6,16 @@ nothing about the setup makes a repetition invalid; the rest degrades it.
 """
 from tools import TOOLS
 
-# A load generator is the bottleneck above, and a host not saturated below, %. (An emulated
-# guest leaves up to a tenth of the machine idle, however many requests wait: docs/lab.md.)
+# Above this share, %, a load generator is the bottleneck; below this one a host is not
+# saturated. (An emulated guest leaves up to a tenth of the machine idle, however many requests
+# wait: docs/lab.md.)
 LOADGEN_BUSY_MAX = 95
 SATURATED_MIN = 80
-# A virtual machine whose hypervisor gives more of its time, %, to others is not measured.
+# A virtual machine from which the hypervisor takes more than this share of time, %, is not
+# measured.
 STOLEN_MAX = 5
-# SYNs sent again, as a share of requests: above, a repetition is valid but degraded. (It
-# is not left out: that would flatter the setups that lose more of them.)
+# Above this share of requests whose SYN was sent again, a repetition is valid but degraded.
+# (Leaving it out would flatter the setups that lose more of them.)
 SYN_TOLERATED = 0.001
 # The server has accepted as many connections as there were requests, within this share.
 ACCEPTS_TOLERATED = 0.05

@@ -4,7 +4,7 @@ import intervals
 from look import AGAIN, heading, load_label, plt, save, style
 
 LINES = "line_transfers_per_req"
-# Counts first: they do not depend on how busy the machine was.
+# Counts come first, since they do not depend on how busy the machine was.
 PANELS = ((LINES, "line transfers per connection,\nratio to the baseline (left is less)"),
           ("throughput_rps", "requests/s, ratio to the baseline\n(right is faster)"))
 
@@ -48,7 +48,7 @@ def panel(axes, study, metric, rows, places):
     low, high = axes.get_xlim()
     ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5)
              if low <= tick <= high]
-    # Closer than this they would stand on each other.
+    # Labels closer than this would overlap.
     if high / low > 3:
         ticks = [tick for tick in ticks if tick not in (0.7, 0.8, 0.9, 1.1, 1.25)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -65,7 +65,7 @@ def draw(study):
     loads = len({load for _, _, rows in found for load, _, _ in rows})
     cells = list({cell["cell"]: (load, cell) for _, _, rows in found
                   for load, cell, _ in rows}.items())
-    # The null cell last, whatever comes first.
+    # The null cell comes last.
     cells.sort(key=lambda item: item[1][1]["setup"] == AGAIN)
     places = {name: place for place, (name, _) in enumerate(cells)}
     height = (0.52 if loads > 1 else 0.36) * len(cells) + 1.8

@@ -26,7 +26,7 @@ VARIANTS = {
     "direct-tcp": ("#AA4499", ".."), "skb-pool": ("#E69F00", "--"),
     "kernel": ("#661100", "++"), "kernel-late": ("#CC6677", "++"),
 }
-# The same setup of another server is darker or lighter.
+# Setups of another server have the same colour, darker or lighter.
 SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0, "own": 0.0}
 OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
 MARKERS = {"demo": "o", "nginx": "s", "haproxy": "D", "redis": "^", "own": "v"}
@@ -94,7 +94,7 @@ def save(study, figure, name, kind="n_valid", what="timed repetitions"):
     figure.text(0.5, -0.01, f"{text}; {study.host()}; run {study.run.name}", ha="center",
                 va="top", fontsize="small", color="#555555")
     path = study.run / "figures" / name
-    # No date inside: the same data draw the same file.
+    # The file has no date, so that the same data make the same file.
     figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")

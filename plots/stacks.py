@@ -16,7 +16,7 @@ ORIGINAL = {"Fastsocket": ((22, 90, 180, 270, 345, 420, 475), "#D55E00"),
 
 
 def groups_of(found):
-    """Names of groups, the largest first, what is left over last."""
+    """Names of groups, the largest first and the rest last."""
     highest = {}
     for groups in found.values():
         for group, value in groups.items():
@@ -25,7 +25,7 @@ def groups_of(found):
 
 
 def colours(groups):
-    """By group; the same group has the same colour in all figures of one run."""
+    """Colours by group; a group has the same colour in all figures of a run."""
     named = iter(COLOURS)
     return {group: REST if group in ("rest", "other") else next(named, "#555555")
             for group in groups}

@@ -111,7 +111,7 @@ def latency(study, setups, loads):
     if len(setups) > FEW:
         figure, panels = latency_of_many(study, setups, loads)
     else:
-        # redis-benchmark has no 90th.
+        # redis-benchmark has no 90th percentile.
         percentiles = [percent for percent in (50, 90, 99)
                        if study.rows[f"latency_p{percent}_ms"].notna().any()]
         figure, panels = plt.subplots(1, len(loads), figsize=(2 + 4 * len(loads), 4.5),
@@ -162,7 +162,7 @@ def curves(study, factor):
 
 
 def mostly_degraded(study, cells, factor, level):
-    """Of the cell at this level: whether most of its repetitions are."""
+    """Whether most repetitions of the cell at this level are degraded."""
     numbers = study.numbers(cells[cells[factor] == level]["cell"].iloc[0])
     return 2 * numbers["n_degraded"] > numbers["n_valid"]
 

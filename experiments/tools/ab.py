@@ -127,7 +127,7 @@ class Ab(base.Tool):
     package = "apache2-utils"
     latency = "from opening the connection"
     from_opening = True
-    # Its -e, and its -g. A failed ab writes neither.
+    # ab writes the files of -e and -g; an ab that failed writes neither.
     files = ("percentiles", "requests.xz")
 
     def commands(self, task):
@@ -168,7 +168,7 @@ class Ab(base.Tool):
         try:
             kept["latencies.csv"] = latency_counts(load["requests"])
         except (LookupError, ValueError, TypeError, EOFError, lzma.LZMAError):
-            pass    # What ab has said of its end is kept, and parse() tells it.
+            pass    # ab's last words are kept, and parse() reports them.
         return kept
 
     def kept_of(self, loads):

@@ -92,7 +92,7 @@ class Tool:
         return 120 + (plan["seconds"] if self.by_seconds else plan["requests"] // 100)
 
     def commands(self, task):
-        """Lists of words, one for each process; they run at the same time."""
+        """Lists of words, one for each process; the processes run at the same time."""
         raise NotImplementedError
 
     def warm_up(self, task):
@@ -129,7 +129,7 @@ class Tool:
 
 
 def ab_command(task, *options):
-    """ab is also what warms up for tools that cannot be asked for so many requests."""
+    """ab also warms up for tools that cannot be given a number of requests."""
     return ["ab", "-q", "-r", "-n", task.amount, "-c", task.concurrency, *options, task.url]
 
 

@@ -18,7 +18,7 @@ class Wrk(base.Tool):
     by_seconds = True
 
     def commands(self, task):
-        # The kernel needs CPU time too.
+        # The kernel needs CPU time as well.
         threads = min((task.cores + 1) // 2, task.concurrency)
         return [["wrk", "-t", threads, "-c", task.concurrency, "-d", f"{task.amount}s",
                  "--latency", "-H", "Connection: close", task.url]]

@@ -28,8 +28,8 @@ class ActionModule(ActionBase):
             result.update(skipped=True, msg="would run: " + " ".join(argv), stdout_lines=[])
             return result
         lines = []
-        # Ctrl-C reaches the command as it reaches this process. If this process dies of
-        # anything else, the kernel sends the command SIGTERM (setpriv --pdeathsig).
+        # Ctrl-C reaches the command as it reaches this process. If this process dies for
+        # another reason, the kernel sends the command SIGTERM (setpriv --pdeathsig).
         with subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *argv], cwd=args.get("chdir"),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -21,7 +21,7 @@ options:
 
 
 class Connection(LocalConnection):
-    """The local connection, one namespace over; files are the same anyway."""
+    """Does what the local connection does, in another network namespace; files are the same."""
 
     transport = "netns"
 

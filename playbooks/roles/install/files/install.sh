@@ -28,7 +28,7 @@ install_module() { # RELEASE; false if it was there
 	before=$(modinfo -F depends "$installed" 2> /dev/null || echo none)
 	install -D -m 644 "$built" "$installed" > $log 2>&1 ||
 		die "the module cannot be installed: $(tail -3 $log)"
-	# Which modules it needs seldom changes, and depmod takes 17 s of an emulator.
+	# depmod takes 17 s in an emulator, and the modules that this one needs seldom change.
 	if [ "$(modinfo -F depends "$installed")" != "$before" ] ||
 		! grep -q '^updates/fastsocket.ko:' "/lib/modules/$1/modules.dep"; then
 		depmod "$1" > $log 2>&1 || die "depmod failed: $(tail -3 $log)"
@@ -46,13 +46,13 @@ for release; do
 	kmod=$src/kmod-$release
 	mkdir -p "$kmod"
 	cp -rpu $src/kmod/* "$kmod"
-	# Kbuild would need 16 s of an emulator to see that.
+	# Kbuild would take 16 s in an emulator to find that out.
 	if [ -e "$kmod/fastsocket.ko" ] && [ -z "$(find "$kmod" -newer "$kmod/fastsocket.ko" \
 		'(' -name '*.[ch]' ! -name '*.mod.c' -o -name Kbuild -o -name Makefile ')')" ]; then
 		continue
 	fi
-	# Without debugging information: a quarter of an emulated compiler's time. BTF is made
-	# of that, so there is none either.
+	# Leave out debugging information, which takes a quarter of an emulated compiler's time.
+	# BTF is made from it, so there is none either.
 	build "kmod-$release" KVER="$release" KCFLAGS=-g0 CONFIG_DEBUG_INFO_BTF_MODULES=
 done
 build library
@@ -62,7 +62,7 @@ if [ -n "$image" ]; then
 	exit 0
 fi
 
-# Otherwise an older module that is loaded would be measured.
+# An older module that stays loaded would be measured instead.
 if install_module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
 	rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"

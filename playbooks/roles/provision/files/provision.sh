@@ -30,7 +30,7 @@ if [ -n "$missing" ]; then
 	apt-get -qq install --no-install-recommends $missing > /dev/null ||
 		die "these packages cannot be installed:$missing"
 	echo "changed: installed$missing"
-	# Debian starts what it installs; a sweep starts its own.
+	# Debian starts the servers that it installs; a sweep starts its own.
 	for service in nginx haproxy redis-server; do
 		case $missing in
 		*" $service"*) systemctl -q disable --now $service ;;

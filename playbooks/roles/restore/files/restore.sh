@@ -12,7 +12,8 @@ state=$1
 failed=
 
 put_back() { # PATH VALUE
-	# What is not there any more, as a queue of a NIC with fewer, has nothing to be put back.
+	# A file that is gone, such as that of a queue which the NIC no longer has, has nothing
+	# to be put back.
 	[ -e "$1" ] || return 0
 	if echo "$2" 2> /dev/null > "$1"; then
 		echo "changed: $1 is $2"

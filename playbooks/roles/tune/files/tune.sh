@@ -15,7 +15,7 @@
 set -eu
 
 state=$1 nic=$2
-# A folder with sys/ and proc/ of another machine, for tests.
+# For tests, this is a folder with sys/ and proc/ of another machine.
 root=${FSB_ROOT:-}
 cores=$(nproc)
 sys=$root/sys/class/net/$nic
