@@ -11,10 +11,11 @@ from html import escape
 import profiles
 from markdown import number
 
-WIDTH, ROW, FONT = 600, 15, 9
-# A character of FONT, and the narrowest box that is drawn: a tenth of a per cent.
-LETTER, LEAST = 5.2, 0.6
-MARGIN = 4
+# Of one of two graphs side by side, and of one below them.
+WIDTH, WIDE = 600, 1200
+ROW, FONT, MARGIN = 15, 9, 4
+# The width of a character of FONT; the share, %, below which a box is left out.
+LETTER, LEAST = 5.2, 0.2
 # The palette of the figures: told apart by colour-blind readers too.
 SPINS, TAKES, LESS, MORE = "#d55e00", "#e69f00", "#0072b2", "#d55e00"
 PLAIN = ("#dfe6ea", "#e9e6df", "#e4e4ea")
@@ -50,9 +51,6 @@ class Box:
 
     def width(self):
         return max(self.own) + sum(box.width() for box in self.callees.values())
-
-    def depth(self):
-        return 1 + max((box.depth() for box in self.callees.values()), default=0)
 
 
 def tree(*found):
@@ -96,9 +94,9 @@ def changed(box):
 
 def boxes(box, left, level, scale, look):
     """SVG of a box and of all above it; level: of rows above the lowest."""
-    width = box.width() * scale
-    if width < LEAST:
+    if box.width() < LEAST:
         return []
+    width = box.width() * scale
     colour, title = look(box)
     fits = int((width - 4) / LETTER)
     name = box.name if len(box.name) <= fits else box.name[:fits - 1] + "…"
@@ -112,17 +110,17 @@ def boxes(box, left, level, scale, look):
     return drawn
 
 
-def rows_drawn(box, scale):
+def rows_drawn(box):
     """How many rows boxes() draws."""
-    if box.width() * scale < LEAST:
+    if box.width() < LEAST:
         return 0
-    return 1 + max((rows_drawn(one, scale) for one in box.callees.values()), default=0)
+    return 1 + max((rows_drawn(one) for one in box.callees.values()), default=0)
 
 
-def svg(root, title, look, legend):
+def svg(root, title, look, legend, width=WIDTH):
     """legend: [(colour, text)]"""
-    scale = (WIDTH - 2 * MARGIN) / (root.width() or 1)
-    rows = rows_drawn(root, scale)
+    scale = (width - 2 * MARGIN) / root.width()
+    rows = rows_drawn(root)
     height = (rows + 2) * ROW + 2 * MARGIN
     keys, left = [], MARGIN
     for colour, text in legend:
@@ -130,7 +128,7 @@ def svg(root, title, look, legend):
                     f'stroke="#888888"/><text x="{left + 13}" y="14">{escape(text)}</text>')
         left += 24 + round(len(text) * LETTER)
     return (f'<svg class="flame" xmlns="http://www.w3.org/2000/svg" role="img" '
-            f'viewBox="0 {-rows * ROW - ROW - MARGIN} {WIDTH} {height}" '
+            f'viewBox="0 {-rows * ROW - ROW - MARGIN} {width} {height}" '
             f'font-family="sans-serif" font-size="{FONT}">'
             f'<text x="{MARGIN}" y="{-rows * ROW - MARGIN}" font-size="11" font-weight="bold">'
             f'{escape(title)}</text>' + "\n".join(boxes(root, MARGIN, 0, scale, look))
@@ -148,4 +146,4 @@ def pair(study, raw, without, with_):
             svg(tree(after), f"with: {with_} (n = {n_after})", plain, legend),
             svg(tree(before, after), f"difference: {with_} against {without}", changed,
                 [(mixed(LESS, DEEPEST), "less with Fastsocket"), ("#ffffff", "the same"),
-                 (mixed(MORE, DEEPEST), "more with Fastsocket")])]
+                 (mixed(MORE, DEEPEST), "more with Fastsocket")], WIDE)]

@@ -29,20 +29,23 @@ def spin_share(report):
 
 
 STACKS = "stacks.txt"
+# Functions of which perf knows no name; several in a row are one.
+NAMELESS = re.compile(r"(?<![^;])(?:(?:0x[0-9a-f]+|-?\d+|\[unknown\])(?:;|$))+")
 
 
 def folded(chains):
     """perf's report by program with folded chains, as the text that is kept: a chain in each
     line, "PROGRAM;OUTERMOST;...;INNERMOST SAMPLES", as flame graph tools read it."""
-    lines, program = [], "unknown"
+    counts, program = defaultdict(int), "unknown"
     for line in chains.decode(errors="replace").splitlines():
         heading = re.match(r"^ +[\d.]+% +(\S.*?) *$", line)
         chain = re.match(r"^(\d+) (\S.*)$", line)
         if heading:
             program = heading[1]
         elif chain:
-            lines.append(f"{program};{chain[2]} {chain[1]}\n")
-    return "".join(sorted(lines)).encode()
+            names = NAMELESS.sub("[unknown];", chain[2]).rstrip(";")
+            counts[f"{program};{names}"] += int(chain[1])
+    return "".join(f"{names} {count}\n" for names, count in sorted(counts.items())).encode()
 
 
 def busy_chains(text):

@@ -36,9 +36,9 @@ SECTIONS = [
     ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
      "rate would have waited is not measured.", ["latency", "tail"], []),
     ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
-    ("Flame graphs", "Where the server's busy time goes: a box is a function, above it is what it "
-     "called, its width is its share of the busy samples. The pointer on a box shows its numbers.",
-     [], []),
+    ("Flame graphs", "The server's busy time. A box is a function, and the boxes above it are what "
+     "it called; its width is its share of the busy samples. The pointer on a box shows its "
+     "numbers. Boxes of less than 0.2 % are left out.", [], []),
     ("What was left out", "Invalid repetitions are not averaged in; degraded ones are.", [],
      ["left-out"]),
 ]

@@ -90,6 +90,9 @@ PERF = b"""
 20 do_syscall_64;tcp_sendmsg
 
     40.00%  swapper
+5 0;0x7ffff7efd50e;do_syscall_64;tcp_sendmsg
+1 0;tcp_sendmsg;0x55555558bf5b
+1 0x400;tcp_sendmsg;0
 8 cpu_startup_entry;asm_sysvec_call_function;__do_softirq
 90 cpu_startup_entry;default_idle_call;native_safe_halt
 """
@@ -100,7 +103,9 @@ def test_folded_chains():
     text = profiles.folded(PERF).decode()
     assert "server;do_syscall_64;tcp_sendmsg 20\n" in text
     chains = profiles.busy_chains(text)
-    assert sum(chains.values()) == 58
+    assert sum(chains.values()) == 65
+    assert chains["swapper", "[unknown]", "do_syscall_64", "tcp_sendmsg"] == 5
+    assert chains["swapper", "[unknown]", "tcp_sendmsg", "[unknown]"] == 2
     assert chains["swapper", "cpu_startup_entry", "asm_sysvec_call_function", "__do_softirq"] == 8
 
 
@@ -117,10 +122,10 @@ def test_flame_graphs(run):
     assert report.flames(Study(run)) == []
     keep_chains(run, after, b"server;do_syscall_64;tcp_sendmsg<b> 10\n")
     without, with_, difference = report.flames(Study(run))
-    assert "<title>native_queued_spin_lock_slowpath: 51.72 % of busy samples</title>" in without
+    assert "<title>native_queued_spin_lock_slowpath: 46.15 % of busy samples</title>" in without
     assert f'fill="{flame.SPINS}"/>' in without
     assert "tcp_sendmsg&lt;b&gt;: 100.00 %" in with_ and "<b>" not in with_
-    assert ("<title>native_queued_spin_lock_slowpath: 51.72 % without, 0.00 % with: -51.72"
+    assert ("<title>native_queued_spin_lock_slowpath: 46.15 % without, 0.00 % with: -46.15"
             in difference)
     assert flame.mixed(flame.LESS, flame.DEEPEST) in difference
     assert program("experiments/report.py", run).returncode == 0
