@@ -21,6 +21,8 @@ from servers import DEFAULT, SERVERS
 from study import Study
 
 LOAD = ("ab", 100, 8)
+# Runs on other kernels are compared by make compare, and not pooled with these.
+KERNEL = "6.1."
 # Heading and settings of a column; the first is what the others are compared with.
 COLUMNS = [("without", {}), ("with Fastsocket", {"preload": True}),
            ("`SO_REUSEPORT`", {"mode": "reuseport"}),
@@ -59,9 +61,10 @@ def cell_with(study, wanted):
 
 
 def read(runs):
-    """Studies of the runs that have samples of LOAD."""
+    """Studies of the runs on KERNEL that have samples of LOAD."""
     found = [Study(run) for run in runs if contract.read_samples(run)]
-    return [study for study in found if any(load == LOAD for load, _ in study.loads())]
+    return [study for study in found if any(load == LOAD for load, _ in study.loads())
+            and study.facts.get("server", {}).get("kernel", KERNEL).startswith(KERNEL)]
 
 
 def ratio(studies, wanted, base, metric):

@@ -61,7 +61,7 @@ def test_a_report_of_a_run_without_tables(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 def test_a_browser_shows_it(run, tmp_path):
-    """On a screen and on a phone: as wide as the window, and not blank."""
+    """On a screen, on a phone and on paper: as wide as the window, and not blank."""
     from PIL import Image
     program("experiments/report.py", run)
     for width in (1200, 400):
@@ -73,6 +73,11 @@ def test_a_browser_shows_it(run, tmp_path):
                        timeout=90)
         picture = Image.open(shot).convert("RGB")
         assert picture.width == width and len(picture.getcolors(1 << 24)) > 50
+    paper = tmp_path / "report.pdf"
+    subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                    f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={paper}",
+                    f"file://{run / 'report.html'}"], check=True, capture_output=True, timeout=90)
+    assert len(re.findall(rb"/Type */Page\b", paper.read_bytes())) > 1
 
 
 def test_profiles_side_by_side():
