@@ -28,7 +28,7 @@ from study import Study
 # Heading, one sentence, figures, tables. Figures and tables that a run does not have are left
 # out.
 SECTIONS = [
-    ("Without and with", "", ["counts", "forest"], ["with-without"]),
+    ("Without and with", "", ["forest", "counts"], ["with-without"]),
     ("Counts", "What the cores do to each other for one connection.", ["counts-workers"],
      ["counts-workers", "counts", "functions", "lines", "bound"]),
     ("Times", "", ["throughput", "workers", "concurrency"], ["setups", "against", "ideas",
