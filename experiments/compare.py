@@ -183,7 +183,8 @@ def main():
                  "another run")
     for run in runs:
         if not contract.read_samples(run):
-            sys.exit(f"compare: {run} has no samples: give the folder of a run that was measured")
+            sys.exit(f"compare: {run} has no samples: give a run that was measured; "
+                     "ls -d results/*/* lists them")
     text, worse = report(*map(Study, runs))
     print(text, end="")
     if worse:
