@@ -30,28 +30,59 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 		if (local && READ_ONCE(local->worker) == current)
 			return local;
 	}
-	return here && current->nr_cpus_allowed == 1 ? here : NULL;
+	return here && current->nr_cpus_allowed == 1 && !READ_ONCE(here->host) ? here : NULL;
 }
 
 /*
  * Returns a local listener whose queue has a connection for current, or NULL. A task
- * with a local listener of its own, @mine, takes from that only; any other task takes
- * from all of them.
+ * with a local listener of its own, @mine, takes from that and from its guests (cover.c)
+ * only, in turn; any other task takes from all of them.
  */
 static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 					    struct fsocket_local *mine)
 {
 	struct fsocket_local *local;
+	unsigned int after;
 	int cpu;
 
-	if (mine)
+	if (mine && !READ_ONCE(mine->guests))
 		return fsocket_local_queued(mine) ? mine : NULL;
+	if (mine) {
+		after = READ_ONCE(mine->turn) + 1;
+		for_each_set_bit_wrap(cpu, mine->served, nr_cpu_ids, after) {
+			local = fsocket_local_at(l, cpu);
+			if (fsocket_local_queued(local))
+				return local;
+		}
+		return NULL;
+	}
 	for_each_possible_cpu(cpu) {
 		local = fsocket_local_at(l, cpu);
 		if (local && fsocket_local_queued(local))
 			return local;
 	}
 	return NULL;
+}
+
+/* current, whose local listener is @mine, has taken @sk from @local; NULL: the shared queue. */
+static void fsocket_accepted(struct fsocket_listener *l, struct fsocket_local *mine,
+			     struct fsocket_local *local, const struct sock *sk)
+{
+	int cpu = READ_ONCE(sk->sk_incoming_cpu), here = raw_smp_processor_id();
+	struct fsocket_local *host = local ? READ_ONCE(local->host) : NULL;
+
+	if (!local)
+		this_cpu_inc(l->stats->accept_global);
+	else if (local->cpu == here)
+		this_cpu_inc(l->stats->accept_local);
+	else if (host && host->cpu == here)
+		this_cpu_inc(l->stats->accept_covered);
+	else
+		this_cpu_inc(l->stats->accept_remote);
+	if (local && mine && READ_ONCE(mine->guests))
+		WRITE_ONCE(mine->turn, local->cpu);
+	if (!local || local->cpu != cpu)
+		fsocket_cover_want(l, cpu);
 }
 
 /* Accepts one connection without waiting; returns -EAGAIN if no queue has one. */
@@ -64,26 +95,20 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 	int ret = -EAGAIN;
 
 	flags |= O_NONBLOCK;
-	if (!fsocket_acceptq_empty(l->sock) || l->sock->sk->sk_state != TCP_LISTEN) {
+	if (!fsocket_acceptq_empty(l->sock) || l->sock->sk->sk_state != TCP_LISTEN)
 		ret = fsocket_inet_accept(l->sock, newsock, flags, kern);
-		if (!ret)
-			this_cpu_inc(l->stats->accept_global);
-	}
 	if (ret == -EAGAIN)
 		local = fsocket_queued(l, mine);
 	/* NULL if the socket has just moved to the local listener of another CPU. */
 	sock = local ? fsocket_local_sock(local) : NULL;
-	if (sock) {
+	if (sock)
 		ret = fsocket_inet_accept(sock, newsock, flags, kern);
-		if (!ret && local->cpu == raw_smp_processor_id())
-			this_cpu_inc(l->stats->accept_local);
-		else if (!ret)
-			this_cpu_inc(l->stats->accept_remote);
-	}
+	if (ret)
+		return ret;
+	fsocket_accepted(l, mine, local, newsock->sk);
 	/* The program sees its own SO_REUSEPORT, not the one that the module has set. */
-	if (!ret)
-		newsock->sk->sk_reuseport = l->reuseport;
-	return ret;
+	newsock->sk->sk_reuseport = l->reuseport;
+	return 0;
 }
 
 static bool fsocket_accept_idle(struct fsocket_listener *l,

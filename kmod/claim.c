@@ -100,8 +100,7 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 	spin_unlock(&fsocket_claims_lock);
 }
 
-/* A thread that is on its way out has given up its claims. */
-static bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
+bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
 {
 	return READ_ONCE(claim->worker->flags) & PF_EXITING;
 }
@@ -160,6 +159,7 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 	list_for_each_entry_safe(claim, next, &dropped, in_listener)
 		fsocket_claim_undo(claim);
 	fsocket_claims_settle(l);
+	fsocket_cover(l);
 }
 
 /*
@@ -211,7 +211,7 @@ static int fsocket_claim_activate(struct fsocket_claim *claim)
 
 	if (claim->active)
 		return 0;
-	ret = fsocket_local_start(local);
+	ret = fsocket_local_start(local, NULL);
 	if (ret)
 		return ret;
 	if (claim->pin && !claim->pinned) {
@@ -264,6 +264,7 @@ void fsocket_follow_pin(struct fsocket_listener *l)
 			claim->active = false;
 			claim->pin = false;
 			fsocket_claim_activate(claim);
+			fsocket_cover(l);
 		}
 	}
 	mutex_unlock(&l->lock);
@@ -390,6 +391,7 @@ static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener
 		ret = fsocket_claim_spawn(file, l, cpu, alone, want >= 0);
 		if (!ret && !alone)
 			fsocket_claims_activate(l);
+		fsocket_cover(l);
 	}
 	mutex_unlock(&l->lock);
 	kfree(allowed);
@@ -472,6 +474,7 @@ void fsocket_tidy_work(struct work_struct *work)
 		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
 			fsocket_local_park(l->locals[cpu]);
 	}
+	fsocket_cover(l);
 	mutex_unlock(&l->lock);
 	fsocket_listener_put(l);
 }

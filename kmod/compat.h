@@ -351,4 +351,14 @@ static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
 	((ops)->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req))
 #endif
 
+/* The memory cgroup to which @sk is charged; NULL for the root. */
+static inline struct mem_cgroup *fsocket_memcg_of(const struct sock *sk)
+{
+#ifdef CONFIG_MEMCG
+	return sk->sk_memcg;
+#else
+	return NULL;
+#endif
+}
+
 #endif

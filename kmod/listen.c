@@ -194,9 +194,13 @@ static void fsocket_listener_clear(struct fsocket_listener *l)
 
 	l->ended = true;
 	fsocket_claims_drop(l, NULL, NULL, NULL);
+	/* All, before the first is quiet: by then none has another's wait queue. */
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu])
+			fsocket_local_park(l->locals[cpu]);
+	}
 	for_each_possible_cpu(cpu) {
 		if (l->locals[cpu]) {
-			fsocket_local_park(l->locals[cpu]);
 			fsocket_local_unbind(l->locals[cpu]);
 			fsocket_local_quiet(l->locals[cpu]);
 		}
@@ -429,9 +433,11 @@ static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
 {
 	struct fsocket_listener *l;
 
-	l = kzalloc(struct_size(l, locals, nr_cpu_ids), GFP_KERNEL_ACCOUNT);
+	l = kzalloc(struct_size(l, locals, nr_cpu_ids) +
+		    BITS_TO_LONGS(nr_cpu_ids) * sizeof(*l->syn_cpus), GFP_KERNEL_ACCOUNT);
 	if (!l)
 		return NULL;
+	l->syn_cpus = (unsigned long *)&l->locals[nr_cpu_ids];
 	l->sock = sock;
 	l->ino = SOCK_INODE(sock)->i_ino;
 	l->stats = fsocket_stats_of(sock_net(sock->sk));

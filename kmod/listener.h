@@ -53,6 +53,17 @@ struct fsocket_local {
 	const struct task_struct *worker;
 	unsigned int claims;
 	bool attached;
+	/*
+	 * Attached without claims: whose worker serves it, and whose wait queue @sock has;
+	 * see cover.c. Under the listener's lock; read without, as is all that follows.
+	 */
+	struct fsocket_local *host;
+	/* How many have this one as their host. */
+	unsigned int guests;
+	/* The CPU from whose queue the worker has taken last; a hint. */
+	unsigned int turn;
+	/* The CPUs whose queues the worker takes from: its own, and its guests'. */
+	unsigned long served[];
 };
 
 /*
@@ -86,6 +97,11 @@ struct fsocket_listener {
 	struct list_head claims;
 	/* The program itself asked for SO_REUSEPORT. */
 	bool reuseport;
+	/*
+	 * The CPUs that were seen to handle SYNs without a local listener. Set without lock;
+	 * behind @locals.
+	 */
+	unsigned long *syn_cpus;
 	/* By CPU. Set once, under @lock; read without. */
 	struct fsocket_local *locals[];
 };
@@ -163,8 +179,11 @@ const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
 
 /* The listener's place for @cpu, made if need be; under the listener's lock. */
 struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu);
-/* From now on SYNs handled by its CPU come to @local, the socket of which is made if need be. */
-int fsocket_local_start(struct fsocket_local *local);
+/*
+ * From now on SYNs handled by its CPU come to @local, the socket of which is made if need
+ * be; the worker of @host serves it, or, if that is NULL, its own.
+ */
+int fsocket_local_start(struct fsocket_local *local, struct fsocket_local *host);
 /* Takes @local out of the group; its connections move to the shared queue. */
 void fsocket_local_park(struct fsocket_local *local);
 /* Ends the parked @local: it listens no more, and lets go of the port. */
@@ -176,8 +195,19 @@ bool fsocket_local_polled(struct fsocket_local *local);
 /* Frees it, when nobody can find it any more, and nobody waits at it. */
 void fsocket_local_free(struct fsocket_local *local);
 
+/* cover.c */
+
+/* Makes the worker of @host serve @local; NULL: its own, if any. Under the listener's lock. */
+void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host);
+/* A connection that was handled on @cpu came elsewhere. Anywhere. */
+void fsocket_cover_want(struct fsocket_listener *l, int cpu);
+/* To be called when claims on @l, or CPUs, have come or gone. Under its lock. */
+void fsocket_cover(struct fsocket_listener *l);
+
 /* claim.c */
 
+/* A thread that is on its way out has given up its claims. */
+bool fsocket_claim_is_dead(const struct fsocket_claim *claim);
 /* Drops the claims on @l of @owner and @worker; each NULL is for any. Under its lock. */
 void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
 			 fl_owner_t owner, const struct task_struct *worker);

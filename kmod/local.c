@@ -8,7 +8,7 @@
  * sees the same one for the second time, and the worker sleeps, and another worker of
  * the listener does, all that wait become everybody's. A queue that stands still for
  * FSOCKET_STUCK looks, 100 ms by default, does so whoever sleeps: its worker computes,
- * or its CPU has no time for it.
+ * or its CPU has no time for it. The timer looks at the queues of guests (cover.c), too.
  */
 #include <linux/security.h>
 #include <linux/slab.h>
@@ -158,16 +158,16 @@ static bool fsocket_local_steal(struct fsocket_local *local, struct sock *from)
 	return mine && reqsk_queue_empty(&inet_csk(from)->icsk_accept_queue);
 }
 
-static void fsocket_local_look(struct timer_list *timer)
+/* Looks at @local, which the worker of @host serves; whether connections wait there. */
+static bool fsocket_look_at(struct fsocket_local *local, const struct fsocket_local *host)
 {
-	struct fsocket_local *local = from_timer(local, timer, timer);
 	struct fsocket_listener *l = local->listener;
 	const struct socket *sock = fsocket_local_sock(local);
 	const struct request_sock *head;
 
 	/* It has gone to another CPU, whose timer runs. */
 	if (!sock)
-		return;
+		return false;
 	head = READ_ONCE(inet_csk(sock->sk)->icsk_accept_queue.rskq_accept_head);
 	if (head != local->seen) {
 		local->seen = head;
@@ -176,16 +176,36 @@ static void fsocket_local_look(struct timer_list *timer)
 		this_cpu_inc(l->stats->overdue);
 	}
 	if (!head)
-		return;
-	if (local->late && fsocket_worker_ended(local))
+		return false;
+	if (local->late && fsocket_worker_ended(host))
 		fsocket_listener_tidy(l);
 	if ((!READ_ONCE(local->attached) || local->late >= FSOCKET_STUCK ||
-	     (local->late && fsocket_worker_sleeps(local) && fsocket_other_sleeps(l, local))) &&
+	     (local->late && fsocket_worker_sleeps(host) && fsocket_other_sleeps(l, host))) &&
 	    fsocket_local_steal(local, sock->sk)) {
 		local->seen = NULL;
-		return;
+		return false;
 	}
-	mod_timer(timer, jiffies + fsocket_look_after());
+	return true;
+}
+
+static void fsocket_local_look(struct timer_list *timer)
+{
+	struct fsocket_local *local = from_timer(local, timer, timer), *guest;
+	bool wait = false;
+	int cpu;
+
+	/* With a host it is that one's timer that looks; see fsocket_local_hand(). */
+	if (!READ_ONCE(local->host))
+		wait = fsocket_look_at(local, local);
+	if (READ_ONCE(local->guests)) {
+		for_each_set_bit(cpu, local->served, nr_cpu_ids) {
+			guest = fsocket_local_at(local->listener, cpu);
+			if (guest != local && fsocket_look_at(guest, local))
+				wait = true;
+		}
+	}
+	if (wait)
+		mod_timer(timer, jiffies + fsocket_look_after());
 }
 
 /* A connection has arrived at a local listener; in softirq. */
@@ -239,6 +259,7 @@ void fsocket_local_park(struct fsocket_local *local)
 	WRITE_ONCE(local->attached, false);
 	per_cpu_ptr(local->listener->stats, local->cpu)->retire++;
 	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
+	fsocket_local_hand(local, NULL);
 	/* What arrives later is moved by the timer. */
 	fsocket_local_move(local);
 }
@@ -373,8 +394,8 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 }
 
 /*
- * Gives @local the socket of a place without workers, if there is one: so a listener
- * never has more of them than it has had workers at once, and one.
+ * Gives @local the socket of a place that is parked, if there is one: so a listener
+ * never has more of them than it has had workers, and covered CPUs, at once, and one.
  */
 static void fsocket_local_inherit_spare(struct fsocket_local *local)
 {
@@ -402,7 +423,7 @@ static void fsocket_local_inherit_spare(struct fsocket_local *local)
 	mod_timer(&local->timer, jiffies + fsocket_look_after());
 }
 
-int fsocket_local_start(struct fsocket_local *local)
+int fsocket_local_start(struct fsocket_local *local, struct fsocket_local *host)
 {
 	int ret;
 
@@ -415,7 +436,12 @@ int fsocket_local_start(struct fsocket_local *local)
 		if (ret)
 			return ret;
 	}
-	return fsocket_local_attach(local);
+	/* Before connections come, so that none of them wakes nobody. */
+	fsocket_local_hand(local, host);
+	ret = fsocket_local_attach(local);
+	if (ret)
+		fsocket_local_hand(local, NULL);
+	return ret;
 }
 
 void fsocket_local_unbind(struct fsocket_local *local)
@@ -441,11 +467,13 @@ struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu)
 
 	if (local)
 		return local;
-	local = kzalloc(sizeof(*local), GFP_KERNEL_ACCOUNT);
+	local = kzalloc(struct_size(local, served, BITS_TO_LONGS(nr_cpu_ids)),
+			GFP_KERNEL_ACCOUNT);
 	if (!local)
 		return ERR_PTR(-ENOMEM);
 	local->listener = l;
 	local->cpu = cpu;
+	__set_bit(cpu, local->served);
 	init_waitqueue_head(&local->wq.wait);
 	init_waitqueue_func_entry(&local->arrival, fsocket_arrived);
 	add_wait_queue(&local->wq.wait, &local->arrival);

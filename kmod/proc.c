@@ -23,6 +23,7 @@ static const struct {
 	COLUMN(accept_local),
 	COLUMN(accept_global),
 	COLUMN(accept_remote),
+	COLUMN(accept_covered),
 	COLUMN(spawn),
 	COLUMN(retire),
 	COLUMN(moved),

@@ -25,6 +25,11 @@ struct fsocket_stats {
 	 * CPU, because the worker has moved or the other worker was late.
 	 */
 	u64 accept_remote;
+	/*
+	 * Connections that accept() took on this CPU from the local listener of a CPU without
+	 * worker, which is served by the worker of this CPU.
+	 */
+	u64 accept_covered;
 	/* Local listeners of this CPU that joined the SO_REUSEPORT group of their port. */
 	u64 spawn;
 	/* Local listeners of this CPU that left the SO_REUSEPORT group of their port. */

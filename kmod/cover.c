@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * CPUs that handle SYNs and have no worker.
+ *
+ * A SYN that is handled on a CPU without local listener goes by hash to any socket of
+ * the group: to another CPU's worker, or to the shared queue, which wakes everybody.
+ * So such a CPU gets a local listener, too, if there are two workers or more: a guest.
+ * The socket of a guest has the wait queue of another local listener, its host. What
+ * arrives there wakes the worker of the host, and nobody else; that one takes from its
+ * own queue and those of its guests in turn, and the host's timer looks at them all.
+ *
+ * Guests are made on demand, since the kernel compares the sockets of a group one after
+ * the other for each SYN. sk_incoming_cpu of a new connection is the CPU that has handled
+ * its ACK; accept() compares it with the CPU of the queue, and remembers a CPU without
+ * local listener in a bit that is set once, whatever comes of it: so a CPU on which only
+ * ACKs are handled (RPS, SYN cookies) costs a socket at most, and no work per connection.
+ *
+ * A host and its guests are a bitmap of the host's. It is read without lock by the host's
+ * worker and timer; the local listeners that it names live as long as their listener.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpumask.h>
+#include <linux/sched/mm.h>
+#include <linux/topology.h>
+#include <net/inet_sock.h>
+
+#include "listener.h"
+#include "log.h"
+
+void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host)
+{
+	struct fsocket_local *old = local->host;
+	struct socket_wq *wq = host ? &host->wq : &local->wq;
+
+	if (old == host)
+		return;
+	if (host) {
+		set_bit(local->cpu, host->served);
+		WRITE_ONCE(host->guests, host->guests + 1);
+	}
+	WRITE_ONCE(local->host, host);
+	rcu_assign_pointer(local->sock->sk->sk_wq, wq);
+	if (old) {
+		clear_bit(local->cpu, old->served);
+		WRITE_ONCE(old->guests, old->guests - 1);
+	}
+	/*
+	 * What waits, or is about to wake the former wait queue. A worker that looks too
+	 * early is of no matter: this starts the timer, too.
+	 */
+	smp_mb();
+	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+void fsocket_cover_want(struct fsocket_listener *l, int cpu)
+{
+	struct fsocket_local *local;
+
+	if (cpu < 0 || cpu >= nr_cpu_ids || test_bit(cpu, l->syn_cpus))
+		return;
+	local = fsocket_local_at(l, cpu);
+	if (local && READ_ONCE(local->attached))
+		return;
+	if (!test_and_set_bit(cpu, l->syn_cpus))
+		fsocket_listener_tidy(l);
+}
+
+/* Whether the worker of @claim may have guests. */
+static bool fsocket_cover_may(const struct fsocket_claim *claim)
+{
+	return claim->active && claim->local->attached && !fsocket_claim_is_dead(claim);
+}
+
+/* Not for one worker: it is left alone. */
+static bool fsocket_cover_needed(struct fsocket_listener *l)
+{
+	const struct task_struct *first = NULL;
+	struct fsocket_claim *claim;
+
+	/* Changed under the listener's lock, too, which we hold. */
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (!fsocket_cover_may(claim))
+			continue;
+		if (first && first != claim->worker)
+			return true;
+		first = claim->worker;
+	}
+	return false;
+}
+
+/*
+ * How far @host is from @cpu, in halves of a guest: a sibling of the same core is
+ * preferred to one of as many guests, and one of another NUMA node has two fewer.
+ */
+static unsigned int fsocket_cover_distance(int cpu, int host)
+{
+	if (cpumask_test_cpu(host, topology_sibling_cpumask(cpu)))
+		return 0;
+	return cpu_to_node(cpu) == cpu_to_node(host) ? 1 : 4;
+}
+
+/* Who is to serve @cpu, which @now serves, or nobody. */
+static struct fsocket_local *fsocket_cover_choose(struct fsocket_listener *l, int cpu,
+						  const struct fsocket_local *now)
+{
+	struct fsocket_local *host, *best = NULL;
+	unsigned int cost, least = UINT_MAX;
+	struct fsocket_claim *claim;
+
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (!fsocket_cover_may(claim))
+			continue;
+		host = claim->local;
+		cost = 2 * (host->guests - (host == now)) +
+		       fsocket_cover_distance(cpu, host->cpu);
+		if (cost < least || (cost == least && host == now)) {
+			best = host;
+			least = cost;
+		}
+	}
+	return best;
+}
+
+static void fsocket_cover_cpu(struct fsocket_listener *l, int cpu, bool needed)
+{
+	struct fsocket_local *local = l->locals[cpu], *host = NULL;
+
+	if (local && local->claims)
+		return;
+	if (!cpu_active(cpu)) {
+		/* Asked for again when it is back. */
+		clear_bit(cpu, l->syn_cpus);
+	} else if (needed) {
+		host = fsocket_cover_choose(l, cpu, local ? local->host : NULL);
+	}
+	if (!host) {
+		if (local)
+			fsocket_local_park(local);
+		return;
+	}
+	local = fsocket_local_get(l, cpu);
+	/* Without memory it stays as it was, until claims come or go. */
+	if (IS_ERR(local) || (local->host == host && local->attached) ||
+	    fsocket_local_start(local, host))
+		return;
+	fsocket_log(FSOCKET_INFO, "port %d: CPU %d has no worker; that of CPU %d serves it\n",
+		    inet_sk(l->sock->sk)->inet_num, cpu, host->cpu);
+}
+
+void fsocket_cover(struct fsocket_listener *l)
+{
+	struct mem_cgroup *charged;
+	bool needed;
+	int cpu;
+
+	if (l->ended || bitmap_empty(l->syn_cpus, nr_cpu_ids))
+		return;
+	needed = fsocket_cover_needed(l);
+	/* A work does this, too, which belongs to no cgroup. */
+	charged = set_active_memcg(fsocket_memcg_of(l->sock->sk));
+	for_each_set_bit(cpu, l->syn_cpus, nr_cpu_ids)
+		fsocket_cover_cpu(l, cpu, needed);
+	set_active_memcg(charged);
+}
