@@ -149,7 +149,9 @@ def local_accepts(before, after):
     """The module's column, where there were accepts."""
     counts = [proc.table_sums(part["/proc/net/fastsocket"]) for part in (before, after)]
     local = passed(counts, "accept_local")
-    accepts = local + passed(counts, "accept_global") + passed(counts, "accept_remote")
+    accepts = local + sum(passed(counts, f"accept_{where}")
+                          for where in ("global", "remote", "covered") if
+                          f"accept_{where}" in counts[1])
     return {"local_accept_pct": round(100 * local / accepts, 3)} if accepts else {}
 
 

@@ -83,6 +83,7 @@ void fsocket_listen_retire_all(struct fsocket_claims *claims,
  *		that has ended, and for one of another namespace
  * queued	connections that wait in the accept queue
  * limit	how many may wait: the backlog
+ * host		the CPU whose worker accepts from here, as this one has no worker; else -1
  */
 extern const struct seq_operations fsocket_listen_seq_ops;
 

@@ -28,12 +28,15 @@ static void fsocket_listen_seq_stop(struct seq_file *seq, void *v)
 	mutex_unlock(&fsocket_listeners_mutex);
 }
 
-/* Prints a row for @sock, the shared listener or a local listener of @l, and @worker. */
+/* Prints a row for @local, or if that is NULL the shared listener of @l, and @worker. */
 static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_listener *l,
-				 const struct socket *sock, int cpu, bool attached,
-				 struct pid *worker)
+				 const struct fsocket_local *local, struct pid *worker)
 {
+	const struct socket *sock = local ? fsocket_local_sock(local) : l->sock;
 	const struct sock *shared = l->sock->sk, *sk = sock ? sock->sk : NULL;
+	const struct fsocket_local *host = local ? READ_ONCE(local->host) : NULL;
+	bool attached = local ? READ_ONCE(local->attached) :
+				inet_sk_state_load(shared) == TCP_LISTEN;
 	pid_t nr = 0;
 
 	/* A worker that has ended is shown as 0: its number may belong to another task now. */
@@ -50,9 +53,9 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 	else
 #endif
 		seq_printf(seq, "4 %pI4", &shared->sk_rcv_saddr);
-	seq_printf(seq, " %d %d %d %u %u\n", cpu, attached, nr,
+	seq_printf(seq, " %d %d %d %u %u %d\n", local ? local->cpu : -1, attached, nr,
 		   sk ? READ_ONCE(sk->sk_ack_backlog) : 0,
-		   READ_ONCE((sk ?: shared)->sk_max_ack_backlog));
+		   READ_ONCE((sk ?: shared)->sk_max_ack_backlog), host ? host->cpu : -1);
 }
 
 static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
@@ -63,26 +66,21 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 	int cpu;
 
 	if (v == &fsocket_listeners) {
-		seq_puts(seq, "inode port family address cpu attached worker queued limit\n");
+		seq_puts(seq, "inode port family address cpu attached worker queued limit host\n");
 		return 0;
 	}
 	if (!net_eq(sock_net(l->sock->sk), seq_file_net(seq)))
 		return 0;
 
-	fsocket_seq_listener(seq, l, l->sock, -1,
-			     inet_sk_state_load(l->sock->sk) == TCP_LISTEN, NULL);
+	fsocket_seq_listener(seq, l, NULL, NULL);
 	spin_lock(&fsocket_claims_lock);
-	list_for_each_entry(claim, &l->claims, in_listener) {
-		local = READ_ONCE(claim->local);
-		fsocket_seq_listener(seq, l, fsocket_local_sock(local), local->cpu,
-				     READ_ONCE(local->attached), claim->pid);
-	}
+	list_for_each_entry(claim, &l->claims, in_listener)
+		fsocket_seq_listener(seq, l, READ_ONCE(claim->local), claim->pid);
 	spin_unlock(&fsocket_claims_lock);
 	for_each_possible_cpu(cpu) {
 		local = fsocket_local_at(l, cpu);
 		if (local && fsocket_local_sock(local) && !READ_ONCE(local->claims))
-			fsocket_seq_listener(seq, l, fsocket_local_sock(local), cpu,
-					     READ_ONCE(local->attached), NULL);
+			fsocket_seq_listener(seq, l, local, NULL);
 	}
 	return 0;
 }

@@ -100,7 +100,7 @@ struct counters {
 struct listener_row {
 	unsigned long inode;
 	unsigned int port, queued, limit;
-	int family, cpu, attached, worker;
+	int family, cpu, attached, worker, host;
 	char address[64];
 };
 

@@ -46,6 +46,10 @@ static void row_json(struct json *j, const struct listener_row *row)
 	json_bool(j, "attached", row->attached);
 	json_integer(j, "queued", row->queued);
 	json_integer(j, "limit", row->limit);
+	if (row->host < 0)
+		json_string(j, "served_by", NULL);
+	else
+		json_integer(j, "served_by", row->host);
 	worker_json(j, 0, row->worker);
 	json_close(j, '}', false);
 }
@@ -167,7 +171,9 @@ static void module_table(const struct listener_row *rows, int count)
 		}
 		printf("  %4d  %6u  %6u  %-8s", row->cpu, row->queued, row->limit,
 		       row->attached ? "attached" : "parked");
-		if (row->worker)
+		if (row->host >= 0)
+			printf("            worker of core %d", row->host);
+		else if (row->worker)
 			print_process(row->worker);
 		printf("\n");
 	}
@@ -245,7 +251,7 @@ static void each_server(void (*put)(struct json *j, const char *backend,
 
 		snprintf(l.address, sizeof(l.address), "%s", shared->address);
 		for (; i < count && rows[i].cpu >= 0; i++)
-			workers += rows[i].attached;
+			workers += rows[i].attached && rows[i].host < 0;
 		put(j, "module", &l, workers);
 	}
 	free(rows);

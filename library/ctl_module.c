@@ -170,12 +170,16 @@ struct listener_row *module_listeners(int *count)
 	strtok_r(text, "\n", &rest);
 	while ((line = strtok_r(NULL, "\n", &rest))) {
 		struct listener_row *row;
+		int fields;
 
 		list = ctl_alloc(list, (*count + 1) * sizeof(*list));
 		row = &list[(*count)++];
-		if (sscanf(line, "%lu %u %d %63s %d %d %d %u %u", &row->inode, &row->port,
-			   &row->family, row->address, &row->cpu, &row->attached, &row->worker,
-			   &row->queued, &row->limit) != 9)
+		row->host = -1;
+		fields = sscanf(line, "%lu %u %d %63s %d %d %d %u %u %d", &row->inode, &row->port,
+				&row->family, row->address, &row->cpu, &row->attached,
+				&row->worker, &row->queued, &row->limit, &row->host);
+		/* The module that is loaded may be older. */
+		if (fields < 9)
 			ctl_fail(CTL_FAILED, LISTENERS " has a row that is not understood: %s", line);
 	}
 	free(text);

@@ -390,7 +390,8 @@ void doctor_node(void)
 	if (module_loaded())
 		rows = module_listeners(&count);
 	for (int i = 0; i < count; i++) {
-		if (rows[i].cpu < 0 || !rows[i].attached || on_node(rows[i].cpu, node))
+		if (rows[i].cpu < 0 || !rows[i].attached || rows[i].host >= 0 ||
+		    on_node(rows[i].cpu, node))
 			continue;
 		far++;
 		cpu = rows[i].cpu;

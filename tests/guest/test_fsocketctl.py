@@ -169,6 +169,7 @@ def test_listeners(lab):
         eventually(lambda: len(attached(lab, PORT)) == lab.cores - 1)
         assert listener(lab, PORT)["workers"][3] == {
             "cpu": 3, "attached": False, "queued": 0, "limit": entry["limit"],
+            "served_by": None,
             "pid": None, "tid": None, "command": None}
     eventually(lambda: ctl(lab, "listeners") == {"listeners": []})
 

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Fewer workers than CPUs that handle SYNs: who serves a CPU without worker. Runs in the
+ * guest as root with fastsocket.ko loaded, on loopback, where a packet is handled on the
+ * CPU that sends it. Usage: test_cover [TEST]
+ */
+#include "worker.h"
+
+#define STEAL PARAM "steal_after_ms"
+#define WAITING 6
+
+static int server;
+
+/* A signal: gives the local listener back, and does nothing any more. */
+static void retires(int sig)
+{
+	(void)sig;
+	retire(server);
+	for (;;)
+		pause();
+}
+
+/* A worker process on @cpu that waits with epoll, and greets with its letter. */
+static pid_t serves(int fd, int cpu, char letter)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ready[2], conn, ep;
+	pid_t pid;
+	char byte;
+
+	assert_ok(pipe(ready));
+	pid = fork();
+	assert_ok(pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		server = fd;
+		signal(SIGUSR1, retires);
+		ep = epoll_create1(0);
+		if (spawn(fd, cpu) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ||
+		    write(ready[1], "r", 1) != 1)
+			_exit(1);
+		for (;;) {
+			if (epoll_wait(ep, &ev, 1, -1) != 1)
+				continue;
+			conn = accept(fd, NULL, NULL);
+			if (conn >= 0 && write(conn, &letter, 1) != 1)
+				_exit(2);
+			close(conn);
+		}
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
+/* Whose worker serves @cpu: of that itself, or of another; -1 if nobody's. */
+static int host_of(const union address *a, int cpu)
+{
+	FILE *file = fopen("/proc/net/fastsocket_listeners", "r");
+	int found = -1, port, place, attached, host;
+	char line[256];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%*u %d %*d %*s %d %d %*d %*u %*u %d", &port, &place,
+			   &attached, &host) == 4 &&
+		    port == ntohs(a->in.sin_port) && place == cpu && attached)
+			found = host < 0 ? cpu : host;
+	}
+	fclose(file);
+	return found;
+}
+
+/* Who answers a connection that is handled on @cpu. */
+static char answer(const union address *a, int cpu)
+{
+	int client = connect_on(cpu, a);
+	char byte = greeting(client);
+
+	assert_true(byte);
+	close(client);
+	return byte;
+}
+
+/* Connections on @cpu until somebody else serves it; whose worker does. */
+static int covered(const union address *a, int cpu)
+{
+	int i;
+
+	for (i = 0; i < 200 && host_of(a, cpu) < 0; i++) {
+		answer(a, cpu);
+		usleep(10000);
+	}
+	assert_in_range(i, 0, 199);
+	return host_of(a, cpu);
+}
+
+/* How often it has slept. */
+static long waits(pid_t pid)
+{
+	char path[64], line[256];
+	long count = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		sscanf(line, "voluntary_ctxt_switches: %ld", &count);
+	fclose(file);
+	assert_true(count >= 0);
+	return count;
+}
+
+static void kill_all(pid_t *pids, int count)
+{
+	while (count--)
+		kill_worker(pids[count]);
+}
+
+/* After the first, one worker is woken for each, and none comes to the shared queue. */
+static void by_one_worker(void **state)
+{
+	unsigned long long shared, taken;
+	union address a;
+	int fd = listener(AF_INET, &a), host, cpu, i;
+	pid_t pids[2];
+	long slept;
+
+	(void)state;
+	set_nonblock(fd);
+	pids[0] = serves(fd, 0, 'a');
+	pids[1] = serves(fd, 1, 'b');
+	for (cpu = 2; cpu < 4; cpu++) {
+		host = covered(&a, cpu);
+		assert_in_range(host, 0, 1);
+		usleep(100000);
+		slept = waits(pids[!host]);
+		shared = counter("accept_global", -1);
+		taken = counter("accept_covered", host);
+		for (i = 0; i < 50; i++)
+			assert_int_equal(answer(&a, cpu), 'a' + host);
+		assert_int_equal(counter("accept_covered", host), taken + 50);
+		assert_int_equal(counter("accept_global", -1), shared);
+		assert_int_equal(waits(pids[!host]), slept);
+	}
+	/* One each. */
+	assert_int_not_equal(host_of(&a, 2), host_of(&a, 3));
+	/* Those with a worker are as before. */
+	assert_int_equal(host_of(&a, 0), 0);
+	assert_int_equal(answer(&a, 0), 'a');
+	assert_int_equal(answer(&a, 1), 'b');
+	kill_all(pids, 2);
+	close(fd);
+}
+
+/* Connections that wait for the worker of @host at the covered @cpu. */
+static void wait_at(const union address *a, int cpu, pid_t host, int *clients)
+{
+	int i;
+
+	kill(host, SIGSTOP);
+	for (i = 0; i < WAITING; i++)
+		clients[i] = connect_on(cpu, a);
+	usleep(50000);
+}
+
+static void all_answered(int *clients, char by)
+{
+	int i;
+
+	for (i = 0; i < WAITING; i++) {
+		struct timeval limit = { .tv_sec = 3 };
+		char byte = 0;
+
+		setsockopt(clients[i], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		assert_int_equal(read(clients[i], &byte, 1), 1);
+		assert_int_equal(byte, by);
+		close(clients[i]);
+	}
+}
+
+/* The worker that serves a covered CPU goes, by @signal, while connections wait there. */
+static void host_goes(int signal)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), clients[WAITING], host, worker, i;
+	pid_t pids[3];
+	char byte;
+
+	if (signal == SIGSTOP)
+		write_file(STEAL, "8");
+	set_nonblock(fd);
+	pids[0] = serves(fd, 0, 'a');
+	pids[1] = serves(fd, 1, 'b');
+	pids[2] = serves(fd, 3, 'c');
+	host = covered(&a, 2);
+	worker = host == 3 ? 2 : host;
+	wait_at(&a, 2, pids[worker], clients);
+	if (signal != SIGSTOP)
+		assert_int_equal(readable(clients[0], 100), 0);
+	kill(pids[worker], signal);
+	if (signal == SIGUSR1)
+		kill(pids[worker], SIGCONT);
+	for (i = 0; i < WAITING; i++) {
+		assert_int_equal(readable(clients[i], 3000), 1);
+		assert_int_equal(read(clients[i], &byte, 1), 1);
+		assert_int_not_equal(byte, 'a' + worker);
+		close(clients[i]);
+	}
+	if (signal != SIGSTOP) {
+		assert_int_not_equal(covered(&a, 2), host);
+		assert_int_not_equal(answer(&a, 2), 'a' + worker);
+	}
+	kill_all(pids, 3);
+	close(fd);
+}
+
+static void host_killed(void **state)
+{
+	(void)state;
+	host_goes(SIGKILL);
+}
+
+static void host_retires(void **state)
+{
+	(void)state;
+	host_goes(SIGUSR1);
+}
+
+static void host_stopped(void **state)
+{
+	(void)state;
+	host_goes(SIGSTOP);
+}
+
+/* A worker comes for a covered CPU, and goes. */
+static void worker_comes(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), clients[WAITING], host, i;
+	pid_t pids[3];
+
+	(void)state;
+	set_nonblock(fd);
+	pids[0] = serves(fd, 0, 'a');
+	pids[1] = serves(fd, 1, 'b');
+	host = covered(&a, 2);
+	wait_at(&a, 2, pids[host], clients);
+	pids[2] = serves(fd, 2, 'c');
+	assert_int_equal(host_of(&a, 2), 2);
+	/* What waited there is its, too. */
+	all_answered(clients, 'c');
+	kill(pids[host], SIGCONT);
+	for (i = 0; i < 20; i++)
+		assert_int_equal(answer(&a, 2), 'c');
+	kill_worker(pids[2]);
+	/* Known as one that handles SYNs. */
+	assert_in_range(covered(&a, 2), 0, 1);
+	/* The last one is left alone. */
+	kill_worker(pids[1]);
+	for (i = 0; i < 100 && host_of(&a, 2) >= 0; i++)
+		usleep(10000);
+	assert_int_equal(host_of(&a, 2), -1);
+	assert_int_equal(answer(&a, 2), 'a');
+	assert_int_equal(host_of(&a, 2), -1);
+	kill_worker(pids[0]);
+	close(fd);
+}
+
+/* As many as come get the same number of CPUs each. */
+static void shared_out(void **state)
+{
+	int hosts[8] = { 0 }, cpus = sysconf(_SC_NPROCESSORS_ONLN), cpu, fd, each;
+	union address a;
+	pid_t pids[4];
+
+	(void)state;
+	fd = listener(AF_INET, &a);
+	set_nonblock(fd);
+	assert_in_range(cpus, 4, 8);
+	pids[0] = serves(fd, 0, 'a');
+	pids[1] = serves(fd, 1, 'b');
+	for (cpu = 2; cpu < cpus; cpu++)
+		covered(&a, cpu);
+	if (cpus == 8) {
+		pids[2] = serves(fd, 2, 'c');
+		pids[3] = serves(fd, 3, 'd');
+	}
+	each = cpus == 8 ? 4 : 2;
+	for (cpu = each; cpu < cpus; cpu++)
+		hosts[host_of(&a, cpu)]++;
+	for (cpu = 0; cpu < each; cpu++)
+		assert_int_equal(hosts[cpu], 1);
+	kill_all(pids, each);
+	close(fd);
+}
+
+static int client_port(int conn)
+{
+	union address a;
+	socklen_t len = sizeof(a);
+
+	assert_ok(getpeername(conn, &a.sa, &len));
+	return ntohs(a.in.sin_port);
+}
+
+static int own_port(int fd)
+{
+	union address a;
+	socklen_t len = sizeof(a);
+
+	assert_ok(getsockname(fd, &a.sa, &len));
+	return ntohs(a.in.sin_port);
+}
+
+/* A worker takes from its own queue and from that of a guest in turn. */
+static void in_turn(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), clients[8], order[8], conn, i, n;
+	pid_t pid;
+
+	(void)state;
+	set_nonblock(fd);
+	pid = worker(fd, 1, 'b', true);
+	/* Of two that are as near, the later one. */
+	assert_ok(spawn(fd, 0));
+	for (i = 0; i < 200 && host_of(&a, 2) < 0; i++) {
+		clients[0] = connect_on(2, &a);
+		close(accept(fd, NULL, NULL));
+		close(clients[0]);
+		usleep(10000);
+	}
+	assert_int_equal(host_of(&a, 2), 0);
+	for (i = 0; i < 8; i++)
+		clients[i] = connect_on(i < 4 ? 0 : 2, &a);
+	for (i = 0; i < 8; i++) {
+		assert_int_equal(readable(fd, 1000), 1);
+		conn = accept(fd, NULL, NULL);
+		assert_ok(conn);
+		for (n = 0; own_port(clients[n]) != client_port(conn); n++)
+			;
+		order[i] = n / 4;
+		close(conn);
+	}
+	for (i = 1; i < 8; i++)
+		assert_int_not_equal(order[i], order[i - 1]);
+	assert_int_equal(accept(fd, NULL, NULL), -1);
+	for (i = 0; i < 8; i++)
+		close(clients[i]);
+	kill_worker(pid);
+	close(fd);
+}
+
+/* A thread alone, or one that goes round the CPUs, serves as many as it has claimed. */
+static void not_for_one(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), i;
+	pid_t pid;
+
+	(void)state;
+	set_nonblock(fd);
+	pid = serves(fd, 0, 'a');
+	for (i = 0; i < 20; i++)
+		assert_int_equal(answer(&a, 2), 'a');
+	usleep(100000);
+	assert_int_equal(host_of(&a, 2), -1);
+	kill_worker(pid);
+	close(fd);
+}
+
+/* The listener is closed, and the module goes, while connections wait at guests. */
+static void closed_and_unloaded(void **state)
+{
+	const char *ko = getenv("FASTSOCKET_KO");
+	int fd, clients[WAITING], host, i, round;
+	union address a;
+	pid_t pids[2];
+
+	(void)state;
+	for (round = 0; round < 5; round++) {
+		fd = listener(AF_INET, &a);
+		set_nonblock(fd);
+		pids[0] = serves(fd, 0, 'a');
+		pids[1] = serves(fd, 1, 'b');
+		host = covered(&a, 2);
+		kill(pids[!host], SIGSTOP);
+		wait_at(&a, 2, pids[host], clients);
+		if (round % 2)
+			assert_ok(shutdown(fd, SHUT_RDWR));
+		kill_all(pids, 2);
+		close(fd);
+		for (i = 0; i < WAITING; i++)
+			close(clients[i]);
+	}
+	close(dev);
+	for (i = 0; i < 100 && syscall(SYS_delete_module, "fastsocket", O_NONBLOCK); i++)
+		usleep(50000);
+	assert_in_range(i, 0, 99);
+	assert_non_null(ko);
+	assert_ok(load_module(ko, ""));
+	dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC);
+	assert_ok(dev);
+}
+
+/* No timer is to help where a test is about who is woken. */
+static int slow_setup(void **state)
+{
+	int ret = setup(state);
+
+	write_file(STEAL, "10000");
+	return ret;
+}
+
+static int slow_teardown(void **state)
+{
+	write_file(STEAL, "8");
+	return teardown(state);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, slow_setup, slow_teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(by_one_worker),
+		T(host_killed),
+		T(host_retires),
+		T(host_stopped),
+		T(worker_comes),
+		T(shared_out),
+		T(in_turn),
+		T(not_for_one),
+		T(closed_and_unloaded),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
