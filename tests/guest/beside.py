@@ -246,7 +246,7 @@ def exchange(port=PORT, option="", host=SERVER, seconds=SECONDS,
         passive, active = counters(host), counters(CLIENT)
     finally:
         kill(server)
-    accepted = passive["accept_local"] + passive["accept_global"] + passive["accept_remote"]
+    accepted = sum(passive[f"accept_{where}"] for where in ("local", "global", "remote", "covered"))
     assert accepted > 10 * CLIENTS, f"only {accepted} connections"
     for name, value in {"accept_local": passive["accept_local"],
                         "established_hit": passive["established_hit"],

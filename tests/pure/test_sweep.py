@@ -413,8 +413,9 @@ def counters(ticks, overflows=0, accepts=0, warnings=b"", syns=0, idle=0):
         "/proc/net/snmp": b"Tcp: RetransSegs\nTcp: 0\n",
         "/proc/net/netstat": b"TcpExt: ListenOverflows TCPSynRetrans\nTcpExt: %d %d\n"
                              % (overflows, syns),
-        "/proc/net/fastsocket": b"cpu accept_local accept_global accept_remote\n0 %d 0 1\n"
-                                % accepts,
+        "/proc/net/fastsocket":
+            b"cpu accept_local accept_global accept_remote accept_covered\n0 %d 0 1 0\n"
+            % accepts,
         "kernel warnings": warnings}
 
 
