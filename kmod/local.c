@@ -89,16 +89,20 @@ static unsigned long fsocket_look_after(void)
 
 /*
  * Whether the worker of @local sleeps although connections have woken it: it waits for
- * something else. One that may run is at work, or its CPU is.
+ * something else. One that may run is at work, or its CPU is. So it is when another CPU
+ * has woken it, as that of a guest does, and its own has not heard of that yet.
  */
 static bool fsocket_worker_sleeps(const struct fsocket_local *local)
 {
 	const struct task_struct *worker;
+	unsigned int state = 0;
 	bool sleeps;
 
 	rcu_read_lock();
 	worker = READ_ONCE(local->worker);
-	sleeps = !worker || READ_ONCE(worker->__state) != TASK_RUNNING;
+	if (worker)
+		state = READ_ONCE(worker->__state);
+	sleeps = !worker || (state != TASK_RUNNING && state != TASK_WAKING);
 	rcu_read_unlock();
 	return sleeps;
 }
