@@ -60,7 +60,7 @@ test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=
 		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
 	@tests/servers/table.py tests/servers/results.json > docs/servers.md
 
-test-packages: packages-test packages-deb ## packages installed, upgraded, purged in guests of Debian 12 and 13; half an hour
+test-packages: packages-test packages-deb ## packages installed, upgraded, purged in guests of Debian 12 and 13; hours, emulated
 	@TEST_PACKAGES=1 $(PYTHON) -m pytest -v -rs tests/packages $(OPTIONS)
 
 lint: packages-lint ## every checker on every file

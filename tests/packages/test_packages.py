@@ -23,7 +23,7 @@ VERSIONS = {"debian/changelog": f"fastsocket ({NEW})", "kmod/main.c": f'MODULE_V
             "kmod/dkms.conf": f'PACKAGE_VERSION="{NEW}"', "CHANGELOG.md": f"## {NEW} "}
 
 pytestmark = pytest.mark.skipif(not os.environ.get("TEST_PACKAGES"),
-                                reason="make test-packages runs it: half an hour")
+                                reason="make test-packages runs it: hours, emulated")
 
 
 class Guest:
