@@ -21,6 +21,7 @@ PACKAGES_SWEEP = gcc make libc6-dev ansible-core qemu-system-x86 mmdebstrap e2fs
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
 PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
+PACKAGES_SERVERS = golang-go
 PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
 PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
 	linux-headers-6.12-amd64 linux-source-6.1
@@ -54,7 +55,7 @@ test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERN
 	@tests/debug/build.sh $(KERNELS)
 	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -v -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
 
-test-servers: packages-test ## all real servers, in a lab of its own; LAB_EXTRA=servers, docs/servers.md
+test-servers: packages-servers ## real servers, with module and kernel backend, in a lab of its own; makes docs/servers.md
 	@rm -f tests/servers/results.json
 	@LAB_EXTRA=servers SERVER_CONNECTIONS=10000 SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
 		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
@@ -121,7 +122,7 @@ lab-ssh: ## a shell on the lab's server
 
 clean: ## delete what was built, and the lab with its image; results stay
 	@$(LAB) clean
-	@for part in kmod library demo $(wildcard tests/guest); do $(MAKE) -s -C $$part clean; done
+	@for part in kmod library demo $(wildcard tests/guest tests/servers); do $(MAKE) -s -C $$part clean; done
 	@rm -rf .pytest_cache playbooks/.ansible build
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -138,6 +139,7 @@ packages-%:
 
 packages-sweep: PACKAGES = $(PACKAGES_SWEEP)
 packages-test: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST)
+packages-servers: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_SERVERS)
 packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 packages-deb: PACKAGES = $(PACKAGES_DEB)

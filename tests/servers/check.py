@@ -1,25 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs one of the servers plain and preloaded, and prints as JSON how it went.
+"""Runs one of the servers, and prints as JSON how it went.
 
-    check.py NAME CONNECTIONS
+    check.py NAME CONNECTIONS plain|module|kernel
+
+plain: without the library; module, kernel: under fsocketctl run with that backend.
 """
-import collections
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
 
-from tried import CONF, FOLDER, PORT, SERVERS
+from tried import CONF, FOLDER, HERE, SERVERS
 
 UNIT = "fsbench-real"
-LIMIT = 20
-# Failures on one core after which no more is asked there.
-HOPELESS = 10
 CPUS = sorted(os.sched_getaffinity(0))
+# Within which fsocketctl run gives its verdict, and more.
+VERDICT = 15
+START = 60
 
 
 def shell(command, check=False):
@@ -27,58 +27,68 @@ def shell(command, check=False):
                           check=check).stdout.strip()
 
 
-def ask(request, answer):
-    """One connection; None, or what went wrong."""
-    try:
-        with socket.create_connection(("127.0.0.1", PORT), timeout=LIMIT) as conn:
-            conn.settimeout(LIMIT)
-            conn.sendall(request)
-            got = b""
-            while answer not in got:
-                more = conn.recv(4096)
-                if not more:
-                    return "closed early"
-                got += more
-    except OSError as error:
-        return type(error).__name__
-    return None
+def asking(server, connections, **more):
+    request, answer = server["ask"]
+    return subprocess.Popen([f"{HERE}/ask", str(connections), request.hex(), answer.hex(),
+                             *map(str, server["ports"])], stdout=subprocess.PIPE, text=True, **more)
 
 
-def client(cpu, talk, until, pipe):
-    """Connections from one core; until() says when it is enough."""
-    os.sched_setaffinity(0, {cpu})
-    failed, count = collections.Counter(), 0
-    while not until(count) and sum(failed.values()) < HOPELESS:
-        error = ask(*talk)
-        count += 1
-        if error:
-            failed[error] += 1
-    os.write(pipe, json.dumps([count, failed]).encode() + b"\n")
-    os._exit(0)
+def ask(server, connections):
+    """What ask prints, of so many connections."""
+    return json.loads(asking(server, connections).communicate()[0])
 
 
-def load(talk, until, meanwhile=None):
-    """From every core at once; how many, and what failed."""
-    reader, writer = os.pipe()
-    for cpu in CPUS:
-        if not os.fork():
-            client(cpu, talk, until, writer)
-    os.close(writer)
-    if meanwhile:
-        time.sleep(1)
-        meanwhile()
-    with os.fdopen(reader) as lines:
-        results = [json.loads(line) for line in lines]
-    for _ in CPUS:
-        os.wait()
-    failed = sum((collections.Counter(one) for _, one in results), collections.Counter())
-    return {"connections": sum(count for count, _ in results), "failed": sum(failed.values()),
-            "errors": dict(failed)}
+def ask_meanwhile(server, command):
+    """The same, from a second before the command until two after it."""
+    process = asking(server, 0, stdin=subprocess.PIPE)
+    time.sleep(1)
+    shell(command)
+    time.sleep(2)
+    return json.loads(process.communicate()[0])
+
+
+def accepted_locally():
+    """By the module's counters."""
+    path = pathlib.Path("/proc/net/fastsocket")
+    if not path.exists():
+        return 0
+    header, *rows = path.read_text().splitlines()
+    column = header.split().index("accept_local")
+    return sum(int(row.split()[column]) for row in rows)
+
+
+class Local:
+    """Counts what workers accept where it arrives: .count, after the block."""
+
+    def __init__(self, side):
+        self.kernel, self.count = side == "kernel", 0
+
+    def __enter__(self):
+        if self.kernel:
+            self.watch = subprocess.Popen(["fsocketctl", "watch", "--json", "1"],
+                                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                          text=True)
+            time.sleep(1)
+        else:
+            self.before = accepted_locally()
+        return self
+
+    def __exit__(self, *_):
+        if not self.kernel:
+            self.count = accepted_locally() - self.before
+            return
+        time.sleep(2.5)
+        self.watch.send_signal(2)
+        for line in self.watch.communicate()[0].splitlines():
+            second = json.loads(line)
+            if "cpus" in second:
+                self.count += round(sum(cpu["accept_local"] for cpu in second["cpus"].values())
+                                    * second["seconds"])
 
 
 def workers():
-    """Threads that have a local listener."""
-    rows = json.loads(shell("fsocketctl listeners --json"))["listeners"]
+    """Threads that have a queue of their own."""
+    rows = json.loads(shell("fsocketctl listeners --json")).get("listeners", [])
     return {worker["tid"] for row in rows for worker in row["workers"]
             if worker["attached"] and worker["tid"]}
 
@@ -98,64 +108,63 @@ def narrowed():
     return names
 
 
-def counter(name):
-    header, *rows = pathlib.Path("/proc/net/fastsocket").read_text().splitlines()
-    column = header.split().index(name)
-    return sum(int(row.split()[column]) for row in rows)
-
-
-def start(server, preloaded):
-    program = server["command"]
+def start(server, side):
+    """Starts it, and returns once it answers."""
     shell(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}")
-    run = "fsocketctl run " if preloaded else ""
-    if program.startswith("systemd-socket-activate") and preloaded:
-        run = "env LD_PRELOAD=/usr/local/lib/libfsocket.so "
-    shell(f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 "
-          f"{server['unit']} {run}{program}", True)
-    deadline = time.monotonic() + 60
-    while ask(*server["ask"]) and time.monotonic() < deadline:
+    run = "" if side == "plain" else f"/usr/local/bin/fsocketctl run --backend={side} "
+    shell(f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 -p TimeoutStopSec=10 "
+          f"{server['unit']} {server['command'].format(run=run)}", True)
+    deadline = time.monotonic() + START
+    while ask(server, len(CPUS))["failed"] and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
-def one_side(server, preloaded, connections):
-    """The server's life: started, asked, reloaded while it is asked, stopped."""
+def verdict(since):
+    """What fsocketctl run says, once it does."""
+    deadline = time.monotonic() + VERDICT
+    said = ""
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.5)
+        said = shell(f"journalctl -o cat -u {UNIT} --since '{since}' | grep '^fsocketctl: '")
+    return said.replace("fsocketctl: ", "")
+
+
+def life(server, side, connections):
+    """It is started, asked, reloaded while it is asked, stopped."""
     since = shell("date '+%Y-%m-%d %H:%M:%S'")
-    start(server, preloaded)
-    # For its workers, and for fsocketctl's verdict.
-    time.sleep(3)
-    each = connections // len(CPUS)
-    local = counter("accept_local")
-    side = {"load": load(server["ask"], lambda count: count >= each)}
-    side["local"] = counter("accept_local") - local
-    side["narrowed"] = narrowed()
+    start(server, side)
+    # For its workers.
+    time.sleep(2)
+    result = {"verdict": "" if side == "plain" else verdict(since)}
+    with Local(side) as local:
+        result["load"] = ask(server, connections)
+    result["local"] = local.count
+    result["narrowed"] = narrowed()
     if server["reload"]:
-        main = shell(f"systemctl show -P MainPID {UNIT}")
-        end = time.monotonic() + 6
-        side["reload"] = load(server["ask"], lambda _: time.monotonic() > end,
-                              lambda: shell(f"MAIN={main}; {server['reload']}"))
-        local = counter("accept_local")
-        load(server["ask"], lambda count: count >= 25)
-        side["local_afterwards"] = counter("accept_local") - local
-    said = shell(f"journalctl -o cat -u {UNIT} --since '{since}' | grep '^fsocketctl: '")
-    side["verdict"] = said.replace("fsocketctl: ", "")
+        pid = shell(f"systemctl show -P MainPID {UNIT}")
+        result["reload"] = ask_meanwhile(server, f"MAIN={pid}; {server['reload']}")
+        with Local(side) as local:
+            ask(server, 25 * len(CPUS))
+        result["local_afterwards"] = local.count
     shell(f"systemctl stop {UNIT}")
-    return side
+    return result
 
 
 def main():
-    name, connections = sys.argv[1], int(sys.argv[2])
+    name, connections, side = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     server = SERVERS[name]
     if not shell(f"PATH=$PATH:/usr/sbin:/sbin command -v {server['needs']}"):
         print(json.dumps({"missing": server["needs"]}))
         return
     os.makedirs(f"{FOLDER}/www", exist_ok=True)
-    pathlib.Path(f"{FOLDER}/www/index.html").write_text("ok")
+    for file, text in {"index.html": "ok", **server["files"]}.items():
+        text = text.replace("ALL_CPUS", pathlib.Path("/sys/devices/system/cpu/online")
+                            .read_text().strip())
+        pathlib.Path(f"{FOLDER}/www/{file}").write_text(text)
     for path in (CONF, CONF + ".py"):
         pathlib.Path(path).write_text(server["conf"])
-    sides = {}
-    for side in ("plain", "preloaded"):
-        sides[side] = one_side(server, side == "preloaded", connections)
-    print(json.dumps({"name": name, "kernel": os.uname().release, "cores": len(CPUS), **sides}))
+    print(json.dumps({"name": name, "side": side, "kernel": os.uname().release,
+                      "cores": len(CPUS), **life(server, side, connections)}))
 
 
 main()

@@ -9,42 +9,78 @@ import sys
 
 HEAD = """# Real servers under the library
 
-<!-- Made by tests/servers/table.py. -->
+<!-- Made by tests/servers/table.py of what make test-servers has found. -->
 
-Each server from Debian's packages, in the lab, plain and under `fsocketctl run`: connections from
-every core, one after the other; then connections while it reloads, as its own manual says. *Local*:
-accepted from the local listener of the worker's core. *Narrowed*: threads and children that are no
-workers and may not use all cores. A reload that loses connections plain loses them here, too.
+Each server from Debian's packages, unmodified, in the lab, on Debian's kernel {kernel}, on {cores}
+emulated cores, with four workers where it has workers: without the library (*plain*), and under
+`fsocketctl run`. Clients on every core make one connection after the other. **Connections** says how
+many; then come those that were not answered, plain and with the library; then the same while the
+server reloads, as its own manual says, from a second before until two seconds after.
 
+- **Local**: accepted by the worker on whose core they arrived, of all that were accepted; and of
+  {afterwards} more after the reload.
+- **Narrowed**: threads and children that are no workers and may not use all cores. Plain there were
+  {narrowed}.
+- **`fsocketctl run` says**: its verdict.
+
+A server whose workers do not wait with epoll, or that has one acceptor only, runs as without.
 """
-COLUMNS = ["server", "kernel", "failed, plain", "failed", "local", "reload failed, plain",
-           "reload failed", "local afterwards", "narrowed", "fsocketctl run says"]
+COLUMNS = ["server", "connections", "failed, plain", "failed", "local",
+           "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
+           "`fsocketctl run` says"]
+SECTIONS = {
+    "module": """
+## With the module
+""",
+    "kernel": """
+## With the kernel backend
+
+The module is not loaded: `fsocketctl run --backend=kernel`. What holds then and what does not
+(locality, the queue of a worker that is dead, busy or stopped, order, backlog, what `ss` shows)
+is in [a table of guarantees](backends.md): module, kernel backend, SO_REUSEPORT by hand, nothing.
+""",
+}
 
 
 def failed(part):
-    return f"{part['failed']} of {part['connections']}" if part else "–"
+    """How many failed, and what the server did to them."""
+    if not part:
+        return "–"
+    why = ", ".join(part["errors"])
+    return f"**{part['failed']}** of {part['connections']} ({why})" if part["failed"] else \
+        f"0 of {part['connections']}"
 
 
 def line(cells):
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def row(result):
-    plain, ours = result["plain"], result["preloaded"]
-    cells = [result["name"], result["kernel"].split("-")[0], failed(plain["load"]),
-             failed(ours["load"]), ours["local"], failed(plain.get("reload")),
-             failed(ours.get("reload")), ours.get("local_afterwards", "–"),
+def row(plain, ours):
+    cells = [ours["name"], ours["load"]["connections"],
+             plain["load"]["failed"] if plain else "not run", ours["load"]["failed"],
+             ours["local"], failed(plain.get("reload")), failed(ours.get("reload")),
+             ours.get("local_afterwards", "–"),
              ", ".join(sorted(set(ours["narrowed"]))) or "none", ours["verdict"] or "–"]
     return line(cells)
 
 
 def main():
-    print(HEAD + line(COLUMNS))
-    print(line(["---"] * len(COLUMNS)))
     with open(sys.argv[1], encoding="utf-8") as results:
-        last = {json.loads(text)["name"]: json.loads(text) for text in results}
-    for result in last.values():
-        print(row(result))
+        rows = [json.loads(text) for text in results]
+    last = {(one["side"], one["name"]): one for one in rows}
+    names = list(dict.fromkeys(one["name"] for one in rows))
+    cores = rows[-1]["cores"]
+    narrow = sum(len(one["narrowed"]) for (side, _), one in last.items() if side == "plain")
+    print(HEAD.format(kernel=rows[-1]["kernel"], cores=cores, afterwards=25 * cores,
+                      narrowed=narrow or "none"))
+    for side, text in SECTIONS.items():
+        print(text.strip("\n") + "\n")
+        print(line(COLUMNS))
+        print(line(["---"] * len(COLUMNS)))
+        for name in names:
+            if (side, name) in last:
+                print(row(last.get(("plain", name), {}), last[side, name]))
+        print()
 
 
 main()

@@ -1,107 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The table of real servers, from Debian's packages: how each is run, asked and reloaded."""
+import struct
 
-PORT = 18080
-FOLDER = "/run/fsbench-servers"
-HTTP = ("GET / HTTP/1.0\r\nHost: fsb\r\n\r\n".encode(), b"200 OK")
+from confs import (APP, ASGI, ASYNCIO, CGI, FOLDER, HERE, LIGHTTPD, LIGHTTPD_CGI, NODE, PORT,
+                   SOCKETSERVER, apache, haproxy, nginx, php_fpm)
 
-APP = '''
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"ok"]
-application = app
-'''
-ASYNCIO = '''
-import asyncio, os, socket
-async def serve(reader, writer):
-    await reader.readuntil(b"\\r\\n\\r\\n")
-    writer.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nok")
-    await writer.drain()
-    writer.close()
-async def main(sock):
-    await (await asyncio.start_server(serve, sock=sock)).serve_forever()
-if os.environ.get("LISTEN_FDS"):
-    sock = socket.socket(fileno=3)
-else:
-    sock = socket.create_server(("127.0.0.1", %d), backlog=512)
-    for _ in range(3):
-        if not os.fork():
-            break
-asyncio.run(main(sock))
-''' % PORT
-SOCKETSERVER = '''
-import socketserver
-class Handler(socketserver.StreamRequestHandler):
-    def handle(self):
-        while self.rfile.readline() not in (b"\\r\\n", b""):
-            pass
-        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\nok")
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    request_queue_size = 512
-Server(("127.0.0.1", %d), Handler).serve_forever()
-''' % PORT
-NODE = '''
-const cluster = require("cluster"), http = require("http");
-if (cluster.isPrimary) {
-  for (let i = 0; i < 3; i++) cluster.fork();
-  cluster.on("exit", () => cluster.fork());
-} else {
-  http.createServer((q, r) => r.end("ok")).listen(%d, "127.0.0.1");
-}
-''' % PORT
-
-
-def nginx(listen="", events="", daemon="off"):
-    return f'''
-worker_processes 4; daemon {daemon}; pid {FOLDER}/nginx.pid; error_log stderr warn;
-events {{ worker_connections 1024; {events} }}
-http {{ access_log off; server {{ listen 127.0.0.1:{PORT} backlog=512{listen};
-    location / {{ return 200 "ok"; }} }} }}
-'''
-
-
-def apache(mpm):
-    return f'''
-ServerRoot {FOLDER}
-ServerName fsb
-User www-data
-Group www-data
-LoadModule mpm_{mpm}_module /usr/lib/apache2/modules/mod_mpm_{mpm}.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
-PidFile {FOLDER}/apache.pid
-ErrorLog {FOLDER}/apache.log
-DocumentRoot {FOLDER}/www
-ListenBackLog 512
-Listen 127.0.0.1:{PORT}
-Listen 127.0.0.1:{PORT + 1}
-StartServers 4
-'''
-
-
-HAPROXY = f'''
-global
-    nbthread 4
-    maxconn 1000
-defaults
-    mode http
-    timeout client 10s
-    timeout server 10s
-    timeout connect 10s
-frontend f
-    bind 127.0.0.1:{PORT} backlog 512
-    http-request return status 200 content-type text/plain string ok
-'''
-LIGHTTPD = f'''
-server.document-root = "{FOLDER}/www"
-server.bind = "127.0.0.1"
-server.port = {PORT}
-server.max-worker = 4
-server.listen-backlog = 512
-index-file.names = ( "index.html" )
-mimetype.assign = ( ".html" => "text/html" )
-'''
+HTTP = (b"GET / HTTP/1.0\r\nHost: fsb\r\n\r\n", b"200 OK")
 HUP = "kill -HUP $MAIN"
 USR1 = "kill -USR1 $MAIN"
 USR2 = "kill -USR2 $MAIN"
@@ -111,13 +15,66 @@ UPGRADE = (f"kill -USR2 $(cat {FOLDER}/nginx.pid); "
            "sleep 1; "
            f"kill -WINCH $(cat {FOLDER}/nginx.pid.oldbin); sleep 1; "
            f"kill -QUIT $(cat {FOLDER}/nginx.pid.oldbin)")
+BGSAVE = (f"printf 'BGSAVE\\r\\n' | timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
+          "cat >&3; head -1 <&3'")
 CONF = f"{FOLDER}/conf"
+DEMO = f"-w 4 -a 127.0.0.1:{PORT}"
 
 
-def server(command, conf="", ask=HTTP, reload=None, unit="", gains=True):
-    """conf is written to CONF; unit: options of its unit; gains: workers wait with epoll."""
-    return {"command": command, "conf": conf, "ask": ask, "reload": reload, "unit": unit,
-            "needs": command.split()[0], "gains": gains}
+def fast_cgi():
+    """A request for index.php, and what the answer contains."""
+    def record(kind, content):
+        return struct.pack(">BBHHBx", 1, kind, 1, len(content), 0) + content
+    script = f"{FOLDER}/www/index.php"
+    named = {"SCRIPT_FILENAME": script, "SCRIPT_NAME": "/index.php", "REQUEST_METHOD": "GET"}
+    params = b"".join(bytes([len(name), len(value)]) + name.encode() + value.encode()
+                      for name, value in named.items())
+    return (record(1, struct.pack(">HB5x", 1, 0)) + record(4, params) + record(4, b"")
+            + record(5, b""), b"it is php")
+
+
+def postgres():
+    """How a client begins, and what the answer contains."""
+    said = struct.pack(">I", 196608) + b"user\0postgres\0database\0postgres\0\0"
+    return struct.pack(">I", len(said) + 4) + said, b"server_version"
+
+
+def server(command, conf="", gains=True, **more):
+    """
+    {run} in the command is where fsocketctl run stands, else that is in front. conf is written
+    to CONF. gains: its workers wait with epoll. And more: ask, a request and what the answer
+    contains; reload, a shell command; unit, options of its unit; files, below www; ports.
+    """
+    return {"ask": HTTP, "reload": None, "unit": "", "files": {}, "ports": [PORT],
+            "needs": command.replace("{run}", "").split()[0], "gains": gains, "conf": conf,
+            "command": command if "{run}" in command else "{run}" + command, **more}
+
+
+def apaches():
+    for mpm in ("prefork", "worker", "event"):
+        yield f"Apache {mpm}, two Listen", server(
+            f"apache2 -DFOREGROUND -f {CONF}", apache(mpm), reload=USR1, ports=[PORT, PORT + 1])
+
+
+def gunicorns():
+    for kind, gains in (("sync", False), ("gthread --threads 2", True), ("gevent", True)):
+        yield f"gunicorn {kind.split()[0]}", server(
+            f"gunicorn -w 4 -k {kind} -b 127.0.0.1:{PORT} --chdir {FOLDER} conf:app", APP, gains,
+            reload=HUP)
+
+
+def uwsgis():
+    for name, option in (("thunder-lock", "--thunder-lock"), ("threads", "--threads 2")):
+        yield f"uWSGI, {name}", server(
+            f"uwsgi --plugin python3 --http-socket 127.0.0.1:{PORT} --wsgi-file {CONF} --master "
+            f"--processes 4 {option} --listen 100", APP, reload=HUP)
+
+
+def php_fpms():
+    for manager in ("static", "ondemand"):
+        yield f"PHP-FPM {manager}, TCP", server(
+            f"php-fpm8.2 -n -F -y {CONF}", php_fpm(manager), False, ask=fast_cgi(), reload=USR2,
+            files={"index.php": "it is <?php echo 'php';"})
 
 
 SERVERS = {
@@ -125,33 +82,40 @@ SERVERS = {
     "nginx, upgrade": server(f"nginx -c {CONF}", nginx(daemon="on"), reload=UPGRADE,
                              unit=f"-p Type=forking -p PIDFile={FOLDER}/nginx.pid"),
     "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), reload=HUP),
-    "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), gains=False),
-    "HAProxy": server(f"haproxy -db -f {CONF}", HAPROXY),
-    "HAProxy -W": server(f"haproxy -W -db -f {CONF}", HAPROXY, reload=f"{USR2}; sleep 2; " * 3),
-    "Redis, io-threads": server(
+    "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), False),
+    "HAProxy, nbthread 4": server(f"haproxy -db -f {CONF}", haproxy()),
+    "HAProxy, multi-queue off": server(f"haproxy -db -f {CONF}",
+                                       haproxy("tune.listener.multi-queue off")),
+    "HAProxy -W, three reloads": server(f"haproxy -W -db -f {CONF}", haproxy(),
+                                        reload=f"{USR2}; sleep 2; " * 3),
+    **dict(apaches()),
+    "lighttpd, max-worker": server(f"lighttpd -D -f {CONF}", LIGHTTPD),
+    "lighttpd, CGI": server(f"lighttpd -D -f {CONF}", LIGHTTPD_CGI, files={"index.sh": CGI}),
+    "memcached": server(f"memcached -u root -l 127.0.0.1 -p {PORT} -t 4", gains=False,
+                        ask=(b"version\r\n", b"VERSION")),
+    "Redis, io-threads, BGSAVE": server(
         f"redis-server --bind 127.0.0.1 --port {PORT} --save '' --io-threads 4 --dir {FOLDER}",
-        ask=(b"PING\r\n", b"+PONG"), gains=False,
-        reload=f"printf 'BGSAVE\\r\\n' | timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
-               "cat >&3; head -1 <&3'"),
-    "Apache prefork": server(f"apache2 -DFOREGROUND -f {CONF}", apache("prefork"), reload=USR1),
-    "Apache worker": server(f"apache2 -DFOREGROUND -f {CONF}", apache("worker"), reload=USR1),
-    "Apache event": server(f"apache2 -DFOREGROUND -f {CONF}", apache("event"), reload=USR1),
-    "lighttpd": server(f"lighttpd -D -f {CONF}", LIGHTTPD),
-    "memcached": server(f"memcached -u root -l 127.0.0.1 -p {PORT} -t 4",
-                        ask=(b"version\r\n", b"VERSION"), gains=False),
-    "gunicorn sync": server(f"gunicorn -w 4 -b 127.0.0.1:{PORT} --chdir {FOLDER} conf:app",
-                            APP, reload=HUP, gains=False),
-    "gunicorn gthread": server(
-        f"gunicorn -w 4 -k gthread --threads 2 -b 127.0.0.1:{PORT} --chdir {FOLDER} conf:app", APP,
-        reload=HUP),
-    "uWSGI, thunder-lock": server(
-        f"uwsgi --plugin python3 --http-socket 127.0.0.1:{PORT} --wsgi-file {CONF} --master "
-        "--processes 4 --thunder-lock --listen 100", APP, reload=HUP),
-    "Node cluster": server(f"node {CONF}", NODE, gains=False,
-                           reload="kill $(cat /proc/$MAIN/task/$MAIN/children | cut -d' ' -f1)"),
-    "asyncio": server(f"python3 {CONF}", ASYNCIO),
+        gains=False, ask=(b"PING\r\n", b"+PONG"), reload=BGSAVE),
+    **dict(gunicorns()),
+    "uvicorn": server(f"uvicorn --app-dir {FOLDER} --workers 4 --host 127.0.0.1 --port {PORT} "
+                      "--backlog 512 --log-level warning conf:app", ASGI),
+    **dict(uwsgis()),
+    "Node cluster": server(f"node {CONF}", NODE, False, reload=HUP),
+    "Node cluster, SCHED_NONE": server(f"node {CONF}", NODE, reload=HUP,
+                                       unit="-E NODE_CLUSTER_SCHED_POLICY=none"),
+    **dict(php_fpms()),
+    "PostgreSQL": server(
+        "/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -p "
+        f"{PORT} -c config_file=/etc/postgresql/15/main/postgresql.conf -c hba_file={CONF} "
+        "-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c external_pid_file= "
+        "-c ssl=off -c max_connections=300", "host all all 127.0.0.1/32 trust\n", False,
+        ask=postgres(), reload=HUP, unit="-p User=postgres"),
     "systemd-socket-activate": server(
-        f"systemd-socket-activate -l 127.0.0.1:{PORT} -E LD_PRELOAD python3 {CONF}", ASYNCIO,
-        gains=False),
-    "socketserver": server(f"python3 {CONF}", SOCKETSERVER, gains=False),
+        f"systemd-socket-activate -l 127.0.0.1:{PORT} {{run}}python3 {CONF}", ASYNCIO, False),
+    "Python socketserver": server(f"python3 {CONF}", SOCKETSERVER, False),
+    "Python asyncio": server(f"python3 {CONF}", ASYNCIO),
+    "Go, static": server(f"{HERE}/go_server", gains=False),
+    "demo, MPTCP": server(f"mptcpize run {{run}}fsbench-server {DEMO}", gains=False),
+    "demo, valgrind": server(f"valgrind -q --trace-children=yes fsbench-server {DEMO}"),
+    "demo, ASan": server(f"{HERE}/server-asan {DEMO}"),
 }

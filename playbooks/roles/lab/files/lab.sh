@@ -65,7 +65,8 @@ packages=(
 )
 case ${LAB_EXTRA:-} in
 servers)
-	packages+=(apache2 lighttpd memcached gunicorn uwsgi-core uwsgi-plugin-python3 nodejs
+	packages+=(apache2 lighttpd memcached gunicorn python3-gevent uvicorn uwsgi-core
+		uwsgi-plugin-python3 nodejs mptcpize valgrind
 		php-fpm php-cgi postgresql)
 	;;
 bookworm | trixie)
