@@ -52,6 +52,37 @@ def test_without_privileges(lab, name):
     assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
 
 
+# 400 connections, from each core in turn, to a server with as many workers.
+IN_A_CONTAINER = """
+import os, socket, subprocess, time
+cores = os.cpu_count()
+subprocess.Popen(["fsocketctl", "run", "--backend=kernel", "fsbench-server", "-w", str(cores),
+                  "-a", "127.0.0.1:8080"], stdout=subprocess.DEVNULL)
+time.sleep(3)
+for i in range(400):
+    os.sched_setaffinity(0, {i % cores})
+    with socket.create_connection(("127.0.0.1", 8080), timeout=20) as one:
+        one.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 200")
+os.sched_setaffinity(0, range(cores))
+time.sleep(3)
+print(subprocess.check_output(["ss", "-Hltn", "sport = :8080"]).count(b"LISTEN"))
+"""
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_in_a_container(lab):
+    """An ordinary user's own namespaces, no capability, Docker's seccomp filter: no bpf()."""
+    done = lab.server(
+        "setpriv --reuid=65534 --regid=65534 --clear-groups unshare --user --map-root-user --net "
+        "--mount --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up; exec setpriv "
+        f"--bounding-set=-all --inh-caps=-all {FOLDER}/confined python3 -'",
+        stdin=IN_A_CONTAINER, check=False)
+    assert (done.returncode, done.stdout) == (0, "9\n"), done
+    assert done.stderr == ("fsocketctl: Fastsocket is in effect by the kernel backend: "
+                           "8 sockets on 8 cores\n")
+
+
 def start(lab, environment, command):
     assignments = " ".join(f"-E {one}" for one in environment.split())
     lab.server(f"systemctl reset-failed {UNIT} 2> /dev/null; systemd-run -q --collect "

@@ -19,7 +19,7 @@ UNIT = "fsbench-real"
 CPUS = sorted(os.sched_getaffinity(0))
 # Within which fsocketctl run gives its verdict, and more.
 VERDICT = 15
-START = 60
+START = 200
 
 
 def shell(command, check=False):

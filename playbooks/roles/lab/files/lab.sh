@@ -63,8 +63,13 @@ packages=(
 	# Real servers.
 	nginx-light haproxy redis-server
 )
+# For the kernel's command line: services that the server does not start by itself.
+masks=
 case ${LAB_EXTRA:-} in
 servers)
+	for unit in apache2 lighttpd memcached php8.2-fpm postgresql; do
+		masks+=" systemd.mask=$unit.service"
+	done
 	packages+=(apache2 lighttpd memcached gunicorn python3-gevent uvicorn uwsgi-core
 		uwsgi-plugin-python3 nodejs mptcpize valgrind
 		php-fpm php-cgi postgresql)
@@ -206,14 +211,14 @@ load_counting() { # CPUS
 }
 
 boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57 append=
+	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57 append=$masks
 	local files=(-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel")
 	shift 4
 	if [ -f "$(debug_kernel "$kernel")" ]; then
 		files=(-kernel "$(debug_kernel "$kernel")")
 		# As slow as it is, ACPI's interpreter would take a loop for an endless one,
 		# and leave PCI without interrupts.
-		append=" pci=noacpi"
+		append+=" pci=noacpi"
 	fi
 	# Emulated, REP MOVSB takes a step for each byte; the kernel, told that this
 	# CPU has fast ones (ERMS), clears and copies with them. And each miss of its TLB
