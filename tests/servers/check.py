@@ -109,14 +109,15 @@ def narrowed():
 
 
 def start(server, side):
-    """Starts it, and returns once it answers."""
+    """Starts it, and returns once it answers: how many seconds that took."""
     shell(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}")
     run = "" if side == "plain" else f"/usr/local/bin/fsocketctl run --backend={side} "
     shell(f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 -p TimeoutStopSec=10 "
           f"{server['unit']} {server['command'].format(run=run)}", True)
-    deadline = time.monotonic() + START
-    while ask(server, len(CPUS))["failed"] and time.monotonic() < deadline:
+    begin = time.monotonic()
+    while ask(server, len(CPUS))["failed"] and time.monotonic() < begin + START:
         time.sleep(0.2)
+    return round(time.monotonic() - begin)
 
 
 def verdict(since):
@@ -132,10 +133,10 @@ def verdict(since):
 def life(server, side, connections):
     """It is started, asked, reloaded while it is asked, stopped."""
     since = shell("date '+%Y-%m-%d %H:%M:%S'")
-    start(server, side)
+    result = {"seconds": start(server, side)}
     # For its workers.
     time.sleep(2)
-    result = {"verdict": "" if side == "plain" else verdict(since)}
+    result["verdict"] = "" if side == "plain" else verdict(since)
     with Local(side) as local:
         result["load"] = ask(server, connections)
     result["local"] = local.count
