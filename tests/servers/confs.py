@@ -31,9 +31,7 @@ if os.environ.get("LISTEN_FDS"):
     sock = socket.socket(fileno=3)
 else:
     sock = socket.create_server(("127.0.0.1", %d), backlog=512)
-    for _ in range(3):
-        if not os.fork():
-            break
+any(not os.fork() for _ in range(3))
 asyncio.run(main(sock))
 ''' % PORT
 SOCKETSERVER = '''

@@ -11,11 +11,11 @@ HEAD = """# Real servers under the library
 
 <!-- Made by tests/servers/table.py of what make test-servers has found. -->
 
-Each server from Debian's packages, unmodified, in the lab, on Debian's kernel {kernel}, on {cores}
-emulated cores, with four workers where it has workers: without the library (*plain*), and under
-`fsocketctl run`. Clients on every core make one connection after the other. **Connections** says how
-many; then come those that were not answered, plain and with the library; then the same while it
-reloads, as its own manual says, from a second before until two seconds after.
+Each server from Debian's packages, unmodified, in the lab, on Debian's kernels and {cores} emulated
+cores, with four workers where it has workers: without the library (*plain*), and under `fsocketctl
+run`. Clients on every core make one connection after the other. **Connections** says how many; then
+come those that were not answered, plain and with the library; then the same while it reloads, as
+its own manual says, from a second before until two seconds after.
 
 - **Local**: accepted by the worker on whose core they arrived, of all that were accepted; and of
   {afterwards} more after the reload.
@@ -25,7 +25,7 @@ reloads, as its own manual says, from a second before until two seconds after.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without.
 """
-COLUMNS = ["server", "connections", "failed, plain", "failed", "local",
+COLUMNS = ["server", "kernel", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
            "`fsocketctl run` says"]
 SECTIONS = {
@@ -62,7 +62,7 @@ def verdict(ours):
 
 
 def row(plain, ours):
-    cells = [ours["name"], ours["load"]["connections"],
+    cells = [ours["name"], ours["kernel"].split("-")[0], ours["load"]["connections"],
              plain["load"]["failed"] if plain else "not run", ours["load"]["failed"],
              ours["local"], failed(plain.get("reload")), failed(ours.get("reload")),
              ours.get("local_afterwards", "–"),
@@ -77,7 +77,7 @@ def main():
     names = list(dict.fromkeys(one["name"] for one in rows))
     cores = rows[-1]["cores"]
     narrow = sum(len(one["narrowed"]) for (side, _), one in last.items() if side == "plain")
-    print(HEAD.format(kernel=rows[-1]["kernel"], cores=cores, afterwards=25 * cores,
+    print(HEAD.format(cores=cores, afterwards=25 * cores,
                       narrowed=narrow or "none"))
     for side, text in SECTIONS.items():
         print(text.strip("\n") + "\n")

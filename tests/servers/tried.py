@@ -111,7 +111,7 @@ SERVERS = {
         "-c ssl=off -c max_connections=300", "host all all 127.0.0.1/32 trust\n", False,
         ask=postgres(), reload=HUP, unit="-p User=postgres"),
     "systemd-socket-activate": server(
-        f"systemd-socket-activate -l 127.0.0.1:{PORT} {{run}}python3 {CONF}", ASYNCIO, False),
+        f"systemd-socket-activate -l 127.0.0.1:{PORT} {{run}}python3 {CONF}", ASYNCIO),
     "Python socketserver": server(f"python3 {CONF}", SOCKETSERVER, False),
     "Python asyncio": server(f"python3 {CONF}", ASYNCIO),
     "Go, static": server(f"{HERE}/go_server", gains=False),
