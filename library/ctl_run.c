@@ -218,7 +218,9 @@ static void say_verdict(const struct found *f)
 	if (f->listeners)
 		say_effect(f);
 	else if (!f->mapped)
-		say(false, 0, 0, "no effect: the program did not load the library: it is static, or set-user-ID");
+		say(false, 0, 0, f->ended ? "no effect: the program did not load the library: it is static, or set-user-ID" :
+		    ctl_format("no effect within %d s: the program has not loaded the library: it is static, or set-user-ID, or slow to start",
+			       WATCH_MS / 1000));
 	else if (f->coming)
 		say(false, 0, 0, "no effect: one worker waits for connections, and the kernel backend begins with the second");
 	else if (f->ended)

@@ -261,8 +261,8 @@ def test_run_without_effect(lab):
         assert lab.server("fsocketctl run /nonexistent", check=False).stderr == \
             "fsocketctl: /nonexistent: No such file or directory\n"
     assert (static.communicate()[1], static.returncode) == (
-        "fsocketctl: no effect: the program did not load the library: "
-        "it is static, or set-user-ID\n", 124)
+        "fsocketctl: no effect within 5 s: the program has not loaded the library: "
+        "it is static, or set-user-ID, or slow to start\n", 124)
     lab.server("fsocketctl set enable_listen_spawn=0")
     try:
         done = lab.server("fsocketctl run true", check=False)

@@ -19,9 +19,9 @@ its own manual says, from a second before until two seconds after.
 
 - **Local**: accepted by the worker on whose core they arrived, of all that were accepted; and of
   {afterwards} more after the reload.
-- **Narrowed**: threads and children that are no workers and may not use all cores. Plain there were
-  {narrowed}.
-- **`fsocketctl run` says**: its verdict.
+- **Narrowed**: threads and children that are no workers and may not use all cores, though they may
+  plain.
+- **`fsocketctl run` says**: its verdict, without the remedies.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without.
 """
@@ -58,7 +58,11 @@ def line(cells):
 def verdict(ours):
     """That is given after 5 s, which is too early for some under an emulator."""
     late = f" (it answered after {ours['seconds']} s)" if ours["seconds"] > 5 else ""
-    return ours["verdict"] + late or "–"
+    return ours["verdict"].split(";")[0] + late or "–"
+
+
+def narrowed(plain, ours):
+    return ", ".join(sorted(set(ours["narrowed"]) - set(plain.get("narrowed", [])))) or "none"
 
 
 def row(plain, ours):
@@ -66,7 +70,7 @@ def row(plain, ours):
              plain["load"]["failed"] if plain else "not run", ours["load"]["failed"],
              ours["local"], failed(plain.get("reload")), failed(ours.get("reload")),
              ours.get("local_afterwards", "–"),
-             ", ".join(sorted(set(ours["narrowed"]))) or "none", verdict(ours)]
+             narrowed(plain, ours), verdict(ours)]
     return line(cells)
 
 
@@ -76,9 +80,7 @@ def main():
     last = {(one["side"], one["name"]): one for one in rows}
     names = list(dict.fromkeys(one["name"] for one in rows))
     cores = rows[-1]["cores"]
-    narrow = sum(len(one["narrowed"]) for (side, _), one in last.items() if side == "plain")
-    print(HEAD.format(cores=cores, afterwards=25 * cores,
-                      narrowed=narrow or "none"))
+    print(HEAD.format(cores=cores, afterwards=25 * cores))
     for side, text in SECTIONS.items():
         print(text.strip("\n") + "\n")
         print(line(COLUMNS))

@@ -117,5 +117,6 @@ SERVERS = {
     "Go, static": server(f"{HERE}/go_server", gains=False),
     "demo, MPTCP": server(f"mptcpize run {{run}}fsbench-server {DEMO}", gains=False),
     "demo, valgrind": server(f"valgrind -q --trace-children=yes fsbench-server {DEMO}"),
-    "demo, ASan": server(f"{HERE}/server-asan {DEMO}"),
+    # As whoever preloads something into a program with ASan has to.
+    "demo, ASan": server(f"{HERE}/server-asan {DEMO}", unit="-E LD_PRELOAD=libasan.so.8"),
 }
