@@ -115,7 +115,9 @@ def start(server, side):
     shell(f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 -p TimeoutStopSec=10 "
           f"{server['unit']} {server['command'].format(run=run)}", True)
     begin = time.monotonic()
-    while ask(server, len(CPUS))["failed"] and time.monotonic() < begin + START:
+    while ask(server, len(CPUS))["failed"]:
+        if time.monotonic() > begin + START or shell(f"systemctl is-active {UNIT}") != "active":
+            sys.exit("it does not answer: " + shell(f"journalctl -n 5 -o cat -u {UNIT}"))
         time.sleep(0.2)
     return round(time.monotonic() - begin)
 
