@@ -101,6 +101,7 @@ static bool input_ended(void)
 	return poll(&input, 1, 0) > 0;
 }
 
+/* -1 connections: until the input ends. */
 static void client(int cpu, long connections, struct result *result)
 {
 	cpu_set_t one;
@@ -110,7 +111,7 @@ static void client(int cpu, long connections, struct result *result)
 	CPU_SET(cpu, &one);
 	if (sched_setaffinity(0, sizeof(one), &one))
 		abort();
-	for (long i = 0; connections ? i < connections : !input_ended(); i++) {
+	for (long i = 0; connections < 0 ? !input_ended() : i < connections; i++) {
 		bool good = ask(ports[(i + cpu) % port_count]);
 
 		__atomic_add_fetch(&result->connections, 1, __ATOMIC_RELAXED);
@@ -152,7 +153,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: ask CONNECTIONS REQUEST ANSWER PORT...\n");
 		return 2;
 	}
-	connections = atol(argv[1]);
+	connections = atol(argv[1]) ?: -1;
 	parse_hex(argv[2], &request);
 	parse_hex(argv[3], &answer);
 	while (argv[4 + port_count]) {
@@ -162,13 +163,14 @@ int main(int argc, char **argv)
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	left = CPU_COUNT(&cpus);
 	for (int cpu = 0; left; cpu++) {
-		long share = connections ? (connections + left - 1) / left : 0;
+		long share = connections < 0 ? -1 : (connections + left - 1) / left;
 
 		if (!CPU_ISSET(cpu, &cpus))
 			continue;
 		if (!fork())
 			client(cpu, share, result);
-		connections -= share;
+		if (connections > 0)
+			connections -= share;
 		left--;
 	}
 	while (wait(NULL) > 0)
