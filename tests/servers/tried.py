@@ -67,7 +67,8 @@ def uwsgis():
     for name, option in (("thunder-lock", "--thunder-lock"), ("threads", "--threads 2")):
         yield f"uWSGI, {name}", server(
             f"uwsgi --plugin python3 --http-socket 127.0.0.1:{PORT} --wsgi-file {CONF} --master "
-            f"--processes 4 {option} --listen 100", APP, reload=HUP)
+            "--die-on-term --disable-logging --worker-reload-mercy 5 --processes 4 "
+            f"{option} --listen 100", APP, reload=HUP)
 
 
 def php_fpms():
