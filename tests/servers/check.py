@@ -87,10 +87,10 @@ class Local:
 
 
 def workers():
-    """Threads that have a queue of their own."""
+    """Threads that have a queue of their own; with the kernel backend, also if they are late."""
     rows = json.loads(shell("fsocketctl listeners --json")).get("listeners", [])
     return {worker["tid"] for row in rows for worker in row["workers"]
-            if worker["attached"] and worker["tid"]}
+            if worker["tid"] and (worker["attached"] or row["backend"] == "kernel")}
 
 
 def narrowed():

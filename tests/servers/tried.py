@@ -42,12 +42,24 @@ def postgres():
 def server(command, conf="", gains=True, **more):
     """
     {run} in the command is where fsocketctl run stands, else that is in front. conf is written
-    to CONF. gains: its workers wait with epoll. And more: ask, a request and what the answer
-    contains; reload, a shell command; unit, options of its unit; files, below www; ports.
+    to CONF. gains: its workers wait with epoll; "module": but gain with that only. And more: ask,
+    a request and what the answer contains; reload, a shell command; unit, options of its unit;
+    files, below www; ports.
     """
     return {"ask": HTTP, "reload": None, "unit": "", "files": {}, "ports": [PORT],
             "needs": command.replace("{run}", "").split()[0], "gains": gains, "conf": conf,
             "command": command if "{run}" in command else "{run}" + command, **more}
+
+
+def haproxies():
+    """By itself it sets SO_REUSEPORT, which makes the kernel backend leave it alone."""
+    yield "HAProxy, nbthread 4", server(f"haproxy -db -f {CONF}", haproxy(), "module")
+    for option in ("tune.listener.multi-queue off", "noreuseport"):
+        yield f"HAProxy, {option.replace('tune.listener.', '')}", server(
+            f"haproxy -db -f {CONF}", haproxy(option),
+            True if option == "noreuseport" else "module")
+    yield "HAProxy -W, three reloads", server(f"haproxy -W -db -f {CONF}", haproxy(), "module",
+                                              reload=f"{USR2}; sleep 2; " * 3)
 
 
 def apaches():
@@ -84,11 +96,7 @@ SERVERS = {
                              unit=f"-p Type=forking -p PIDFile={FOLDER}/nginx.pid"),
     "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), reload=HUP),
     "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), False),
-    "HAProxy, nbthread 4": server(f"haproxy -db -f {CONF}", haproxy()),
-    "HAProxy, multi-queue off": server(f"haproxy -db -f {CONF}",
-                                       haproxy("tune.listener.multi-queue off")),
-    "HAProxy -W, three reloads": server(f"haproxy -W -db -f {CONF}", haproxy(),
-                                        reload=f"{USR2}; sleep 2; " * 3),
+    **dict(haproxies()),
     **dict(apaches()),
     "lighttpd, max-worker": server(f"lighttpd -D -f {CONF}", LIGHTTPD),
     "lighttpd, CGI": server(f"lighttpd -D -f {CONF}", LIGHTTPD_CGI, files={"index.sh": CGI}),
