@@ -269,6 +269,25 @@ static void look_for_others(struct watch *w, bool there)
 	}
 }
 
+static bool any_readable(const struct group *g, const bool *timely)
+{
+	struct pollfd fds[GROUP_MEMBERS];
+	int count = 0;
+
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
+			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
+	return count && RAW3(SYS_poll, fds, count, 0) > 0;
+}
+
+/* Whether connections wait in members: of workers that have gone before this one came. */
+static bool left_behind(const struct group *g)
+{
+	static const bool nobody[GROUP_MEMBERS];
+
+	return any_readable(g, nobody);
+}
+
 /* Prepares the calling thread's wait in the instance of w. */
 static void settle(struct watch *w)
 {
@@ -298,7 +317,7 @@ static void settle(struct watch *w)
 	if (w->generation == r->generation && !w->alone_since && (w->claim->ready || !w->active))
 		return;
 	w->generation = r->generation;
-	look_for_others(w, fsocket_route_live(r) >= 2);
+	look_for_others(w, fsocket_route_live(r) >= 2 || left_behind(w->group));
 	if (w->active && !w->alone_since && !w->claim->ready)
 		activate(w);
 }
@@ -315,17 +334,6 @@ static void stamp(bool waiting)
 		atomic_store_explicit(&c->stamp, now, memory_order_relaxed);
 		atomic_store_explicit(&c->waiting, waiting, memory_order_release);
 	}
-}
-
-static bool any_readable(const struct group *g, const bool *timely)
-{
-	struct pollfd fds[GROUP_MEMBERS];
-	int count = 0;
-
-	for (int m = 0; m < g->count; m++)
-		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
-			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
-	return count && RAW3(SYS_poll, fds, count, 0) > 0;
 }
 
 /*
