@@ -53,6 +53,64 @@ def test_without_privileges(lab, name):
     assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
 
 
+# Two workers end with connections in their sockets, then one other waits.
+LEFT_BEHIND = """
+import os, select, signal, socket, time
+here = ("127.0.0.1", 8089)
+listener = socket.create_server(here, backlog=64)
+listener.setblocking(False)
+
+
+def serve(most):
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    served = 0
+    while served < most and poll.poll(5):
+        try:
+            one = listener.accept()[0]
+        except BlockingIOError:
+            continue
+        one.sendall(str(os.getpid()).encode())
+        one.close()
+        served += 1
+    return served
+
+
+def child():
+    pid = os.fork()
+    if not pid:
+        serve(9999)
+        os._exit(0)
+    return pid
+
+
+def connect(cpu):
+    os.sched_setaffinity(0, {cpu})
+    return socket.create_connection(here)
+
+
+cpus = sorted(os.sched_getaffinity(0))[:2]
+workers = {child(), child()}
+while {int(connect(cpu).recv(9)) for cpu in cpus} != workers:
+    pass
+for pid in workers:
+    os.kill(pid, signal.SIGSTOP)
+waiting = [connect(cpu) for cpu in cpus * 2]
+for pid in workers:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+os.sched_setaffinity(0, range(os.cpu_count()))
+print(serve(len(waiting)))
+"""
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_left_behind(lab):
+    """As after Apache's graceful restart: who is alone takes what others have left."""
+    done = lab.server(f"{PRELOAD} timeout 60 python3 -", stdin=LEFT_BEHIND, check=False)
+    assert done.stdout.split() == ["4"], done
+
+
 # An unmodified server: each worker says on which cores it may run.
 EACH_ITS_CORE = """
 import os, select, socket
