@@ -23,8 +23,8 @@ its own manual says, from a second before until two seconds after.
   plain.
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
-A server whose workers do not wait with epoll, or that has one acceptor only, runs as without. What is
-*not run*, or missing, has not been seen with these sources.
+A server whose workers do not wait with epoll, or that has one acceptor only, runs as without. What
+is *not run*, or missing, has not been seen with these sources.
 """
 COLUMNS = ["server", "kernel", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
