@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The policies of packet redispatch (steer.c), in the order of their ranks. */
 #include <linux/export.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
 #include <linux/rculist.h>
+#include <linux/skbuff.h>
+#include <net/inet6_hashtables.h>
+#include <net/inet_hashtables.h>
+#include <net/ip.h>
 
 #include "policy.h"
 
@@ -44,4 +51,58 @@ int fsocket_policies_ask(const struct fastsocket_flow *flow)
 			return cpu;
 	}
 	return -1;
+}
+
+bool fsocket_flow_read(const struct sk_buff *skb, struct net *net,
+		       struct fastsocket_flow *flow)
+{
+	int offset = skb_network_offset(skb);
+	const __be16 *ports;
+	__be16 ports_buf[2];
+
+	flow->dev = skb->dev;
+	if (skb->protocol == htons(ETH_P_IP)) {
+		struct iphdr buf;
+		const struct iphdr *ip;
+
+		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
+		if (!ip || ip->version != 4 || ip->ihl < 5 ||
+		    ip->protocol != IPPROTO_TCP || ip_is_fragment(ip))
+			return false;
+		flow->v6 = false;
+		flow->saddr4 = ip->saddr;
+		flow->daddr4 = ip->daddr;
+		offset += ip->ihl * 4;
+#if IS_ENABLED(CONFIG_IPV6)
+	} else if (skb->protocol == htons(ETH_P_IPV6)) {
+		struct ipv6hdr buf;
+		const struct ipv6hdr *ip;
+
+		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
+		if (!ip || ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+			return false;
+		flow->v6 = true;
+		flow->saddr6 = ip->saddr;
+		flow->daddr6 = ip->daddr;
+		offset += sizeof(buf);
+#endif
+	} else {
+		return false;
+	}
+
+	ports = skb_header_pointer(skb, offset, sizeof(ports_buf), ports_buf);
+	if (!ports)
+		return false;
+	flow->sport = ntohs(ports[0]);
+	flow->dport = ntohs(ports[1]);
+#if IS_ENABLED(CONFIG_IPV6)
+	if (flow->v6) {
+		flow->hash = inet6_ehashfn(net, &flow->daddr6, flow->dport,
+					   &flow->saddr6, ports[0]);
+		return true;
+	}
+#endif
+	flow->hash = inet_ehashfn(net, flow->daddr4, flow->dport, flow->saddr4,
+				  ports[0]);
+	return true;
 }

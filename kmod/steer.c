@@ -26,9 +26,6 @@
 
 #include <linux/cpuhotplug.h>
 #include <linux/delay.h>
-#include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/netdevice.h>
@@ -36,11 +33,9 @@
 #include <linux/netfilter_netdev.h>
 #include <linux/skbuff.h>
 #include <linux/smp.h>
-#include <linux/tcp.h>
-#include <net/inet6_hashtables.h>
-#include <net/inet_hashtables.h>
-#include <net/ip.h>
+#include <net/dst.h>
 #include <net/net_namespace.h>
+#include <net/sock.h>
 
 #include "policy.h"
 #include "skbpool.h"
@@ -57,6 +52,12 @@
 /* The time in milliseconds for which stopping a queue waits for flows that never pause. */
 #define FSOCKET_DRAIN_MAX	1000
 
+/*
+ * Packets mostly come one at a time, so that the sender and the queue's CPU each use all of
+ * the structure. When the fields that either writes were on lines of their own, a proxied
+ * request with RFD moved 0.7 lines more (in fsocket_ingress() 3.8 instead of 3.0, and 4.1
+ * instead of 3.4).
+ */
 struct fsocket_queue {
 	/* Packets that have been added to the queue, the latest one first. */
 	struct llist_head input;
@@ -115,61 +116,6 @@ static int fsocket_ask_policies(const struct fastsocket_flow *flow)
 
 	return cpu >= 0 && cpu < nr_cpu_ids && cpu_possible(cpu) &&
 	       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
-}
-
-/* The packet may have any content: this function reads and checks it, and changes nothing. */
-static bool fsocket_flow_read(const struct sk_buff *skb, struct net *net,
-			      struct fastsocket_flow *flow)
-{
-	int offset = skb_network_offset(skb);
-	const __be16 *ports;
-	__be16 ports_buf[2];
-
-	flow->dev = skb->dev;
-	if (skb->protocol == htons(ETH_P_IP)) {
-		struct iphdr buf;
-		const struct iphdr *ip;
-
-		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
-		if (!ip || ip->version != 4 || ip->ihl < 5 ||
-		    ip->protocol != IPPROTO_TCP || ip_is_fragment(ip))
-			return false;
-		flow->v6 = false;
-		flow->saddr4 = ip->saddr;
-		flow->daddr4 = ip->daddr;
-		offset += ip->ihl * 4;
-#if IS_ENABLED(CONFIG_IPV6)
-	} else if (skb->protocol == htons(ETH_P_IPV6)) {
-		struct ipv6hdr buf;
-		const struct ipv6hdr *ip;
-
-		ip = skb_header_pointer(skb, offset, sizeof(buf), &buf);
-		if (!ip || ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
-			return false;
-		flow->v6 = true;
-		flow->saddr6 = ip->saddr;
-		flow->daddr6 = ip->daddr;
-		offset += sizeof(buf);
-#endif
-	} else {
-		return false;
-	}
-
-	ports = skb_header_pointer(skb, offset, sizeof(ports_buf), ports_buf);
-	if (!ports)
-		return false;
-	flow->sport = ntohs(ports[0]);
-	flow->dport = ntohs(ports[1]);
-#if IS_ENABLED(CONFIG_IPV6)
-	if (flow->v6) {
-		flow->hash = inet6_ehashfn(net, &flow->daddr6, flow->dport,
-					   &flow->saddr6, ports[0]);
-		return true;
-	}
-#endif
-	flow->hash = inet_ehashfn(net, flow->daddr4, flow->dport, flow->saddr4,
-				  ports[0]);
-	return true;
 }
 
 /* The CPU in whose queue the flow's latest packet still waits; or -1. */
@@ -262,8 +208,14 @@ static unsigned int fsocket_ingress(void *priv, struct sk_buff *skb,
 		fsocket_count(net, steer_drop);
 		return NF_DROP;
 	case FSOCKET_OFFLINE:
-		/* The packets that waited there are handled, or FSOCKET_DRAIN_MAX has passed. */
-		break;
+		/*
+		 * fsocket_cpu_offline() waits for what is in the queue: this packet must
+		 * not overtake it.
+		 */
+		if (fsocket_flow_waits(READ_ONCE(*latest)) < 0)
+			break;
+		fsocket_count(net, steer_drop);
+		return NF_DROP;
 	}
 	skb->tc_skip_classify = 0;
 	return NF_ACCEPT;
@@ -323,7 +275,7 @@ static int fsocket_cpu_online(unsigned int cpu)
 /*
  * Runs on the CPU that goes offline, which still handles interrupts. Policies no longer
  * choose this CPU. Once its queue has been empty across a grace period, nobody can add to
- * it. Flows that never pause lose their order.
+ * it. Flows that never pause lose packets after FSOCKET_DRAIN_MAX, until it is empty.
  */
 static int fsocket_cpu_offline(unsigned int cpu)
 {

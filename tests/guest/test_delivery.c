@@ -376,62 +376,95 @@ static void send_numbered(uint16_t port, uint32_t packets)
 	_exit(0);
 }
 
+/* Sends the flow's packets elsewhere all the time; now and then all is off, or a CPU goes. */
+static void choose(bool unplug)
+{
+	char value[2] = "0", path[64];
+	int i;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pin(7);
+	for (i = 1;; i++) {
+		value[0] = '0' + rand() % 6;
+		write_file("/sys/module/policy_port/parameters/cpu", value);
+		usleep(200);
+		if (i % 1000 == 0 && !unplug) {
+			write_file(switches[2], "0");
+			write_file(switches[2], "1");
+		}
+		if (i % 200 == 0 && unplug && value[0] != '0') {
+			snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%s/online", value);
+			write_file(path, "0");
+			write_file(path, "1");
+		}
+	}
+}
+
+static void all_cpus_online(void)
+{
+	char path[64];
+	int i;
+
+	for (i = 1; i < 6; i++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", i);
+		write_file(path, "1");
+	}
+}
+
+/* Receives @packets; returns how many, and in *@overtaken those after a later one. */
+static uint32_t receive_numbered(int fd, uint16_t port, uint32_t packets,
+				 unsigned long long dropped, uint32_t *overtaken)
+{
+	struct { struct iphdr ip; struct tcphdr tcp; } packet;
+	uint32_t number, latest = 0, got = 0;
+	int waited = 0;
+
+	for (;;) {
+		if (!readable(fd, 1000)) {
+			/* What waits for a CPU that does not run comes late. */
+			if (got + counter("steer_drop", -1) - dropped == packets || waited++ > 60)
+				return got;
+			continue;
+		}
+		if (read(fd, &packet, sizeof(packet)) != sizeof(packet) ||
+		    packet.tcp.dest != htons(port))
+			continue;
+		number = ntohl(packet.tcp.seq);
+		got++;
+		if (number <= latest)
+			++*overtaken;
+		else
+			latest = number;
+	}
+}
+
 /* Packets of one flow are handled in their order, whatever policy and framework do. */
-static void order(void **state)
+static void keep_order(bool unplug)
 {
 	enum { PORT = 9, PACKETS = 30000 };
-	struct { struct iphdr ip; struct tcphdr tcp; } packet;
-	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP), room = 64 << 20;
+	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP), room = 64 << 20, status;
 	unsigned long long kept = counter("steer_kept", -1), remote = counter("steer_remote", -1);
 	unsigned long long dropped = counter("steer_drop", -1);
-	uint32_t number, latest = 0, got = 0, overtaken = 0;
-	int i, status, waited = 0;
-	char value[2] = "0";
+	uint32_t got, overtaken = 0;
 	pid_t sender, chooser;
 
-	(void)state;
 	hold_static_keys(true);
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)));
 	assert_ok(load_module(getenv("POLICY_KO"), "port=9 cpu=0"));
 	write_file(switches[2], "1");
 	chooser = fork();
-	if (!chooser) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		pin(7);
-		for (i = 1;; i++) {
-			value[0] = '0' + rand() % 6;
-			write_file("/sys/module/policy_port/parameters/cpu", value);
-			usleep(200);
-			if (i % 1000 == 0) {
-				write_file(switches[2], "0");
-				write_file(switches[2], "1");
-			}
-		}
-	}
+	if (!chooser)
+		choose(unplug);
 	sender = fork();
 	if (!sender)
 		send_numbered(PORT, PACKETS);
-	for (;;) {
-		if (!readable(fd, 1000)) {
-			/* What waits for a CPU that does not run comes late. */
-			if (got + counter("steer_drop", -1) - dropped == PACKETS || waited++ > 60)
-				break;
-			continue;
-		}
-		if (read(fd, &packet, sizeof(packet)) != sizeof(packet) ||
-		    packet.tcp.dest != htons(PORT))
-			continue;
-		number = ntohl(packet.tcp.seq);
-		got++;
-		if (number <= latest)
-			overtaken++;
-		else
-			latest = number;
-	}
+	got = receive_numbered(fd, PORT, PACKETS, dropped, &overtaken);
 	assert_int_equal(waitpid(sender, &status, 0), sender);
 	assert_int_equal(status, 0);
 	kill(chooser, SIGKILL);
 	waitpid(chooser, NULL, 0);
+	if (unplug)
+		all_cpus_online();
 	write_file(switches[2], "0");
 	assert_ok(syscall(SYS_delete_module, "policy_port", O_NONBLOCK));
 	hold_static_keys(false);
@@ -441,6 +474,18 @@ static void order(void **state)
 	/* There was something to keep in order. */
 	assert_true(counter("steer_remote", -1) - remote > 1000);
 	assert_true(counter("steer_kept", -1) - kept > 10);
+}
+
+static void order(void **state)
+{
+	(void)state;
+	keep_order(false);
+}
+
+static void order_unplugged(void **state)
+{
+	(void)state;
+	keep_order(true);
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -456,6 +501,7 @@ int main(int argc, char **argv)
 		T(skb_pool_sending),
 		T(example_policy),
 		T(order),
+		T(order_unplugged),
 	};
 
 	if (argc > 1)

@@ -28,7 +28,7 @@ def test_every_experiment_takes_them(name, setting):
     except plan.PlanError as error:
         assert (name, setting.partition("=")[0]) in (
             ("null", POOL), ("redis", "tool"), ("counts", "tool"), ("cores", "tool"),
-            ("latency", "tool"))
+            ("latency", "tool"), ("kernels", "tool"))
         assert len(str(error)) > 40
         return
     assert set(one["factors"]) == {"setup", "tool", "concurrency", "workers"}
