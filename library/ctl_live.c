@@ -88,7 +88,8 @@ static void read_all(void)
 		return;
 	c = module_counters();
 	now.local += counter(c, "accept_local");
-	now.elsewhere += counter(c, "accept_global") + counter(c, "accept_remote");
+	now.elsewhere += counter(c, "accept_global") + counter(c, "accept_remote") +
+			 counter(c, "accept_covered");
 	now.stolen += counter(c, "stolen");
 	module_counters_free(c);
 }

@@ -23,8 +23,7 @@ static void retires(int sig)
 /* A worker process on @cpu that waits with epoll, and greets with its letter. */
 static pid_t serves(int fd, int cpu, char letter)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
-	int ready[2], conn, ep;
+	int ready[2];
 	pid_t pid;
 	char byte;
 
@@ -32,21 +31,9 @@ static pid_t serves(int fd, int cpu, char letter)
 	pid = fork();
 	assert_ok(pid);
 	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		server = fd;
 		signal(SIGUSR1, retires);
-		ep = epoll_create1(0);
-		if (spawn(fd, cpu) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ||
-		    write(ready[1], "r", 1) != 1)
-			_exit(1);
-		for (;;) {
-			if (epoll_wait(ep, &ev, 1, -1) != 1)
-				continue;
-			conn = accept(fd, NULL, NULL);
-			if (conn >= 0 && write(conn, &letter, 1) != 1)
-				_exit(2);
-			close(conn);
-		}
+		serve_by_epoll(fd, cpu, letter, ready[1]);
 	}
 	close(ready[1]);
 	assert_int_equal(read(ready[0], &byte, 1), 1);

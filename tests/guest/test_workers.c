@@ -11,26 +11,11 @@
 
 static pid_t waiting_worker(int fd, int *ready)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
 	pid_t pid = fork();
 
 	assert_ok(pid);
-	if (!pid) {
-		int ep = epoll_create1(0), conn;
-
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (spawn(fd, -1) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) ||
-		    write(ready[1], "r", 1) != 1)
-			_exit(1);
-		for (;;) {
-			if (epoll_wait(ep, &ev, 1, -1) != 1)
-				continue;
-			conn = accept(fd, NULL, NULL);
-			if (conn >= 0 && write(conn, "w", 1) != 1)
-				_exit(2);
-			close(conn);
-		}
-	}
+	if (!pid)
+		serve_by_epoll(fd, -1, 'w', ready[1]);
 	return pid;
 }
 

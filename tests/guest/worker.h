@@ -41,6 +41,25 @@ static inline pid_t worker(int fd, int cpu, char letter, bool lazy)
 	return pid;
 }
 
+/* What a worker does that waits with epoll: it spawns on @cpu, says so, and greets for ever. */
+static inline void serve_by_epoll(int fd, int cpu, char letter, int ready)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ep = epoll_create1(0), conn;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (spawn(fd, cpu) || epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev) || write(ready, "r", 1) != 1)
+		_exit(1);
+	for (;;) {
+		if (epoll_wait(ep, &ev, 1, -1) != 1)
+			continue;
+		conn = accept(fd, NULL, NULL);
+		if (conn >= 0 && write(conn, &letter, 1) != 1)
+			_exit(2);
+		close(conn);
+	}
+}
+
 static inline void kill_worker(pid_t pid)
 {
 	kill(pid, SIGKILL);
