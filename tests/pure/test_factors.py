@@ -26,9 +26,11 @@ def test_every_experiment_takes_them(name, setting):
     try:
         one = resolved(name, setting)
     except plan.PlanError as error:
+        # wrk is no tool of Redis, has no rate, and cannot be counted.
+        only_counts = plan.load(name)["profiles"]["quick"]["rounds"] == 0
         assert (name, setting.partition("=")[0]) in (
-            ("null", POOL), ("redis", "tool"), ("counts", "tool"), ("cores", "tool"),
-            ("latency", "tool"), ("kernels", "tool"))
+            ("null", POOL), ("redis", "tool"), ("latency", "tool"),
+            *([(name, "tool")] if only_counts else []))
         assert len(str(error)) > 40
         return
     assert set(one["factors"]) == {"setup", "tool", "concurrency", "workers"}
