@@ -65,7 +65,7 @@ def pack(run):
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     new = run / "raw.tar.xz.new"
-    new.write_bytes(lzma.compress(text.getvalue(), preset=6))
+    new.write_bytes(lzma.compress(text.getvalue(), preset=9 | lzma.PRESET_EXTREME))
     new.replace(run / "raw.tar.xz")
     for path in sorted((run / "raw").rglob("*"), reverse=True):
         if path.is_file() and path.name != UNPACKED:
