@@ -93,12 +93,10 @@ class Generators:
     of proxies; all of them apply load."""
 
     def __init__(self, argvs):
-        """argvs: for each host the words that run one shell command there; or those of one."""
-        if isinstance(argvs[0], str):
-            argvs = [argvs]
-        number = {False: "", True: " {}"}[len(argvs) > 1]
-        self.hosts = [Host(f"the load generator{number.format(i)}", argv, "load.sh")
-                      for i, argv in enumerate(argvs, 1)]
+        """argvs: for each host the words that run one shell command there."""
+        self.hosts = [Host(f"the load generator {number}" if len(argvs) > 1 else
+                           "the load generator", argv, "load.sh")
+                      for number, argv in enumerate(argvs, 1)]
         self.run = self.hosts[0].run
 
     def facts(self, *packages):

@@ -482,7 +482,7 @@ void fsocket_tidy_work(struct work_struct *work)
 void fsocket_listener_tidy(struct fsocket_listener *l)
 {
 	refcount_inc(&l->refs);
-	if (!queue_work(system_unbound_wq, &l->tidy_work))
+	if (!queue_work(fsocket_wq, &l->tidy_work))
 		fsocket_listener_put(l);
 }
 

@@ -60,6 +60,7 @@ static struct fsocket_family {
 DEFINE_MUTEX(fsocket_listeners_mutex);
 LIST_HEAD(fsocket_listeners);
 DEFINE_SRCU(fsocket_srcu);
+struct workqueue_struct *fsocket_wq;
 
 /* By socket; changed under fsocket_listeners_mutex. */
 static DEFINE_HASHTABLE(fsocket_table, 8);
@@ -148,18 +149,17 @@ static bool fsocket_listener_free(struct fsocket_listener *l)
 
 static void fsocket_free_work(struct work_struct *work)
 {
-	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, free_work.work);
+	struct fsocket_listener *l = container_of(work, struct fsocket_listener, free_work.work);
 
 	/* poll() and select() may take as long as the program likes. */
 	if (!fsocket_listener_free(l))
-		queue_delayed_work(system_unbound_wq, &l->free_work, HZ);
+		queue_delayed_work(fsocket_wq, &l->free_work, HZ);
 }
 
 void fsocket_listener_put(struct fsocket_listener *l)
 {
 	if (refcount_dec_and_test(&l->refs))
-		queue_delayed_work(system_unbound_wq, &l->free_work, 0);
+		queue_delayed_work(fsocket_wq, &l->free_work, 0);
 }
 
 static void fsocket_unread(struct rcu_head *rcu)
@@ -230,9 +230,7 @@ void fsocket_listener_end(struct fsocket_listener *l)
 
 static void fsocket_end_work(struct work_struct *work)
 {
-	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, end_work);
-
+	struct fsocket_listener *l = container_of(work, struct fsocket_listener, end_work);
 	struct file *file = l->file;
 
 	fsocket_listener_end(l);
@@ -276,7 +274,7 @@ static void fsocket_state_changes(void *unused, const struct sock *sk,
 	}
 	fsocket_listener_restore(l);
 	WRITE_ONCE(l->file, sock->file);
-	queue_work(system_unbound_wq, &l->end_work);
+	queue_work(fsocket_wq, &l->end_work);
 }
 
 /* The last reference to the file of @sock is gone, so nobody else is in our ops. */
@@ -296,7 +294,7 @@ static int fsocket_listener_release(struct socket *sock)
 	ret = orig->release(sock);
 	/* Ours, and that of having been found, which nobody can use now. */
 	if (refcount_sub_and_test(2, &l->refs) && !fsocket_listener_free(l))
-		queue_delayed_work(system_unbound_wq, &l->free_work, HZ);
+		queue_delayed_work(fsocket_wq, &l->free_work, HZ);
 	return ret;
 }
 
@@ -564,9 +562,12 @@ int fsocket_listen_init(void)
 	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
 	if (!fsocket_set_state)
 		return -EOPNOTSUPP;
+	fsocket_wq = alloc_workqueue("fastsocket", WQ_UNBOUND, WQ_UNBOUND_MAX_ACTIVE);
+	if (!fsocket_wq)
+		return -ENOMEM;
 	ret = fsocket_pins_init();
 	if (ret)
-		return ret;
+		goto err_wq;
 	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
@@ -576,6 +577,8 @@ int fsocket_listen_init(void)
 	fsocket_claims_exit();
 err_pins:
 	fsocket_pins_exit();
+err_wq:
+	destroy_workqueue(fsocket_wq);
 	return ret;
 }
 
@@ -590,6 +593,7 @@ void fsocket_listen_exit(void)
 	srcu_barrier(&fsocket_srcu);
 	/* Claims. */
 	rcu_barrier();
+	destroy_workqueue(fsocket_wq);
 	/* Who has put the last reference to the module may still be on the way out. */
 	synchronize_rcu_tasks();
 }

@@ -138,6 +138,11 @@ extern struct mutex fsocket_listeners_mutex;
 extern struct list_head fsocket_listeners;
 extern spinlock_t fsocket_claims_lock;
 extern struct srcu_struct fsocket_srcu;
+/*
+ * For the works of listeners. These wait for the lock of a user's socket, so many of them
+ * would use up a workqueue of the system's, and stop what else the kernel does there.
+ */
+extern struct workqueue_struct *fsocket_wq;
 
 /*
  * A call of the original ops for a socket that has ended in between, so that no

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What tests of fsocketctl share: its answers, and servers in units of systemd."""
+import contextlib
 import json
 import time
 
@@ -108,3 +109,15 @@ def nginx(mutex, affinity="worker_cpu_affinity auto;"):
         events {{ worker_connections 1024; accept_mutex_delay 100ms; accept_mutex {mutex}; }}
         http {{ access_log off; server {{ listen {PORT + 1}; return 200 "ok"; }} }}
     """
+
+
+@contextlib.contextmanager
+def unpinned(lab, server):
+    """A worker's process, which may run on all cores within the block."""
+    victim = sorted(server.children())[4]
+    core = lab.server(f"taskset -cp {victim}").stdout.split()[-1]
+    lab.server(f"taskset -cp 0-7 {victim}")
+    try:
+        yield victim
+    finally:
+        lab.server(f"taskset -cp {core} {victim}")

@@ -23,21 +23,14 @@ static void retires(int sig)
 /* A worker process on @cpu that waits with epoll, and greets with its letter. */
 static pid_t serves(int fd, int cpu, char letter)
 {
-	int ready[2];
-	pid_t pid;
-	char byte;
+	int ready;
+	pid_t pid = fork_until_ready(&ready);
 
-	assert_ok(pipe(ready));
-	pid = fork();
-	assert_ok(pid);
 	if (!pid) {
 		server = fd;
 		signal(SIGUSR1, retires);
-		serve_by_epoll(fd, cpu, letter, ready[1]);
+		serve_by_epoll(fd, cpu, letter, ready);
 	}
-	close(ready[1]);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
 	return pid;
 }
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from conftest import KERNELS
-from ctl import PORT, SERVER, Unit, attached, eventually, findings, nginx, serving
+from ctl import PORT, SERVER, Unit, attached, eventually, findings, nginx, serving, unpinned
 
 # On one kernel: what differs between them, the other tests of the guest see.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
@@ -273,13 +273,8 @@ def test_doctor_on_the_governor(lab, server):
 
 def test_doctor_on_pinning(lab, server):
     """A worker whose pin was taken from it; and a server that is not pinned at all."""
-    victim = sorted(server.children())[4]
-    core = lab.server(f"taskset -cp {victim}").stdout.split()[-1]
-    lab.server(f"taskset -cp 0-7 {victim}")
-    try:
+    with unpinned(lab, server) as victim:
         found, report = findings(lab)
-    finally:
-        lab.server(f"taskset -cp {core} {victim}")
     assert found == ["pinning"], report
     assert f"port {PORT}: 1 of 8 workers are not pinned to a core, process {victim} " \
         "(fsbench-server) for one" in [entry["text"] for entry in report["items"]]

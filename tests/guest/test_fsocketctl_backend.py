@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import KERNELS
-from ctl import SERVER, Unit, ctl, eventually, findings, listener
+from ctl import SERVER, Unit, ctl, eventually, findings, listener, unpinned
 from test_load import ab, figures
 
 MIGRATE = "net.ipv4.tcp_migrate_req"
@@ -151,13 +151,12 @@ def test_doctor(lab, server):
     assert found == [], report
     assert text_of(report, "module") == [
         "not loaded, and 1 listener is served by the kernel backend, which does without"]
-    victim = sorted(server.children())[4]
-    core = lab.server(f"taskset -cp {victim}").stdout.split()[-1]
-    lab.server(f"sysctl -w {MIGRATE}=0; taskset -cp 0-7 {victim}")
+    lab.server(f"sysctl -w {MIGRATE}=0")
     try:
-        found, report = findings(lab)
+        with unpinned(lab, server) as victim:
+            found, report = findings(lab)
     finally:
-        lab.server(f"sysctl -w {MIGRATE}=1; taskset -cp {core} {victim}")
+        lab.server(f"sysctl -w {MIGRATE}=1")
     assert found == ["pinning", "migrate"], report
     assert text_of(report, "pinning") == [
         f"port 80: 1 of 8 workers are not pinned to a core, process {victim} "

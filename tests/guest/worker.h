@@ -5,40 +5,52 @@
 
 #include "device.h"
 
+/* Forks, and returns in the parent when the child has written to @ready; in the child 0. */
+static inline pid_t fork_until_ready(int *ready)
+{
+	int ends[2];
+	pid_t pid;
+	char byte;
+
+	assert_ok(pipe(ends));
+	pid = fork();
+	assert_ok(pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		*ready = ends[1];
+		return 0;
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &byte, 1), 1);
+	close(ends[0]);
+	return pid;
+}
+
 /*
  * A worker process: spawns on cpu, says so, then accepts for ever and greets
  * with its letter; or, lazy, accepts nothing.
  */
 static inline pid_t worker(int fd, int cpu, char letter, bool lazy)
 {
-	int ready[2];
-	pid_t pid;
-	char byte;
+	int ready;
+	pid_t pid = fork_until_ready(&ready);
 
-	assert_ok(pipe(ready));
-	pid = fork();
-	assert_ok(pid);
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (spawn(fd, cpu) || write(ready[1], "r", 1) != 1)
-			_exit(1);
-		while (lazy)
-			pause();
-		for (;;) {
-			int conn = accept(fd, NULL, NULL);
+	if (pid)
+		return pid;
+	if (spawn(fd, cpu) || write(ready, "r", 1) != 1)
+		_exit(1);
+	while (lazy)
+		pause();
+	for (;;) {
+		int conn = accept(fd, NULL, NULL);
 
-			/* Another process may have made the listener non-blocking. */
-			if (conn < 0 && errno == EAGAIN && readable(fd, -1) == 1)
-				continue;
-			if (conn < 0 || write(conn, &letter, 1) != 1)
-				_exit(2);
-			close(conn);
-		}
+		/* Another process may have made the listener non-blocking. */
+		if (conn < 0 && errno == EAGAIN && readable(fd, -1) == 1)
+			continue;
+		if (conn < 0 || write(conn, &letter, 1) != 1)
+			_exit(2);
+		close(conn);
 	}
-	close(ready[1]);
-	assert_int_equal(read(ready[0], &byte, 1), 1);
-	close(ready[0]);
-	return pid;
 }
 
 /* What a worker does that waits with epoll: it spawns on @cpu, says so, and greets for ever. */

@@ -284,7 +284,7 @@ def test_one_sweep_at_a_time(tmp_path):
     fcntl.flock(folder, fcntl.LOCK_EX)
     hosts = json.dumps({"inventory": "x", "lab": False, "address": "127.0.0.1", "nic": "lo",
                         "backend": {"program": "x", "address": "127.0.0.1:1", "state": "x"},
-                        "server": ["false"], "loadgen": ["false"]})
+                        "server": ["false"], "loadgen": [["false"]]})
     done = program("experiments/run.py", run, "--hosts", hosts)
     os.close(folder)
     assert done.returncode == 1

@@ -568,7 +568,7 @@ def test_unreachable_hosts(tmp_path):
     run = planned(tmp_path, *TINY)
     hosts = ('{"inventory": "x", "lab": false, "address": "127.0.0.1", '
              '"nic": "lo", "backend": {"program": "x", "address": "127.0.0.1:1", "state": "x"}, '
-             '"server": ["ssh", "-oBatchMode=yes", "-p1", "127.0.0.1"], "loadgen": ["sh", "-c"]}')
+             '"server": ["ssh", "-oBatchMode=yes", "-p1", "127.0.0.1"], "loadgen": [["sh", "-c"]]}')
     done = program("experiments/run.py", run, "--hosts", hosts)
     assert done.returncode == 1
     assert "the server" in done.stderr and "refused" in done.stderr
