@@ -28,7 +28,7 @@ TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concur
 
 def hosts(lab, **changes):
     return json.dumps({"inventory": "lab.yml", "lab": True, "address": lab.address,
-                       "nic": "eth0", "server": lab.server_argv, "loadgen": lab.loadgen_argv,
+                       "nic": "eth0", "server": lab.server_argv, "loadgen": [lab.loadgen_argv],
                        "backend": {"program": str(ROOT / ".lab/loadgen-src/demo/server"),
                                    "address": "10.66.0.2:8080",
                                    "state": str(ROOT / ".lab/loadgen-state")}, **changes})
@@ -46,11 +46,12 @@ def plan(results, *args, experiment="seed-demo", tiny=TINY):
          *tiny, *args], check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def wait_for_samples(run, number):
-    """Whole rows; the first line is the header."""
+def wait_for_samples(sweep, run, number):
+    """Whole rows; the first line is the header. A sweep that ended before says why."""
     deadline = time.monotonic() + 100
     path = run / "samples.csv"
     while not path.exists() or path.read_text().count("\n") < number + 1:
+        assert sweep.poll() is None, sweep.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -62,7 +63,7 @@ def server_runs(lab):
 def test_killed_stopped_and_resumed(lab, tmp_path):
     run = plan(tmp_path)
     killed = start(lab, run)
-    wait_for_samples(run, 1)
+    wait_for_samples(killed, run, 1)
     time.sleep(1)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -73,7 +74,7 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
 
     assert plan(tmp_path) == run
     stopped = start(lab, run)
-    wait_for_samples(run, 2)
+    wait_for_samples(stopped, run, 2)
     stopped.send_signal(signal.SIGINT)
     output, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 130, output
@@ -253,7 +254,7 @@ def test_disk_full(lab, tmp_path, full):
         filler = small / "filler"
         sweep = start(lab, run)
         if full == "samples":
-            wait_for_samples(run, 1)
+            wait_for_samples(sweep, run, 1)
         subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=1k"], check=False,
                        capture_output=True)
         output, _ = sweep.communicate(timeout=100)
