@@ -77,6 +77,7 @@ tables: ## make the tables of all runs in results/ again, and print them
 
 report: ## write report.html of all runs in results/, or of RUN=
 	@[ -z "$(RUN)" ] || [ -d "$(RUN)" ] || { echo "$(RUN) is not there: ls -d results/*/* lists the runs, and make sweep makes one" >&2; exit 1; }
+	@plots/plot.py $(or $(RUN),$(RUNS))
 	@experiments/report.py $(or $(RUN),$(RUNS))
 
 compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1: status 1 if worse; OUT=: draw it

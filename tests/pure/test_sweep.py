@@ -27,7 +27,7 @@ TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concur
                                          "give one of full, quick\n"),
     (["seed-demo", "--set", "worker=4"], "plan: factor or profile key worker: there is none"),
     (["seed-demo", "--set", "setup=slow"], "plan: setup slow: there is none of that name: "
-                                           "give one of cbpf, exclusive, fastsocket"),
+                                           "give one of cbpf, fastsocket, kernel"),
     (["seed-demo", "--set", "concurrency=0"], "plan: concurrency 0: give whole numbers"),
     (["seed-demo", "--set", "rounds=x"], "plan: rounds=x: give one whole number"),
     (["cores", "--set", "boots=2"], "plan: server_cores: workers has a boot for each number"),
