@@ -6,6 +6,8 @@
 EXPERIMENT = seed-demo
 PROFILE = quick
 OPTIONS =
+# How many connections `make test-servers` makes to each server.
+CONNECTIONS = 10000
 # What `make test-debug` boots; and what it leaves out: tests of the library alone. (Those
 # that have to reach a rate are in other files.)
 DEBUG_OPTIONS = -k 'not epoll'
@@ -57,7 +59,7 @@ test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERN
 
 test-servers: packages-servers ## real servers, with module and kernel backend, in a lab of its own; makes docs/servers.md
 	@rm -f tests/servers/results.json
-	@LAB_EXTRA=servers SERVER_CONNECTIONS=10000 SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
+	@LAB_EXTRA=servers SERVER_CONNECTIONS=$(CONNECTIONS) SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
 		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
 	@tests/servers/table.py tests/servers/results.json > docs/servers.md
 

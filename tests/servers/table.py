@@ -79,8 +79,9 @@ def row(plain, ours):
 def main():
     with open(sys.argv[1], encoding="utf-8") as results:
         rows = [json.loads(text) for text in results]
-    last = {(one["side"], one["name"]): one for one in rows}
-    names = list(dict.fromkeys(one["name"] for one in rows))
+    last = {(one["side"], one["name"], one["kernel"]): one for one in rows}
+    names = dict.fromkeys((one["name"], kernel) for one in rows for kernel in
+                          sorted({one["kernel"] for one in rows}))
     cores = rows[-1]["cores"]
     print(HEAD.format(cores=cores, afterwards=25 * cores))
     for side, text in SECTIONS.items():
@@ -88,8 +89,8 @@ def main():
         print(line(COLUMNS))
         print(line(["---"] * len(COLUMNS)))
         for name in names:
-            if (side, name) in last:
-                print(row(last.get(("plain", name), {}), last[side, name]))
+            if (side, *name) in last:
+                print(row(last.get(("plain", *name), {}), last[side, *name]))
         print()
 
 

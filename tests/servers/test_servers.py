@@ -22,7 +22,8 @@ CONNECTIONS = os.environ.get("SERVER_CONNECTIONS", "400")
 ALL = "LAB_EXTRA" in os.environ
 # make test has time for one of each kind that the lab's own image has.
 FEW = ["nginx", "HAProxy -W, three reloads", "Redis, io-threads, BGSAVE"]
-pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+pytestmark = pytest.mark.parametrize("lab", KERNELS if ALL else KERNELS[:1], indirect=True,
+                                     scope="session")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def folder(lab):
 
 
 @pytest.fixture(scope="module")
-def plain():
-    """By name, what came of it without the library."""
+def plain(lab):
+    """By name, what came of it without the library, on this kernel."""
     return {}
 
 
