@@ -146,8 +146,12 @@ static void read_event(const char *line)
 	if (group == GROUP_BACKGROUND)
 		strcat(name, " (background)");
 	row = row_of(&functions, name);
-	row->group = group;
 	add(&row->counts, &counts);
+	/* One that belongs to several groups, by who calls it, has the group of its largest place. */
+	if (dirty + invalidate >= row->most) {
+		row->most = dirty + invalidate;
+		row->group = group;
+	}
 	snprintf(name, sizeof(name), "%s", chain[0]);
 	for (size_t i = 1; i < n && i < 5; i++)
 		snprintf(name + strlen(name), sizeof(name) - strlen(name), " < %s", chain[i]);

@@ -107,16 +107,9 @@ def setups(study):
          "counted by", "n"], rows) if rows else None
 
 
-def value_column(row):
-    """The name of a count's column: the first that is per request."""
-    return next(name for name in row if name.endswith("_per_req"))
-
-
-def means(study, name, columns=None):
-    """{cell: {place: mean per connection}} of raw/CELL/cN/NAME.
-
-    columns: names of the columns that say the place; default: all that are not per request.
-    """
+def means(study, name):
+    """{cell: {place: mean per connection}} of raw/CELL/cN/NAME: what is not per request says the
+    place."""
     raw, found = Raw(study.run), {}
     for cell in study.cells["cell"]:
         sums, number_of = defaultdict(float), 0
@@ -124,18 +117,46 @@ def means(study, name, columns=None):
             rows = places.read_table(raw, sample, name)
             number_of += bool(rows)
             for row in rows:
-                place = tuple(row[column] for column in columns or [
-                    column for column in row if not column.endswith("_per_req")])
-                sums[place] += float(row[value_column(row)] or 0)
+                place = tuple(value for column, value in row.items()
+                              if not column.endswith("_per_req"))
+                sums[place] += float(row["transfers_per_req"] or 0)
+        if number_of:
+            found[cell] = {place: value / number_of for place, value in sums.items()}
+    return found
+
+
+def by_place(study):
+    """{cell: {(group, function): line transfers per connection}}, groups as counting/groups.c
+    names them.
+
+    A function may belong to several groups, by who calls it: a spin lock does. So the chains of
+    callers say, of which the rare ones are not in the file; those are ("rest", "").
+    """
+    raw, found = Raw(study.run), {}
+    for cell in study.cells["cell"]:
+        sums, number_of = defaultdict(float), 0
+        for sample in study.own(cell, "counts").to_dict("records"):
+            rows = [row for row in places.read_table(raw, sample, "callers.csv")
+                    if row["group"] != "background"]
+            number_of += bool(rows)
+            for row in rows:
+                sums[row["group"], row["chain"].split(" < ")[0]] += float(row["transfers"])
+            if rows:
+                sums["rest", ""] += max(0, float(sample[LINES]) - sum(
+                    float(row["transfers"]) for row in rows))
         if number_of:
             found[cell] = {place: value / number_of for place, value in sums.items()}
     return found
 
 
 def by_group(study):
-    """{cell: {group: line transfers per connection}}, groups as counts.py names them."""
-    return {cell: {group: value for (group,), value in groups.items()}
-            for cell, groups in means(study, "functions.csv", ["group"]).items()}
+    """{cell: {group: line transfers per connection}}."""
+    found = {}
+    for cell, places_of in by_place(study).items():
+        found[cell] = defaultdict(float)
+        for (group, _), value in places_of.items():
+            found[cell][group] += value
+    return found
 
 
 def shown_load(study):
@@ -166,7 +187,7 @@ def over_workers(study):
 
 def functions(study):
     """Line transfers by function: a row for each, a column for each setup of one load."""
-    found = means(study, "functions.csv", ["group", "function"])
+    found = by_place(study)
     load = shown_load(study)
     cells = {setup: study.cell_of(load, setup) for setup in study.cells["setup"].unique()
              if setup != AGAIN and study.cell_of(load, setup) in found}
@@ -176,13 +197,14 @@ def functions(study):
     for cell in cells.values():
         for place, value in found[cell].items():
             highest[place] = max(highest[place], value)
-    shown = sorted(highest, key=lambda place: (-highest[place], place))[:MOST_FUNCTIONS]
+    shown = sorted(filter(lambda place: place[1], highest),
+                   key=lambda place: (-highest[place], place))[:MOST_FUNCTIONS]
     rows = [[group, f"`{function}`", *(number(found[cell].get((group, function), 0), 1)
                                        for cell in cells.values())]
             for group, function in shown]
     rest = [sum(value for place, value in found[cell].items() if place not in shown)
             for cell in cells.values()]
-    rows.append(["", f"{len(highest) - len(shown)} more functions",
+    rows.append(["", "all others",
                  *(number(value, 1) for value in rest)])
     rows.append(["", "n", *(repetitions(study, cell) for cell in cells.values())])
     return markdown(["group", "line transfers per connection in", *cells], rows)

@@ -51,12 +51,6 @@ def totals(text):
     return {row["name"]: float(row["value"]) for row in csv.DictReader(io.StringIO(text))}
 
 
-def by_function(text):
-    """functions.csv for tables: group, function, transfers_per_req; no background."""
-    return [[row["group"], row["function"], row["transfers"]]
-            for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
-
-
 def by_line(text):
     """lines.csv for tables: line, who moves it most, transfers_per_req; no background."""
     return [[row["line"], row["moved_by"], row["transfers"]]
@@ -92,7 +86,7 @@ class Emulator:
         """Names and texts of the tables of folder's dump."""
         command(READ, folder / "dump", folder / "kallsyms", requests, folder)
         return {name: (folder / f"{name}.csv").read_text(encoding="utf-8")
-                for name in ("totals", "functions", "lines", "callers")}
+                for name in ("totals", "lines", "callers")}
 
     def idle(self, folder):
         """Transfers per second without load."""
@@ -117,8 +111,6 @@ class Emulator:
             raise CountError("the plugin's tables were full: count fewer requests")
         return ({**{name: found[name] for name in TOTALS}, "idle_transfers_per_s": idle},
                 {"totals.csv": text["totals"].encode(), "callers.csv": text["callers"].encode(),
-                 "functions.csv": table(["group", "function", "transfers_per_req"],
-                                        by_function(text["functions"])),
                  "lines.csv": table(["line", "moved_by", "transfers_per_req"],
                                     by_line(text["lines"]))})
 

@@ -17,10 +17,13 @@ from test_sweep import TINY
 sys.path.insert(0, str(ROOT / "plots"))
 import stacks  # noqa: E402 (its folder has to be named first)
 
-FUNCTIONS = """group,function,transfers_per_req
-listener,inet_csk_accept,{}
-epoll,ep_poll,3.5
-rest,tcp_ack,1.5
+# A spin lock belongs to who takes it.
+CALLERS = """chain,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions
+inet_csk_accept < inet_accept,listener,,{},1,0,0,0.0
+update_sd_lb_stats < load_balance,background,,50,50,0,0,0.0
+_raw_spin_lock < inet_put_port,bind bucket and TIME_WAIT,,2,2,0,0,0.0
+_raw_spin_lock < inet_ehash_insert,ehash,,1.5,1,0.5,0,0.0
+tcp_ack < tcp_rcv_established,rest,,1,1,0,0,0.0
 """
 LINES = """line,what,transfers_per_req
 0xff01,tcp_hashinfo,{}
@@ -54,7 +57,7 @@ def counted_run(tmp_path, monkeypatch):
                    counts_source="emulator, quantum 2000")
             raw = run / "raw" / step["cell"] / f"c{number}"
             raw.mkdir(parents=True)
-            (raw / "functions.csv").write_text(FUNCTIONS.format(lines - 5))
+            (raw / "callers.csv").write_text(CALLERS.format(lines - 5))
             (raw / "lines.csv").write_text(LINES.format(lines / 10))
     return run
 
@@ -69,8 +72,11 @@ def test_tables_of_counts(run):
     assert ("| ab -c 100, 8 workers | fastsocket | with Fastsocket | 75.0 | 0.25 | 30.0 | "
             "700 | 40.0 | 100,000 | 1.00 | 5,000 | emulator, quantum 2000 | 2 |") in found["counts"]
     assert found["functions"].splitlines()[2:] == [
-        "| listener | `inet_csk_accept` | 295.0 | 70.0 |", "| epoll | `ep_poll` | 3.5 | 3.5 |",
-        "| rest | `tcp_ack` | 1.5 | 1.5 |", "|  | 0 more functions | 0.0 | 0.0 |",
+        "| listener | `inet_csk_accept` | 295.0 | 70.0 |",
+        "| bind bucket and TIME_WAIT | `_raw_spin_lock` | 2.0 | 2.0 |",
+        "| ehash | `_raw_spin_lock` | 1.5 | 1.5 |", "| rest | `tcp_ack` | 1.0 | 1.0 |",
+        # What the chains of callers that the file leaves out have moved.
+        "|  | all others | 0.5 | 0.5 |",
         "|  | n | 2 | 2 |"]
     assert "| shared | 0xff01 tcp_hashinfo | 30.00 | 2 |" in found["lines"]
     # Counting repetitions are no timed ones.
@@ -131,7 +137,7 @@ def test_counts_over_cores(tmp_path):
                counts_source="emulator, quantum 2000")
         raw = run / "raw" / step["cell"] / "c1"
         raw.mkdir(parents=True)
-        (raw / "functions.csv").write_text(FUNCTIONS.format(moved))
+        (raw / "callers.csv").write_text(CALLERS.format(moved))
     summary_of(run)
     lines = (run / "tables/counts-workers.md").read_text().splitlines()
     assert lines[0] == ("| load | setup | per connection | 1 core | 2 cores | 8 cores | "
