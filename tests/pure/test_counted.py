@@ -8,6 +8,7 @@ import pytest
 import bound
 import compare
 import contract
+import plan
 import pooled
 import tables
 from made import ROOT, planned, planned_of, program, sample, summary_of
@@ -120,6 +121,11 @@ def test_pooled_runs(run):
 ])
 def test_setups_are_known_by_their_settings(setup, told):
     assert pooled.settings(setup) == told
+
+
+def test_each_key_that_sets_something_makes_another_setup():
+    words = {"baseline", "against", "text", "idea", "successor"}
+    assert {*pooled.KEYS, "parameters"} == plan.SETUP_KEYS - words
 
 
 def test_counts_over_cores(tmp_path):
