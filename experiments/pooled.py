@@ -31,7 +31,8 @@ ROWS = ["demo", "nginx", "nginx-proxy", "haproxy"]
 COUNTS = [("line transfers between cores per connection", "line_transfers_per_req", 0),
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
 # Keys of a setup that make the server another one.
-KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs", "halt_s")
+KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs",
+        "halt_s")
 # Of the module; a setup that names them says nothing new.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
 
