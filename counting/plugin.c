@@ -5,8 +5,11 @@
  *	-plugin counting.so,socket=PATH
  *
  * Nothing of the guest is instrumented until "on", so that the plugin costs nothing
- * before. Switching throws all translations away, which QEMU does by qemu_plugin_reset()
- * while all vCPUs stand still; a vCPU's thread has to ask for it, when it goes idle.
+ * before. Switching throws all translations away while all vCPUs stand still.
+ *
+ * qemu_plugin_reset() would do that, too, but in QEMU 7.2 it frees the callbacks by which
+ * a vCPU says that it goes idle while another vCPU's thread may walk their list: such a
+ * vCPU does not execute the guest, and so is not waited for. QEMU crashed there.
  */
 #include "control.h"
 #include "counter.h"
@@ -19,67 +22,98 @@
 #include <string.h>
 #include <time.h>
 
-/* Seconds within which a vCPU has to become idle. */
+/* Seconds within which all vCPUs have to stand still. */
 #define SWITCH_LIMIT 60
 
 int qemu_plugin_version = 1;
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t switched = PTHREAD_COND_INITIALIZER;
-/* These are changed under the mutex; idle vCPUs read switching without it. */
-static bool counting, wanted, switching;
-static struct settings settings;
-
-static void on_idle(qemu_plugin_id_t id, unsigned int vcpu);
-
-/*
- * QEMU calls this while no vCPU runs. It has removed all callbacks, also those by which idle
- * vCPUs look at switching.
+static qemu_plugin_id_t plugin;
+static int n_vcpus;
+/* The mutex guards what follows; vCPUs that translate read counting, which changes while
+ * none does.
  */
-static void apply(qemu_plugin_id_t id)
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t arrival = PTHREAD_COND_INITIALIZER;
+static bool counting, wanted;
+static struct settings settings;
+/* The number of the switch that is under way, and how much of its work is done. */
+static unsigned int number, arrived;
+
+static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+	if (counting)
+		counter_translate(id, tb);
+}
+
+/* A vCPU has done all work that was queued for it before. */
+static void arrive(struct CPUState *cpu, union run_on_cpu_data data)
+{
+	(void)cpu;
+	pthread_mutex_lock(&mutex);
+	if (data.number == number) {
+		arrived++;
+		pthread_cond_broadcast(&arrival);
+	}
+	pthread_mutex_unlock(&mutex);
+}
+
+/* Runs while no vCPU translates or executes. */
+static void apply(struct CPUState *cpu, union run_on_cpu_data data)
 {
 	pthread_mutex_lock(&mutex);
-	if (switching) {
+	if (data.number == number) {
 		if (counting)
 			counter_stop();
 		counting = wanted;
 		if (counting)
 			counter_start(&settings);
-		__atomic_store_n(&switching, false, __ATOMIC_RELAXED);
-		pthread_cond_broadcast(&switched);
+		else
+			qemu_plugin_register_vcpu_tb_trans_cb(plugin, NULL);
+		tb_flush(cpu);
+		arrived++;
+		pthread_cond_broadcast(&arrival);
 	}
-	qemu_plugin_register_vcpu_idle_cb(id, on_idle);
-	qemu_plugin_register_vcpu_resume_cb(id, on_idle);
-	if (counting)
-		qemu_plugin_register_vcpu_tb_trans_cb(id, counter_translate);
 	pthread_mutex_unlock(&mutex);
 }
 
-static void on_idle(qemu_plugin_id_t id, unsigned int vcpu)
-{
-	(void)vcpu;
-	if (__atomic_load_n(&switching, __ATOMIC_RELAXED))
-		qemu_plugin_reset(id, apply);
-}
-
-/* Returns false if no vCPU became idle in time. */
-static bool switch_to(bool on, const struct settings *new)
+/* Returns false if not so many have arrived in time. */
+static bool wait_for(unsigned int count)
 {
 	struct timespec until;
 	int error = 0;
-	bool done;
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += SWITCH_LIMIT;
+	while (arrived < count && !error)
+		error = pthread_cond_timedwait(&arrival, &mutex, &until);
+	return arrived >= count;
+}
+
+/* Returns false if the vCPUs did not stand still in time. */
+static bool switch_to(bool on, const struct settings *new)
+{
+	union run_on_cpu_data data;
+	bool done;
+
 	pthread_mutex_lock(&mutex);
 	wanted = on;
 	if (on)
 		settings = *new;
-	__atomic_store_n(&switching, on || counting, __ATOMIC_RELAXED);
-	while (switching && !error)
-		error = pthread_cond_timedwait(&switched, &mutex, &until);
-	done = !switching;
-	switching = false;
+	done = !on && !counting;
+	data.number = ++number;
+	arrived = 0;
+	if (!done) {
+		/* Each vCPU learns that there is a callback by work that QEMU queues for it. */
+		if (on)
+			qemu_plugin_register_vcpu_tb_trans_cb(plugin, translate);
+		for (int i = 0; i < n_vcpus; i++)
+			async_run_on_cpu(qemu_get_cpu(i), arrive, data);
+		if (wait_for(n_vcpus)) {
+			async_safe_run_on_cpu(qemu_get_cpu(0), apply, data);
+			done = wait_for(n_vcpus + 1);
+		}
+		number++;
+	}
 	pthread_mutex_unlock(&mutex);
 	return done;
 }
@@ -108,7 +142,7 @@ static void command_on(char *words, char *answer, size_t size)
 	if (!parse_on(words, &new))
 		snprintf(answer, size, "error: on: give on [QUANTUM] [user]");
 	else if (!switch_to(true, &new))
-		snprintf(answer, size, "error: no CPU of the guest was idle: stop what keeps all busy");
+		snprintf(answer, size, "error: the guest's CPUs did not stand still within a minute: count on a machine that is less busy");
 	else
 		snprintf(answer, size, "ok");
 }
@@ -123,7 +157,7 @@ static void answer_command(char *line, char *answer, size_t size)
 		if (switch_to(false, NULL))
 			snprintf(answer, size, "ok");
 		else
-			snprintf(answer, size, "error: no CPU of the guest was idle: stop what keeps all busy");
+			snprintf(answer, size, "error: the guest's CPUs did not stand still within a minute: count on a machine that is less busy");
 	} else if (!strcmp(verb, "reset")) {
 		counter_zero();
 		snprintf(answer, size, "ok");
@@ -159,12 +193,14 @@ int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, 
 		return refuse("only machines with x86-64 are understood");
 	if (info->system.max_vcpus > LINES_MAX_VCPUS)
 		return refuse("more CPUs than a line's state has bits for: give at most 62");
-	if (!qemu_get_cpu || !qemu_plugin_disable_mem_helpers)
-		return refuse("this QEMU does not export qemu_get_cpu(): Debian 12's 7.2 does");
+	if (!qemu_get_cpu || !qemu_plugin_disable_mem_helpers || !async_run_on_cpu ||
+	    !async_safe_run_on_cpu || !tb_flush)
+		return refuse("this QEMU does not export qemu_get_cpu() and others: Debian 12's 7.2 does");
 	if (!counter_make(info->system.max_vcpus))
 		return refuse("no memory for the tables");
 	if (!control_start(path, answer_command))
 		return refuse(strerror(errno));
-	apply(id);
+	plugin = id;
+	n_vcpus = info->system.smp_vcpus;
 	return 0;
 }

@@ -44,8 +44,6 @@ enum qemu_plugin_mem_rw {
 	QEMU_PLUGIN_MEM_RW,
 };
 
-typedef void (*qemu_plugin_simple_cb_t)(qemu_plugin_id_t id);
-typedef void (*qemu_plugin_vcpu_simple_cb_t)(qemu_plugin_id_t id, unsigned int vcpu);
 typedef void (*qemu_plugin_vcpu_udata_cb_t)(unsigned int vcpu, void *data);
 typedef void (*qemu_plugin_vcpu_mem_cb_t)(unsigned int vcpu, qemu_plugin_meminfo_t info,
 					  uint64_t address, void *data);
@@ -57,9 +55,6 @@ QEMU_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info
 				    int argc, char **argv);
 
 /* QEMU provides the functions below. */
-void qemu_plugin_reset(qemu_plugin_id_t id, qemu_plugin_simple_cb_t done);
-void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
-void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t cb);
 void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, qemu_plugin_vcpu_udata_cb_t cb,
 					  enum qemu_plugin_cb_flags flags, void *data);
@@ -89,5 +84,19 @@ uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *hwaddr);
 struct CPUState;
 __attribute__((weak)) struct CPUState *qemu_get_cpu(int index);
 __attribute__((weak)) void qemu_plugin_disable_mem_helpers(struct CPUState *cpu);
+
+/* Not of the interface either: work for a vCPU's thread, and work while all stand still. */
+union run_on_cpu_data {
+	uint64_t number;
+	void *pointer;
+};
+
+typedef void (*run_on_cpu_func)(struct CPUState *cpu, union run_on_cpu_data data);
+__attribute__((weak)) void async_run_on_cpu(struct CPUState *cpu, run_on_cpu_func func,
+					    union run_on_cpu_data data);
+__attribute__((weak)) void async_safe_run_on_cpu(struct CPUState *cpu, run_on_cpu_func func,
+						 union run_on_cpu_data data);
+/* Throws all translations away: at once, when called by work of the latter kind. */
+__attribute__((weak)) void tb_flush(struct CPUState *cpu);
 
 #endif
