@@ -110,6 +110,9 @@ def page():
     for title, names in (("What was run", contract.IDENTITY), ("Whether it counts",
                          contract.VALIDITY), ("What was measured", contract.METRICS)):
         parts.append(f"\n{title}:\n\n" + table(("column", "meaning"), code(names.items(), 0)))
+    parts.append("\n## Columns of search.csv\n\nA row for each load that was tried, before the "
+                 "repetitions, to find one that is enough.\n\n"
+                 + table(("column", "meaning"), code(contract.SEARCH.items(), 0)))
     return "".join(parts)
 
 

@@ -99,6 +99,23 @@ METRICS = {
     "retransmits": "segments that either host sent again (Tcp RetransSegs), SYNs included",
 }
 
+# search.csv: a row for each load that was tried, before the repetitions, to find one that is enough
+# (search.py). Columns of metrics mean there what they mean in samples.csv. What was chosen is in
+# run.json under loads.
+SEARCH = {
+    "step": "place in the order that loads were tried in, from 1",
+    "tool": "that applied the load",
+    "workers": "of the server",
+    "setup": "of the server",
+    "processes": "of the tool on each load generator; of wrk, threads",
+    "concurrency": "connections at a time, of all load generators together",
+    **{name: METRICS[name] for name in ("requests", "failed", "time_s", "throughput_rps",
+                                        "loadgen_busy_pct")},
+    "server_busy_pct": METRICS["server_busy_pct"].rpartition("; ")[0]
+                       + "; in the lab of its machine, if that is more",
+    "fault": "why the load does not count, in words",
+}
+
 
 def sample_columns(factors):
     return [*IDENTITY, *factors, *VALIDITY, *METRICS]
@@ -133,6 +150,14 @@ def csv_line(row, columns):
     line = io.StringIO()
     csv.DictWriter(line, columns, lineterminator="\n").writerow(row)
     return line.getvalue()
+
+
+def append_row(path, row, columns):
+    """Onto the disk at once."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(("" if file.tell() else ",".join(columns) + "\n") + csv_line(row, columns))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_plan(run):

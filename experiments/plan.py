@@ -60,8 +60,12 @@ profiles      quick and full, each: rounds (0: none), perf_repetitions, lock_rep
               which the rounds are spread; default 1). rounds: auto goes on until the interval of
               the ratio that decides is no wider than target_pct (default 5) to either side, or
               rounds_max (default 60) are done: see stopping.py. null: 0 leaves the null cell out.
-              processes: of a tool that has one thread (ab), at a time on each load generator;
-              default: half of the generator's cores, but 1 in the lab
+              processes: of ab and httperf, or threads of wrk, on each load generator; default:
+              what a search finds, else half of the generator's cores (in the lab 1 of ab and
+              httperf).
+              search: 1 looks for a load that is enough before the repetitions, 0 does not
+              (search.py); default: 1 where saturates is true, the hosts are not the lab, and
+              processes is not given
 decides       levels of the cell whose ratio to its baseline that is (default: the first cell
               that is not a baseline)
 without, with setups in these roles: the first table has a column for each, and with is
@@ -108,7 +112,7 @@ BACKENDS = {"module", "kernel"}
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
-                "rounds_max", "null", "processes"}
+                "rounds_max", "null", "processes", "search"}
 # The name of the null cell's setup.
 AGAIN = "again"
 
@@ -256,6 +260,12 @@ def check(experiment):
                         f"{cores}: give fewer, or raise server_cores")
 
 
+def check_search(profile):
+    known("search", [profile.get("search", 0)], {0, 1})
+    if profile.get("search") and "processes" in profile:
+        raise PlanError("search, processes: a search finds the number of processes: leave one out")
+
+
 def matches(cell, levels):
     return all(cell[factor] in (level if isinstance(level, list) else [level])
                for factor, level in levels.items())
@@ -296,6 +306,7 @@ def resolve(name, profile, settings):
     known("profile", [profile], profiles)
     override(experiment, profiles[profile], settings)
     known(f"profile {profile}: key", profiles[profile], PROFILE_KEYS)
+    check_search(profiles[profile])
     factors_of.check_names(experiment["factors"])
     factors_of.rate_to_column(experiment)
     factors_of.spread(experiment)

@@ -31,6 +31,7 @@ import counts
 import measure
 import proc
 import profiles
+import search
 import servers
 import stopping
 import tools
@@ -172,10 +173,7 @@ class Sweep:
         return {"cores": cores, "memory_mb": server.pop("memory_mb")}
 
     def append(self, row):
-        with open(self.run / "samples.csv", "a", encoding="utf-8") as file:
-            file.write(contract.csv_line(row, self.columns))
-            file.flush()
-            os.fsync(file.fileno())
+        contract.append_row(self.run / "samples.csv", row, self.columns)
 
     def work(self, setup, workers):
         return servers.Work(setup, workers, self.backend["address"])
@@ -222,22 +220,26 @@ class Sweep:
         """What a tool is to do in a repetition; amount: of requests, or seconds."""
         server = servers.of(self.setup(step["setup"]))
         return tools.Task(self.address, server.port, server.path, int(step["concurrency"]), amount,
-                          int(step["workers"]), int(self.facts.get("loadgen", {}).get("cores", 1)))
+                          int(step["workers"]))
 
-    def tasks(self, step, amount):
-        """What each load generator is to do of it, a list: together it is all."""
-        all_facts = self.facts.get("loadgens", [self.facts.get("loadgen", {})])
-        parts = tools.split(self.task(step, amount), len(self.loadgen.hosts),
-                            tools.TOOLS[step["tool"]].by_seconds)
-        cores = [int(facts.get("cores", 1)) for facts in all_facts]
-        # The kernel needs the other half; in the lab, which shares its cores, there is none.
-        usual = [1 if self.lab else max(number // 2, 1) for number in cores]
-        return [part._replace(cores=number, processes=self.plan.get("processes", processes))
-                for part, number, processes in zip(parts, cores, usual)]
+    def generator_cores(self):
+        """Of each load generator."""
+        return [int(facts.get("cores", 1)) for facts in
+                self.facts.get("loadgens", [self.facts.get("loadgen", {})])]
 
-    def load(self, step, amount, limit):
+    def tasks(self, step, amount, processes=None):
+        """What each load generator is to do of it, a list: together it is all. processes: of each
+        of them, while a load that is enough is looked for."""
+        tool = tools.TOOLS[step["tool"]]
+        parts = tools.split(self.task(step, amount), len(self.loadgen.hosts), tool.by_seconds)
+        processes = (processes or self.plan.get("processes")
+                     or search.chosen(self.facts, step))
+        return [part._replace(processes=processes or tool.usual(cores, self.lab))
+                for part, cores in zip(parts, self.generator_cores())]
+
+    def load(self, step, amount, limit, processes=None):
         """Of each generator the sections of load.sh, and of what the tool knows without it."""
-        tool, tasks = tools.TOOLS[step["tool"]], self.tasks(step, amount)
+        tool, tasks = tools.TOOLS[step["tool"]], self.tasks(step, amount, processes)
         printed = self.loadgen.together(
             [["load", *tool.files, *separated(tool.commands(task))] for task in tasks],
             limit=limit, failure=LoadError, what=tool.name)
@@ -366,6 +368,7 @@ class Sweep:
     def all(self):
         """Until no repetition is left, or the next one wants another boot of the server."""
         steps = contract.unfinished(self.run)
+        search.search(self, steps)
         total = len(contract.read_plan(self.run))
         spent = []
         tried = {}

@@ -20,7 +20,9 @@ import pandas as pd
 
 import contract
 import samples
+import search
 import tables
+import verdicts
 from study import Study
 
 
@@ -54,13 +56,17 @@ def lacking(study):
     lost = wanted - had
     if not lost or contract.unfinished(study.run):
         return None
-    reasons = Counter(tables.short_reason(row["invalid_reason"])
-                      for row in study.rows[study.rows["valid"] == 0].to_dict("records")
-                      if (row["cell"], row["repetition"]) in lost)
+    rows = [row for row in study.rows[study.rows["valid"] == 0].to_dict("records")
+            if (row["cell"], row["repetition"]) in lost]
+    reasons = Counter(tables.short_reason(row["invalid_reason"]) for row in rows)
     (reason, _), *_ = reasons.most_common(1)
+    remedy = ("measure again when the machine has less else to do (-e fresh=true), or allow more "
+              "attempts (-e '{\"sweep_set\": [\"attempts=6\"]}')")
+    if reason.startswith(verdicts.SHORT_OF_LOAD):
+        remedy = (search.remedies(facts, rows) or f"{remedy}; or let the suite look for a load "
+                  "that is enough (-e '{\"sweep_set\": [\"search=1\"]}')")
     return (f"{len(lost)} of {len(wanted)} repetitions could not be had, most often because "
-            f"{reason}: measure again when the machine has less else to do (-e fresh=true), or "
-            "allow more attempts (-e '{\"sweep_set\": [\"attempts=6\"]}')")
+            f"{reason}: {remedy}")
 
 
 def finished(study):

@@ -9,6 +9,7 @@ import bound
 import counted
 import intervals
 import places
+import search
 from markdown import DASH, markdown, with_interval
 from study import AGAIN, LOAD
 from tools import TOOLS
@@ -228,9 +229,13 @@ def left_out(study):
         elif sample["degraded"]:
             rows[sample["cell"], "degraded", short_reason(sample["degraded"])] += 1
     tried = study.rows["cell"].value_counts()
+    if not rows:
+        return None
+    remedies = search.remedies(study.facts, study.rows[study.rows["valid"] == 0].to_dict("records"))
     return markdown(["cell", "", "why", "repetitions", "of"], [
         [cell, what, why, str(count), str(tried[cell])]
-        for (cell, what, why), count in sorted(rows.items())]) if rows else None
+        for (cell, what, why), count in sorted(rows.items())]) + (
+            f"\nWhat limits the load, by the search before: {remedies}.\n" if remedies else "")
 
 
 def null_note(study):
@@ -261,7 +266,7 @@ def notes(study):
             f"below n = {intervals.SMALLEST}; of ratios {boot}. Verdicts are on "
             "requests/s and corrected by Holm's method for the number of comparisons: of the "
             f"pair without and with, and of all others.{lower} {null_note(study)}"
-            + (f" Rounds: {end}." if end else ""))
+            + (f" Rounds: {end}." if end else "") + search.chosen_text(study.facts))
 
 
 def every(study):

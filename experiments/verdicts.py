@@ -14,6 +14,9 @@ SATURATED_MIN = 80
 # A virtual machine from which the hypervisor takes more than this share of time, %, is not
 # measured.
 STOLEN_MAX = 5
+# What reasons begin with that a larger load, or more to apply it with, may help against.
+SHORT_OF_LOAD = NOT_SATURATED, BOTTLENECK = ("not saturated",
+                                             "the load generator was the bottleneck")
 # Above this share of requests whose SYN was sent again, a repetition is valid but degraded.
 # (Leaving it out would flatter the setups that lose more of them.)
 SYN_TOLERATED = 0.001
@@ -87,10 +90,10 @@ def invalid(cell, metrics, warnings, stolen, saturation):
     # An open loop says itself when it could not keep its rate.
     if (metrics.get("loadgen_busy_pct", 0) > LOADGEN_BUSY_MAX
             and not TOOLS[cell["tool"]].open_loop):
-        return (f"the load generator was the bottleneck: {cell['tool']} used "
+        return (f"{BOTTLENECK}: {cell['tool']} used "
                 f"{metrics['loadgen_busy_pct']} % of its CPU time, or of its busiest core: give "
                 "more processes (processes=N), or more hosts in the group loadgen")
     if saturation is not None and saturation < SATURATED_MIN:
-        return (f"not saturated: only {saturation:.0f} % busy: give more connections "
+        return (f"{NOT_SATURATED}: only {saturation:.0f} % busy: give more connections "
                 "(concurrency=N), or more processes or hosts that apply load")
     return None

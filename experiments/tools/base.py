@@ -11,8 +11,7 @@ class Task(NamedTuple):
     concurrency: int        # connections at a time
     amount: int             # requests, or seconds where by_seconds is true
     workers: int            # of the server
-    cores: int              # of the load generator
-    processes: int = 1      # of a tool that has a single thread, at a time
+    processes: int = 1      # at a time on the load generator; or threads: Tool.units
 
     @property
     def rate(self):
@@ -76,9 +75,16 @@ class Tool:
     connection_each = True      # each request opens a connection
     by_seconds = False          # the load is so many seconds, not so many requests
     open_loop = False           # it is told a rate, and does not wait for answers
+    # What of it may be several at a time on a generator and share a load; "" where nothing may.
+    units = "processes"
     # What it writes into its folder, NAME or, of several processes, NAME.1..., to be sections of
     # the load; NAME.xz is compressed, and has to be the last.
     files = ()
+
+    def usual(self, cores, lab):
+        """How many of its units a generator has, unless the plan or a search says otherwise."""
+        # The kernel needs the other half; in the lab, which shares its cores, there is none.
+        return 1 if lab else max(cores // 2, 1)
 
     def amount(self, plan):
         return plan["seconds"] if self.by_seconds else plan["requests"]

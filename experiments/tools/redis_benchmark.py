@@ -15,6 +15,7 @@ class RedisBenchmark(base.Tool):
     speaks = "redis"
     latency = "from sending the request"
     connection_each = False
+    units = ""                  # A process for each instance of the server.
 
     def run(self, task, command):
         return [["redis-benchmark", "-h", task.address, "-p", task.port + instance,

@@ -16,10 +16,13 @@ class Wrk(base.Tool):
     name = package = "wrk"
     latency = "from sending the request"
     by_seconds = True
+    units = "threads"
+
+    def usual(self, cores, lab):
+        return (cores + 1) // 2
 
     def commands(self, task):
-        # The kernel needs CPU time as well.
-        threads = min((task.cores + 1) // 2, task.concurrency)
+        threads = min(task.processes, task.concurrency)
         return [["wrk", "-t", threads, "-c", task.concurrency, "-d", f"{task.amount}s",
                  "--latency", "-H", "Connection: close", task.url]]
 
