@@ -111,8 +111,8 @@ SEARCH = {
     "concurrency": "connections at a time, of all load generators together",
     **{name: METRICS[name] for name in ("requests", "failed", "time_s", "throughput_rps",
                                         "loadgen_busy_pct")},
-    "server_busy_pct": METRICS["server_busy_pct"].rpartition("; ")[0]
-                       + "; in the lab of its machine, if that is more",
+    "server_busy_pct": "share of time not idle, mean of the cores that have a worker, %; in the "
+                       "lab that of the machine, if it is more",
     "fault": "why the load does not count, in words",
 }
 

@@ -7,12 +7,14 @@
 #	warm-up COMMAND... [-- COMMAND...]...		the same; nothing kept
 #	ready COMMAND WORD...		print "ready", read a line, and do the command: several hosts that
 #					are told at once start at once
+#	addresses ADDRESS...		fails where the host lacks one of these
 #	answer ADDRESS PORT PATH		what the server answers to one request
 #	backend PROGRAM ADDRESS STATE		start the demo server for a proxy to forward to
 #	stop STATE				stop it; its pid is in the folder STATE
 #
 # A load prints sections "==> name <==": before and after (counters), tool (the commands' output, one
-# after the other), time (elapsed, user and system seconds), and each FILE that the commands have
+# after the other), time (elapsed, user and system seconds), ports (which there are for connections, and
+# whether those in TIME_WAIT are used again), and each FILE that the commands have
 # written into the folder that they run in, and FILE.* behind it; FILE.xz is FILE, compressed, and
 # has to be the last.
 set -euo pipefail
@@ -28,7 +30,17 @@ facts() { # PACKAGE...
 
 counters() {
 	echo "==> $1 <=="
-	cat /proc/net/snmp /proc/net/netstat /proc/stat
+	cat /proc/net/snmp /proc/net/netstat /proc/stat /proc/net/sockstat
+}
+
+addresses() { # ADDRESS...
+	local address
+	for address in "$@"; do
+		[ -z "$(ip -o address show to "$address")" ] || continue
+		echo "it has no address $address: ip address add $address/LENGTH dev NIC, or take it" \
+			"out of bench_source_addresses" >&2
+		return 1
+	done
 }
 
 # Where a load wants it, each one's output is a file in $tmp/.out: lines of several do not mix.
@@ -73,6 +85,8 @@ load() { # FILE... -- COMMAND... [-- COMMAND...]...
 	echo "==> tool <=="
 	cat .out/*
 	cat .time .after
+	echo "==> ports <=="
+	(cd /proc/sys/net/ipv4 && cat ip_local_port_range tcp_tw_reuse tcp_timestamps)
 	for file in "${files[@]}"; do
 		echo "==> ${file%.xz} <=="
 		# A failed tool writes none.
@@ -137,6 +151,7 @@ main() {
 	stop) stop "$@" ;;
 	warm-up) together "$@" > /dev/null 2>&1 ;;
 	load) load "$@" ;;
+	addresses) addresses "$@" ;;
 	answer) answer "$@" ;;
 	esac
 }

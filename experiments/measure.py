@@ -10,6 +10,7 @@ from collections import Counter
 
 import profiles
 import proc
+import sources
 import tools
 import verdicts
 
@@ -203,4 +204,8 @@ def sample(cell, plan, loads, before, after, seen, lab):
         (before["/proc/stat"], after["/proc/stat"]),
         *((load["before"], load["after"]) for load in loads)))
     warnings = proc.new_warnings(before["kernel warnings"], after["kernel warnings"])
-    return metrics, verdicts.invalid(cell, metrics, warnings, stolen, saturation)
+    reason = verdicts.invalid(cell, metrics, warnings, stolen, saturation)
+    if metrics["failed"]:
+        reason = sources.ran_out(tools.TOOLS[cell["tool"]], int(cell["concurrency"]),
+                                 loads) or reason
+    return metrics, reason

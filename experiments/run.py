@@ -9,6 +9,8 @@ The hosts are described in JSON:
   {"inventory": name, "lab": bool, "address": where the server listens, "nic": with what,
    "server": [words that run one shell command, to be appended, on the server],
    "loadgen": [[the same for a load generator], ...],
+   "sources": [[addresses that a load generator connects from], ...] (optional: of each one; none:
+              that of its route to the server),
    "backend": {"program": the demo server on the load generator's host, "address": IP:PORT
                where it is to listen for proxies, "state": folder for its pid and log}}
 lab true: both share this machine, and its cores, not the server's, tell saturation.
@@ -16,6 +18,8 @@ lab true: both share this machine, and its cores, not the server's, tell saturat
 import argparse
 import datetime
 import fcntl
+import functools
+import itertools
 import json
 import os
 import signal
@@ -33,6 +37,7 @@ import proc
 import profiles
 import search
 import servers
+import sources
 import stopping
 import tools
 from hosts import HERE, Generators, Host, LoadError, RunError
@@ -62,6 +67,8 @@ class Sweep:
 
     # The counter, once a repetition has counted.
     counter = None
+    # Of each load generator the addresses that it connects from, where it is told.
+    sources = ()
 
     def __init__(self, run, hosts):
         self.run = run
@@ -75,6 +82,7 @@ class Sweep:
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
         self.check_generators()
+        self.check_sources(hosts.get("sources", []))
         self.order = self.open_samples()
         # This loads the module, which is one of the server's facts.
         self.parameters = self.module_defaults()
@@ -83,6 +91,10 @@ class Sweep:
                for level in self.plan["factors"]["setup"]):
             self.loadgen.run("backend", *(self.backend[word]
                                           for word in ("program", "address", "state")))
+
+    @functools.cached_property
+    def ports(self):
+        return sources.Forecast()
 
     def setup(self, name):
         return self.plan["setups"][name]
@@ -94,6 +106,16 @@ class Sweep:
             raise RunError(f"concurrency {least}: fewer connections than load generators, "
                            f"{len(self.loadgen.hosts)}: give more connections, or leave hosts out "
                            "of the inventory's group loadgen")
+
+    def check_sources(self, addresses):
+        if not all(isinstance(own, list) for own in addresses) or len(addresses) not in (
+                0, len(self.loadgen.hosts)):
+            raise RunError("bench_source_addresses: give a list of addresses for each load "
+                           "generator in the inventory")
+        if any(addresses):
+            for host, own in zip(self.loadgen.hosts, addresses):
+                host.run("addresses", *own)
+            self.sources = self.facts["sources"] = addresses
 
     def module_defaults(self):
         """By name, the values of parameters that a setup does not name."""
@@ -234,8 +256,10 @@ class Sweep:
         parts = tools.split(self.task(step, amount), len(self.loadgen.hosts), tool.by_seconds)
         processes = (processes or self.plan.get("processes")
                      or search.chosen(self.facts, step))
-        return [part._replace(processes=processes or tool.usual(cores, self.lab))
-                for part, cores in zip(parts, self.generator_cores())]
+        return [part._replace(processes=processes or tool.usual(cores, self.lab),
+                              sources=tuple(own))
+                for part, cores, own in zip(parts, self.generator_cores(),
+                                            self.sources or itertools.repeat(()))]
 
     def load(self, step, amount, limit, processes=None):
         """Of each generator the sections of load.sh, and of what the tool knows without it."""
@@ -271,6 +295,7 @@ class Sweep:
         elif "halt_s" in setup:
             self.server.run("halt", setup["halt_s"])
         before = keep("server-before.txt", self.server.run("counters"))
+        self.ports.tell(step)
         started = now_utc()
         loads = self.load(step, tool.amount(self.plan), tool.limit(self.plan))
         after = keep("server-after.txt", self.server.run("counters"))
@@ -286,6 +311,7 @@ class Sweep:
 
         metrics, reason = measure.sample(step, self.plan, loads, proc.sections(before),
                                          proc.sections(after), seen, self.lab)
+        self.ports.note(tool, step, metrics, loads, servers.of(setup).forwards)
         reason = mismatch or reason
         return {**step, **self.backend_seen(wanted, {
             **metrics, "started_utc": started.isoformat(timespec="milliseconds"),

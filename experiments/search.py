@@ -17,6 +17,8 @@ import boots
 import contract
 import measure
 import proc
+import servers
+import sources
 import verdicts
 from hosts import LoadError
 from study import AGAIN
@@ -40,6 +42,8 @@ LIMITS = {
     "nothing": "{load} failed ({fault})",
     "failed": "with {load} the server was {server:.0f} % busy, and a larger load failed ({fault}): "
               "give more hosts in the group loadgen",
+    "ports": "with {load} the server was {server:.0f} % busy, and more connections have no source "
+             "port: {remedy}",
     "unknown": "with {load} the server was {server:.0f} % busy, the load generator's busiest core "
                "{generator:.0f} %, and a larger load brought no more requests: look at the network "
                "between them and at the queues of their NICs, or give more hosts in the group "
@@ -80,7 +84,7 @@ def limit_of(best, fault):
     if best.fault:
         return "nothing"
     if fault:
-        return "failed"
+        return "ports" if fault.startswith(sources.OUT) else "failed"
     return "generator" if best.choked else "unknown"
 
 
@@ -128,6 +132,7 @@ class Search:
         self.cores = min(sweep.generator_cores())
         self.amount = STEP_S if self.tool.by_seconds else sweep.plan["warmup_requests"]
         self.start = Step(1, concurrency)
+        self.ports = MOST_CONNECTIONS       # source ports of a load generator
         self.limits = {}
 
     def more_processes(self, load):
@@ -137,7 +142,7 @@ class Search:
         return Step(wanted, load.concurrency) if wanted > load.processes else None
 
     def more_connections(self, load):
-        wanted = min(2 * load.concurrency, MOST_CONNECTIONS)
+        wanted = min(2 * load.concurrency, MOST_CONNECTIONS, self.ports * self.hosts)
         return Step(load.processes, wanted) if wanted > load.concurrency else None
 
     def climb(self, setup):
@@ -204,6 +209,10 @@ class Search:
         if sweep.lab:
             metrics["server_busy_pct"] = round(measure.machine_busy(
                 loads[0], metrics["server_busy_pct"]), 1)
+        sweep.ports.note(self.tool, words, metrics, loads,
+                         servers.of(sweep.setup(words["setup"])).forwards)
+        self.ports = min((most for most in map(sources.capacity, loads) if most),
+                         default=MOST_CONNECTIONS)
         if metrics["failed"] or not metrics["requests"]:
             return metrics, reason
         return metrics, None
@@ -224,6 +233,8 @@ class Search:
         sweep = self.sweep
         sweep.start_server(sweep.setup(setup), self.workers, lambda _name, content: content)
         best, fault = self.climb(setup)
+        if not fault and best.concurrency >= self.ports * self.hosts:
+            fault = sources.OUT
         self.limits[setup] = {"limit": limit_of(best, fault), **best._asdict(), "fault": fault}
         self.start = self.start._replace(processes=max(self.start.processes, best.processes))
 
@@ -269,7 +280,8 @@ def ends(entry, setups):
         # Of several the one that comes farthest is told.
         step = max((entry["limits"][setup] for setup in same), key=lambda one: one["rate"])
         load = amount(TOOLS[entry["tool"]], step["processes"], step["concurrency"])
-        yield f"{', '.join(same)}: " + LIMITS[name].format(**step, tool=entry["tool"], load=load)
+        yield f"{', '.join(same)}: " + LIMITS[name].format(
+            **step, tool=entry["tool"], load=load, remedy=sources.remedy(TOOLS[entry["tool"]]))
 
 
 def chosen_text(facts):

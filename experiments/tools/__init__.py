@@ -7,6 +7,7 @@ import importlib
 import lzma
 import pkgutil
 
+import sources
 from .base import SHORTEST, Task, split  # noqa: F401 (what a tool is to do)
 
 TOOLS = {tool.name: tool for tool in (
@@ -20,7 +21,8 @@ GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, 
 def parsed(tool, loads):
     """(metrics of the tool's own output, why it is none or None). loads: of each generator."""
     try:
-        return TOOLS[tool].merged(loads)
+        metrics, reason = TOOLS[tool].merged(loads)
+        return metrics, reason and (sources.named(TOOLS[tool], loads) or reason)
     except GARBLED:
         lines = b"".join(load.get("tool", b"") for load in loads).decode(
             errors="replace").strip().splitlines()

@@ -8,6 +8,7 @@ of its requests each. So p50 and p90 of several are right within one percent of 
 """
 import csv
 import io
+import itertools
 import lzma
 import re
 from collections import Counter
@@ -126,18 +127,22 @@ class Ab(base.Tool):
     name = "ab"
     package = "apache2-utils"
     latency = "from opening the connection"
-    from_opening = True
+    from_opening = binds = True
     # ab writes the files of -e and -g; an ab that failed writes neither.
     files = ("percentiles", "requests.xz")
 
     def commands(self, task):
         tasks = base.split(task, task.processes)
         ends = [f".{number:03}" for number in range(1, len(tasks) + 1)] if len(tasks) > 1 else [""]
-        return [base.ab_command(one, "-e", f"percentiles{end}", "-g", f"requests{end}")
-                for one, end in zip(tasks, ends)]
+        return [base.ab_command(one, "-e", f"percentiles{end}", "-g", f"requests{end}", *own)
+                for one, end, own in zip(tasks, ends, itertools.cycle(
+                    [("-B", address) for address in task.sources] or [()]))]
 
     def asked(self, task):
-        return {"processes": b"%d\n" % len(self.commands(task))} if task.processes > 1 else {}
+        number = len(base.split(task, task.processes))
+        return {**({"processes": b"%d\n" % number} if task.processes > 1 else {}),
+                **({"addresses": b"%d\n" % min(number, len(task.sources))}
+                   if task.sources else {})}
 
     def parse(self, load):
         return self.merged([load])

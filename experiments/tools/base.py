@@ -12,6 +12,7 @@ class Task(NamedTuple):
     amount: int             # requests, or seconds where by_seconds is true
     workers: int            # of the server
     processes: int = 1      # at a time on the load generator; or threads: Tool.units
+    sources: tuple = ()     # addresses of the load generator, if not the one of its route
 
     @property
     def rate(self):
@@ -77,6 +78,7 @@ class Tool:
     open_loop = False           # it is told a rate, and does not wait for answers
     # What of it may be several at a time on a generator and share a load; "" where nothing may.
     units = "processes"
+    binds = False               # it can be told an address of its own (Task.sources)
     # What it writes into its folder, NAME or, of several processes, NAME.1..., to be sections of
     # the load; NAME.xz is compressed, and has to be the last.
     files = ()

@@ -196,7 +196,7 @@ def test_load_runs_commands_at_a_time():
                   "--", "sh", "-c", "sleep 1; echo two >&2; echo B > b; pwd")
     assert done.returncode == 0
     found = proc.sections(done.stdout)
-    assert list(found) == ["before", "tool", "time", "after", "a", "none", "b"]
+    assert list(found) == ["before", "tool", "time", "after", "ports", "a", "none", "b"]
     *words, folder = sorted(found["tool"].split(), key=len)
     assert set(words) == {b"one", b"two"} and not Path(folder.decode()).exists()
     assert found["a"] == b"A\n" and lzma.decompress(found["b"]) == b"B\n" and not found["none"]
