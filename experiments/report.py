@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 import contract
 import counted
 import flame
+import latencies
 import places
 import summarise
 import tables
@@ -34,7 +35,9 @@ SECTIONS = [
     ("Times", "", ["throughput", "workers", "concurrency"], ["setups", "against", "ideas",
                                                              "workers"]),
     ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
-     "rate would have waited is not measured.", ["latency", "tail"], []),
+     "rate would have waited is not measured. "
+     "The table adds the requests of all valid repetitions, in whole ms; a percentile is told "
+     f"where {latencies.SLOWER} requests or more were slower.", ["latency", "tail"], []),
     ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
     ("Flame graphs", "The server's busy time. A box is a function, and the boxes above it are what "
      "it called; its width is its share of the busy samples. The pointer on a box shows its "
@@ -125,6 +128,11 @@ def sections(study):
                           if path.exists()]}
         if heading == "Locks":
             one["tables"] = [*one["tables"][:1], *profiles(study), *one["tables"][1:]]
+        if heading == "Latency":
+            one["tables"] += [latencies.table(study, Raw(study.run), tables.load_name)]
+            one["tables"] = [table for table in one["tables"] if table]
+        if heading == "What was left out":
+            one["text"] += tables.load_remedies(study)
         one["flames"] = flames(study) if heading == "Flame graphs" else []
         if one["pictures"] or one["tables"] or one["flames"]:
             chosen.append(one)

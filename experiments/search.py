@@ -26,10 +26,12 @@ from tools import TOOLS
 
 # A larger load is better if it brings so many times the requests per second.
 GROWTH = 1.05
-# A step is to last so long, and at the least, s; and no longer than LIMIT_S.
+# A step is to last so long, and at the least, s; and no longer than LIMIT_S. The first ones are of
+# FIRST requests, from whose rate the number follows.
 STEP_S = 2
 LEAST_S = 1
 LIMIT_S = 120
+FIRST = 1000
 # As many as one ab can have.
 MOST_CONNECTIONS = 20000
 
@@ -93,11 +95,15 @@ def due(plan, lab):
     return bool(plan.get("search", plan["saturates"] and not lab and "processes" not in plan))
 
 
-def planned(plan, facts, steps):
-    """[(tool, workers, connections, setups)] that are to be searched before these steps."""
+def planned(plan, facts, steps, rows=()):
+    """[(tool, workers, connections, setups)] that are to be searched before these steps. rows: of
+    samples.csv; what has begun without a search goes on as it began."""
     timed = [step for step in steps if step["repetition"].isdigit()]
     if boots.by_workers(plan):
         timed = [step for step in timed if step["workers"] == steps[0]["workers"]]
+        rows = [row for row in rows if row["workers"] == steps[0]["workers"]]
+    begun = {row["tool"] for row in rows if row["repetition"].isdigit()}
+    timed = [step for step in timed if step["tool"] not in begun]
     found = []
     for tool in dict.fromkeys(step["tool"] for step in timed if not TOOLS[step["tool"]].open_loop):
         own = [step for step in timed if step["tool"] == tool]
@@ -130,7 +136,7 @@ class Search:
         self.workers = workers
         self.hosts = len(sweep.loadgen.hosts)
         self.cores = min(sweep.generator_cores())
-        self.amount = STEP_S if self.tool.by_seconds else sweep.plan["warmup_requests"]
+        self.amount = STEP_S if self.tool.by_seconds else FIRST
         self.start = Step(1, concurrency)
         self.ports = MOST_CONNECTIONS       # source ports of a load generator
         self.limits = {}
@@ -177,7 +183,7 @@ class Search:
         """The load as a Step that was made, and recorded."""
         words = {"setup": setup, "tool": self.tool.name, "concurrency": load.concurrency,
                  "workers": self.workers}
-        while True:
+        for _ in range(3):
             self.amount = max(self.amount, 0 if self.tool.by_seconds else 2 * load.concurrency)
             metrics, fault = self.applied(words, load.processes)
             if fault or self.tool.by_seconds:
@@ -250,7 +256,8 @@ def search(sweep, steps):
     """All searches that a run needs before these steps, into run.json."""
     if not due(sweep.plan, sweep.lab):
         return
-    for tool, workers, concurrency, setups in planned(sweep.plan, sweep.facts, steps):
+    for tool, workers, concurrency, setups in planned(
+            sweep.plan, sweep.facts, steps, contract.read_samples(sweep.run)):
         one = Search(sweep, tool, workers, concurrency)
         for setup in setups:
             one.of(setup)

@@ -220,6 +220,12 @@ def speed_up(study):
                     rows) if rows else None
 
 
+def load_remedies(study):
+    """A sentence on what limited the load where repetitions lacked it, or ""."""
+    found = search.remedies(study.facts, study.rows[study.rows["valid"] == 0].to_dict("records"))
+    return f" What limits the load, by the search before: {found}." if found else ""
+
+
 def left_out(study):
     """Repetitions that are invalid or degraded, by cell and reason."""
     rows = defaultdict(int)
@@ -231,11 +237,11 @@ def left_out(study):
     tried = study.rows["cell"].value_counts()
     if not rows:
         return None
-    remedies = search.remedies(study.facts, study.rows[study.rows["valid"] == 0].to_dict("records"))
+    remedies = load_remedies(study)
     return markdown(["cell", "", "why", "repetitions", "of"], [
         [cell, what, why, str(count), str(tried[cell])]
         for (cell, what, why), count in sorted(rows.items())]) + (
-            f"\nWhat limits the load, by the search before: {remedies}.\n" if remedies else "")
+            f"\n{remedies.strip()}\n" if remedies else "")
 
 
 def null_note(study):

@@ -3,30 +3,18 @@
 
 Both are of all valid timed repetitions together, as counts by latency can be added.
 """
-import csv
 import io
 import math
 import subprocess
 import tempfile
-from collections import Counter
 from pathlib import Path
 
+from latencies import requests_by_latency
 from look import AGAIN, heading, load_label, plt, save, shrink, style
 from raws import Raw
 
 # More curves than this cannot be told apart.
 FEW = 7
-
-
-def requests_by_latency(study, raw, cell):
-    """Sorted [(ms, requests)] over the repetitions of a cell; empty where there are none."""
-    counts = Counter()
-    for sample in study.own(cell, "timed").to_dict("records"):
-        content = raw.read(cell, sample["repetition"], "latencies.csv")
-        for row in csv.DictReader(io.StringIO((content or b"").decode())):
-            if row["time"] == "total":
-                counts[int(row["ms"])] += int(row["requests"])
-    return sorted(counts.items())
 
 
 def cumulated(counts):

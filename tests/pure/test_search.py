@@ -173,8 +173,8 @@ def test_the_largest_load_is_for_all(tmp_path):
 
 def test_a_step_is_long_enough(tmp_path):
     """Its number of requests follows the rate, whatever the plan's is."""
-    model = Model({"shared": 3000, "fastsocket": 3000}, process=3100)
-    run, _ = searched(tmp_path, model, "warmup_requests=200")
+    model = Model({"shared": 30000, "fastsocket": 90}, process=31000)
+    run, _ = searched(tmp_path, model)
     assert all(float(row["time_s"]) >= search.LEAST_S
                for row in contract.read_csv(run / "search.csv"))
 
@@ -259,6 +259,10 @@ def test_what_is_searched():
     assert [one[0] for one in search.planned(plan, known, steps)] == ["wrk"]
     assert not search.planned(plan, {}, [one for one in steps
                                          if not one["repetition"].isdigit()])
+    # What has begun without goes on without.
+    assert [one[0] for one in search.planned(plan, {}, steps, [
+        {"tool": "ab", "repetition": "1", "workers": "8"},
+        {"tool": "wrk", "repetition": "p1", "workers": "8"}])] == ["wrk"]
     assert search.chosen(known, {"tool": "ab", "workers": "2"}) == 4
     assert search.chosen(known, {"tool": "wrk", "workers": "2"}) is None
     assert not search.planned(planner.resolve("latency", "quick", ["search=1"]), {}, [
