@@ -149,7 +149,7 @@ def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
     """A counter that fails has another attempt; what is timed may fail altogether."""
     monkeypatch.setattr(counts, "counter", lambda *_: Counter())
     run = planned(tmp_path, *(word for setting in (
-        "setup=shared,reuseport", "tool=ab", "concurrency=100", "null=0", "perf_repetitions=0",
+        "setup=shared,cbpf", "tool=ab", "concurrency=100", "null=0", "perf_repetitions=0",
         "rounds=1", "count_repetitions=2") for word in ("--set", setting)))
     swept(run, Answering("the load generator: ab failed: apr_socket_recv: reset"))
     rows = contract.read_samples(run)

@@ -234,7 +234,8 @@ def test_repetitions_of_different_boots_are_not_compared(tmp_path):
 
 
 def test_a_setup_may_have_a_baseline_of_its_own(tmp_path):
-    run = planned_of(tmp_path, "proxy", "--set", "rounds=2", "--set", "null=0")
+    run = planned_of(tmp_path, "proxy", "--set", "rounds=2", "--set", "null=0",
+                     "--set", "count_repetitions=0")
     rates = {name: [100, 100] for name in contract.read_run(run)["plan"]["setups"]}
     rates.update({"demo-rfs": [125, 125], "demo-rfd": [150, 150], "haproxy": [50, 50]})
     fill(run, rates)
@@ -304,7 +305,7 @@ def test_tables_by_place(tmp_path):
 
 
 def test_figures_of_many_setups(tmp_path):
-    run = planned_of(tmp_path, "proxy", "--set", "rounds=6")
+    run = planned_of(tmp_path, "proxy", "--set", "rounds=6", "--set", "count_repetitions=0")
     fill(run, {name: [100, 100, 110, 90, 105, 95]
                for name in contract.read_run(run)["plan"]["setups"]})
     # One that has not been measured yet.
