@@ -48,11 +48,12 @@ METRICS = {
     "throughput_rps": "requests per second, by the tool; of several processes, requests / time_s",
     "latency_p50_ms": f"median, ms, to the end of the answer, {LATENCIES}; of several processes, "
                       "the median of what they say, but of several ab merged from their requests "
-                      "(p50 and p90 within 1 % of these), of several httperf from their "
+                      "(p50 and p90 within 1 % of these), of several httperf or wrk from their "
                       "histograms; empty with several load generators of other tools",
     "latency_p90_ms": "the same, 90th percentile, ms",
     "latency_p99_ms": "the same, 99th percentile, ms",
-    "latency_p999_ms": "the same, 99.9th percentile, ms, whole; ab and httperf only",
+    "latency_p999_ms": "the same, 99.9th percentile, ms, of ab and httperf whole; not of "
+                       "redis-benchmark",
     "latency_max_ms": "the same, longest, ms",
     "latency_mean_ms": "the same, mean, ms",
     "held_connections": "connections under way on average by Little's law: throughput times mean "

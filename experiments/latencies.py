@@ -21,7 +21,9 @@ def requests_by_latency(study, raw, cell):
         content = raw.read(cell, sample["repetition"], "latencies.csv")
         for row in csv.DictReader(io.StringIO((content or b"").decode())):
             if row["time"] == "total":
-                counts[int(row["ms"])] += int(row["requests"])
+                # Whole ms, but of wrk finer ones.
+                ms = int(row["ms"]) if row["ms"].isdigit() else float(row["ms"])
+                counts[ms] += int(row["requests"])
     return sorted(counts.items())
 
 

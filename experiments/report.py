@@ -36,8 +36,9 @@ SECTIONS = [
                                                              "workers"]),
     ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
      "rate would have waited is not measured. "
-     "The table adds the requests of all valid repetitions, in whole ms; a percentile is told "
-     f"where {latencies.SLOWER} requests or more were slower.", ["latency", "tail"], []),
+     "The table adds the requests of all valid repetitions by latency, of ab and httperf in whole "
+     f"ms; a percentile is told where {latencies.SLOWER} requests or more were slower.",
+     ["latency", "tail"], []),
     ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
     ("Flame graphs", "The server's busy time. A box is a function, and the boxes above it are what "
      "it called; its width is its share of the busy samples. The pointer on a box shows its "

@@ -9,8 +9,8 @@
   figures/latency          p50, p90 and p99 by setup
   figures/workers          both over the number of workers, or of connections, where the
   figures/concurrency      experiment has more than two of them
-  figures/ab-latency-C     latency over requests at concurrency C (gnuplot, tails.py); with
-                           several numbers of workers W ab-latency-C-W. Not of more setups
+  figures/TOOL-latency-C   latency over requests at concurrency C (gnuplot, tails.py); with
+                           several numbers of workers W TOOL-latency-C-W. Not of more setups
                            than can be told apart
   figures/tail             the slowest requests
 """

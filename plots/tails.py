@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""figures/ab-latency-C: latency over requests (gnuplot); figures/tail: the longest of them.
+"""figures/TOOL-latency-C: latency over requests (gnuplot); figures/tail: the longest of them.
 
 Both are of all valid timed repetitions together, as counts by latency can be added.
 """
@@ -97,6 +97,6 @@ def draw(study):
         if curves:
             found.append((load, curves))
             ab_latency(study, load, curves,
-                       f"ab-latency-{load[1]}" + f"-{load[2]}" * workers_vary)
+                       f"{load[0]}-latency-{load[1]}" + f"-{load[2]}" * workers_vary)
     if found:
         tail(study, found)

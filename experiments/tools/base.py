@@ -64,6 +64,16 @@ def added(found):
     return metrics
 
 
+def percentile_of(counts, percent):
+    """ms, of a Counter {ms: requests}."""
+    wanted, so_far = percent / 100 * sum(counts.values()), 0
+    for ms in sorted(counts):
+        so_far += counts[ms]
+        if so_far >= wanted:
+            return ms
+    return max(counts)
+
+
 class Tool:
     """The defaults are those of a tool for HTTP with a thread and a connection per request."""
     name = ""

@@ -38,16 +38,6 @@ def histogram(text):
                     re.findall(r"^ +(\d+\.\d+) (\d+)$", text, re.M)})
 
 
-def percentile(counts, percent):
-    """Of a histogram, a Counter: the middle of the bin, ms."""
-    wanted, so_far = percent / 100 * sum(counts.values()), 0
-    for ms in sorted(counts):
-        so_far += counts[ms]
-        if so_far >= wanted:
-            return ms
-    return max(counts)
-
-
 def number(pattern, text):
     return float(re.search(pattern, text, re.M)[1])
 
@@ -111,7 +101,7 @@ class Httperf(base.Tool):
         metrics.pop(base.SHORTEST, None)
         counts = sum(map(histogram, texts), Counter())
         for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9)):
-            metrics[f"latency_p{name}_ms"] = percentile(counts, percent)
+            metrics[f"latency_p{name}_ms"] = base.percentile_of(counts, percent)
         return metrics, None
 
     def kept_of(self, loads):

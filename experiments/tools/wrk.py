@@ -1,8 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""wrk: for so many seconds, a connection for each request, several threads."""
-import re
+"""wrk: for so many seconds, a connection for each request, several threads.
 
-from . import base
+What it prints has no more than p99, of one wrk. So a script has it write its histogram, in us:
+those of several load generators are added, and so are those of repetitions.
+"""
+import re
+from collections import Counter
+
+from . import ab, base
+
+# It is called once, at the end, and costs requests nothing.
+SCRIPT = """done = function(_, latency)
+  local file = io.open("histogram", "w")
+  for i = 1, #latency do
+    local us, requests = latency(i)
+    file:write(us, " ", requests, "\\n")
+  end
+  file:close()
+end
+"""
+# What is kept of a latency: a hundredth more or less is as good, and a fraction of the lines.
+DIGITS = 3
 
 UNITS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}
 
@@ -12,19 +30,51 @@ def milliseconds(text):
     return round(float(found[1]) * UNITS[found[2]], 3)
 
 
+def histogram(load):
+    """Counter {ms: requests}"""
+    counts = Counter()
+    for line in load.get("histogram", b"").decode().splitlines():
+        us, requests = map(int, line.split())
+        counts[us / 1000] += requests
+    return counts
+
+
 class Wrk(base.Tool):
     name = package = "wrk"
     latency = "from sending the request"
     by_seconds = True
     units = "threads"
+    files = ("histogram",)
 
     def usual(self, cores, lab):
         return (cores + 1) // 2
 
     def commands(self, task):
         threads = min(task.processes, task.concurrency)
-        return [["wrk", "-t", threads, "-c", task.concurrency, "-d", f"{task.amount}s",
+        return [["sh", "-c", 'printf %s "$0" > script.lua && exec wrk -s script.lua "$@"', SCRIPT,
+                 "-t", threads, "-c", task.concurrency, "-d", f"{task.amount}s",
                  "--latency", "-H", "Connection: close", task.url]]
+
+    def merged(self, loads):
+        """Percentiles of all generators' histograms; wrk's own are these, for one generator."""
+        metrics, reason = super().merged(loads)
+        histograms = [histogram(load) for load in loads]
+        if reason or not all(histograms):
+            return metrics, reason
+        counts = sum(histograms, Counter())
+        return {**{f"latency_p{name}_ms": base.percentile_of(counts, percent)
+                   for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9))},
+                **metrics}, None
+
+    def kept_of(self, loads):
+        """With the counts by latency of all generators, which figures are drawn from."""
+        counts = Counter()
+        for load in loads:
+            for ms, requests in histogram(load).items():
+                counts["total", float(f"{ms:.{DIGITS}g}")] += requests
+        kept = super().kept_of([{name: content for name, content in load.items()
+                                 if name != "histogram"} for load in loads])
+        return {**kept, **({"latencies.csv": ab.counts_csv(counts)} if counts else {})}
 
     def parse(self, load):
         out = load["tool"].decode(errors="replace")

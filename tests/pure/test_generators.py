@@ -145,6 +145,25 @@ Requests/sec:   %d
 """
 
 
+def test_histograms_of_wrk_are_added():
+    """The slow generator has the slowest hundredth."""
+    loads = [{"tool": WRK % (b"10.00ms", b"50.00ms", 1000, 500),
+              "histogram": b"10001 998\n20004 2\n"},
+             {"tool": WRK % (b"20.00ms", b"40.00ms", 3000, 1500),
+              "histogram": b"702 2960\n90005 40\n"}]
+    metrics, reason = tools.parsed("wrk", loads)
+    assert reason is None and metrics["requests"] == 4000
+    assert [metrics[f"latency_p{name}_ms"] for name in ("50", "90", "99", "999")] == [
+        0.702, 10.001, 20.004, 90.005]
+    # Of one, what wrk says itself, and what it does not say.
+    metrics, _ = tools.parsed("wrk", loads[1:])
+    assert metrics["latency_p99_ms"] == 26 and metrics["latency_p999_ms"] == 90.005
+    kept = tools.TOOLS["wrk"].kept_of(loads)
+    assert set(kept) == {"wrk-tool.txt", "2-wrk-tool.txt", "latencies.csv"}
+    assert kept["latencies.csv"] == (b"time,ms,requests\ntotal,0.702,2960\ntotal,10.0,998\n"
+                                     b"total,20.0,2\ntotal,90.0,40\n")
+
+
 def test_percentiles_without_lists_are_left_out():
     loads = [{"tool": WRK % (b"10.00ms", b"50.00ms", 1000, 500)},
              {"tool": WRK % (b"20.00ms", b"40.00ms", 3000, 1500)}]

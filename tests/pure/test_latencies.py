@@ -30,13 +30,13 @@ def test_repetitions_are_added(tmp_path):
         raw = run / "raw" / "shared" / str(number)
         raw.mkdir(parents=True)
         (raw / "latencies.csv").write_text(
-            f"time,ms,requests\nconnect,1,4000\ntotal,2,{4000 - slow}\ntotal,90,{slow}\n")
+            f"time,ms,requests\nconnect,1,4000\ntotal,2,{4000 - slow}\ntotal,90.5,{slow}\n")
     summary_of(run)
     study = Study(run)
     table = latencies.table(study, raws.Raw(run), tables.load_name)
     # Of 12,000 ten are slow, and p99.9 leaves twelve.
     assert table["rows"] == [["ab -c 100, 8 workers", "without: shared listener", "12,000",
-                              "2", "2", "2", "2", latencies.DASH, "90"]]
+                              "2", "2", "2", "2", latencies.DASH, "90.5"]]
     shown, = (one for one in report.sections(study) if one["heading"] == "Latency")
     assert shown["tables"] == [table]
 

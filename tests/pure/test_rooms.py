@@ -12,6 +12,7 @@ import run as runner
 import servers
 import tools
 import verdicts
+from tools import wrk
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = tools.Task("192.0.2.1", 80, "/", 80, 1600, 8)
@@ -37,7 +38,8 @@ def test_a_tool_says_all(name):
 
 @pytest.mark.parametrize("name, commands", [
     ("ab", ["ab -q -r -n 1600 -c 80 -e percentiles -g requests http://192.0.2.1/"]),
-    ("wrk", ["wrk -t 1 -c 80 -d 1600s --latency -H Connection: close http://192.0.2.1/"]),
+    ("wrk", [f"sh -c printf %s \"$0\" > script.lua && exec wrk -s script.lua \"$@\" {wrk.SCRIPT} "
+             "-t 1 -c 80 -d 1600s --latency -H Connection: close http://192.0.2.1/"]),
     ("httperf", ["httperf --hog --verbose --verbose --server 192.0.2.1 --port 80 --uri / "
                  "--add-header Connection: close\\n --timeout 20 --rate 80 --num-conns 128000 "
                  "--num-calls 1"]),

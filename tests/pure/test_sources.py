@@ -106,6 +106,7 @@ def test_wrk_leaves_time_wait_and_runs_out():
     """wrk closes first where the server does not; it says only how many could not connect."""
     loaded = applied(WRK, "hold", amount=1)
     metrics, _ = tools.parsed("wrk", [loaded])
+    assert loaded["histogram"] and metrics["latency_p999_ms"] > 0
     assert metrics["failed"] > 0 and sources.waiting(loaded["after"]) > 100
     found = sources.ran_out(WRK, 20, [loaded])
     assert found.startswith(sources.OUT) and "as wrk cannot" in found
