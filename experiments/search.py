@@ -22,7 +22,7 @@ import sources
 import verdicts
 from hosts import LoadError
 from study import AGAIN
-from tools import TOOLS
+from tools import GARBLED, TOOLS
 
 # A larger load is better if it brings so many times the requests per second.
 GROWTH = 1.05
@@ -206,10 +206,12 @@ class Search:
             before = proc.sections(sweep.server.run("counters"))
             loads = sweep.load(words, self.amount, LIMIT_S, processes)
             after = proc.sections(sweep.server.run("counters"))
+            metrics, reason = measure.sample(words, {**sweep.plan, "saturates": False}, loads,
+                                             before, after, None, sweep.lab)
         except LoadError as error:
             return {}, str(error)
-        metrics, reason = measure.sample(words, {**sweep.plan, "saturates": False}, loads, before,
-                                         after, None, sweep.lab)
+        except GARBLED as error:
+            return {}, f"what was recorded is not complete: {error!r}"
         if "loadgen_busy_pct" not in metrics:
             return {}, reason
         if sweep.lab:

@@ -204,6 +204,18 @@ def test_limits(tmp_path, model, cores, limit, words):
     assert words in text
 
 
+def test_counters_that_are_torn(tmp_path):
+    """End a step, not the run."""
+    model = Model({"shared": 1000, "fastsocket": 1000})
+    real = Model.run
+    model.run = lambda *words, **_: (b"==> /proc/stat <==\ncpu" if words[0] == "counters"
+                                     else real(model, *words))
+    _, (entry,) = searched(tmp_path, model)
+    assert entry["processes"] is None
+    assert {one["limit"] for one in entry["limits"].values()} == {"nothing"}
+    assert all("is not complete" in one["fault"] for one in entry["limits"].values())
+
+
 def test_nothing_is_the_limit(tmp_path):
     model = Model({"shared": 9000, "fastsocket": 9000}, process=4000)
     model.server = {"shared": 1000, "fastsocket": 1000}
