@@ -66,6 +66,9 @@ test-servers: packages-servers ## real servers, with module and kernel backend, 
 test-packages: packages-test packages-deb ## packages installed, upgraded, purged in guests of Debian 12 and 13; hours, emulated
 	@TEST_PACKAGES=1 $(PYTHON) -m pytest -v -rs tests/packages $(OPTIONS)
 
+test-hosts: packages-test ## the playbooks on two guests of Debian 12, then 13, as on two real hosts: ssh, a user, sudo
+	@TEST_HOSTS=1 $(PYTHON) -m pytest -v -rs tests/hosts $(OPTIONS)
+
 lint: packages-lint ## every checker on every file
 	@tests/lint.sh
 
@@ -147,5 +150,5 @@ packages-debug: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_DEBUG)
 packages-lint: PACKAGES = $(PACKAGES_SWEEP) $(PACKAGES_TEST) $(PACKAGES_LINT)
 packages-deb: PACKAGES = $(PACKAGES_DEB)
 
-.PHONY: help demo sweep test test-debug test-servers test-packages lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
+.PHONY: help demo sweep test test-debug test-servers test-packages test-hosts lint plots tables report compare pack docs deb sweep-depends lab-up lab-down \
 	lab-ssh clean

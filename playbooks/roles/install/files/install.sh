@@ -4,6 +4,7 @@
 #				as root, and loads the module; prints "changed: ..." for each
 #				file that is new
 # install.sh image RELEASE...	only builds, and installs the module, for these kernels
+# install.sh dkms [image RELEASE...]	the same; the module by DKMS
 set -eu
 
 src=/usr/local/src/fsbench
@@ -34,7 +35,35 @@ install_module() { # RELEASE; false if it was there
 		depmod "$1" > $log 2>&1 || die "depmod failed: $(tail -3 $log)"
 	fi
 }
+# DKMS builds the module with its debugging information, signs it, and keeps the sources.
+install_by_dkms() { # RELEASE; false if it was there
+	version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' $src/kmod/dkms.conf)
+	kept=/usr/src/fastsocket-$version
+	! dpkg -S "$kept" > /dev/null 2>&1 ||
+		die "$kept belongs to a package: remove it (apt-get remove fastsocket-dkms), or leave install_dkms out"
+	if ! diff -rq $src/kmod "$kept" > $log 2>&1; then
+		dkms remove "fastsocket/$version" --all > $log 2>&1 || true
+		rm -rf "$kept"
+		cp -rp $src/kmod "$kept"
+		dkms add "fastsocket/$version" > $log 2>&1 || die "DKMS refuses the sources: $(tail -3 $log)"
+	fi
+	case $(dkms status "fastsocket/$version" -k "$1") in *installed*) return 1 ;; esac
+	# Of two modules of one name depmod would choose.
+	rm -f "/lib/modules/$1/updates/fastsocket.ko"
+	dkms install "fastsocket/$version" -k "$1" > $log 2>&1 || {
+		cat "/var/lib/dkms/fastsocket/$version/build/make.log" >> $log 2> /dev/null || true
+		tail -20 $log >&2
+		die "DKMS does not install the module; see above"
+	}
+	echo "changed: fastsocket/$version by DKMS, for kernel $1"
+}
+
 image=
+module=install_module
+if [ "${1:-}" = dkms ]; then
+	module=install_by_dkms
+	shift
+fi
 if [ "${1:-}" = image ]; then
 	image=yes
 	shift
@@ -42,6 +71,9 @@ else
 	set -- "$(uname -r)"
 fi
 for release; do
+	[ $module = install_module ] || continue
+	! ls "/lib/modules/$release/updates/dkms/fastsocket.ko"* > /dev/null 2>&1 ||
+		die "DKMS has installed fastsocket for kernel $release: use that (install_dkms=true), or remove it (apt-get remove fastsocket-dkms, or dkms remove fastsocket/VERSION --all)"
 	# One folder for each kernel: the lab has several.
 	kmod=$src/kmod-$release
 	mkdir -p "$kmod"
@@ -58,12 +90,12 @@ done
 build library
 build demo
 if [ -n "$image" ]; then
-	for release; do install_module "$release" || true; done
+	for release; do $module "$release" || true; done
 	exit 0
 fi
 
 # An older module that stays loaded would be measured instead.
-if install_module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
+if $module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
 	rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"
 fi

@@ -21,6 +21,9 @@
 #	LAB_BOOT_LIMIT=SECONDS	how long a boot may take (120), for busy machines
 #	LAB_EXTRA=servers	another lab, under .lab-servers, with more servers
 #	LAB_EXTRA=bookworm|trixie	one for tests of our packages, of that Debian release
+#	LAB_EXTRA=two-bookworm|two-trixie	two guests of that release, fsb-server and fsb-loadgen, on
+#				a bridge in the namespace: the user bench may log in and use sudo. It is
+#				for playbooks/inventory/two-guests.yml; up has 2 CPUs for each by default
 #
 # Everything made is under .lab in the checkout. Names that are global to the
 # machine carry a hash of the checkout's path, so that two do not collide.
@@ -32,19 +35,24 @@ lab=$root/.lab$extra
 install=$root/playbooks/roles/install/files
 counting=$root/counting
 ns=fsb-$(printf %s "$root" | sha1sum | cut -c1-8)$extra
-tap=tap0
-# Unix sockets allow 107 characters, so this one cannot be under $lab.
+# Unix sockets allow 107 characters, so these cannot be under $lab. The first is one for each guest.
 control=/run/$ns.ssh
 counter=/run/$ns.count
 
 server4=10.66.0.1 server6=fd66::1
 loadgen4=10.66.0.2 loadgen6=fd66::2
+# Where there are two guests, the namespace holds the bridge between them, and this machine's end.
+bridge4=10.66.0.254
+guests=(server)
+declare -A taps=([server]=tap0 [loadgen]=tap1)
+user=root
 
 memory=3072
 # Seconds that a boot may take, and attempts: one emulated boot of fifteen hung (docs/lab.md).
 boot_limit=${LAB_BOOT_LIMIT:-120}
 boot_attempts=3
 
+cpus=8
 # Debian 12 has both kernels.
 suite=bookworm
 kernels=(6.1 6.12)
@@ -84,9 +92,22 @@ bookworm | trixie)
 	packages+=(linux-image-amd64 linux-headers-amd64 dkms gcc make libc6-dev kmod
 		systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps nginx-light)
 	;;
+two-bookworm | two-trixie)
+	guests=(server loadgen)
+	user=bench memory=2048 cpus=2
+	suite=${LAB_EXTRA#two-}
+	kernels=(6.1)
+	[ "$suite" = bookworm ] || kernels=(6.12)
+	# What the role provision wants of either host: the guests have no network to install it from.
+	mapfile -t packages < <(/usr/bin/python3 -c 'import sys, yaml
+print(*sum(yaml.safe_load(sys.stdin)["provision_packages"].values(), []), sep="\n")' \
+		< "$root/playbooks/roles/provision/defaults/main.yml" | sort -u)
+	packages+=(linux-image-amd64 linux-headers-amd64 dkms sudo nftables
+		systemd systemd-sysv udev dbus openssh-server)
+	;;
 '') ;;
 *)
-	echo "lab: LAB_EXTRA=$LAB_EXTRA: give servers, bookworm or trixie" >&2
+	echo "lab: LAB_EXTRA=$LAB_EXTRA: give servers, bookworm, trixie, two-bookworm or two-trixie" >&2
 	exit 1
 	;;
 esac
@@ -98,6 +119,8 @@ say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
 recipe() {
 	printf '%s\n' "$suite" "${packages[@]}"
 	declare -f make_image customize
+	# There where it is another one.
+	declare -f lab_customize || true
 }
 
 customize() { # TREE
@@ -137,6 +160,40 @@ customize() { # TREE
 	ln -sf /etc/systemd/system/lab-network.service \
 		"$tree/etc/systemd/system/multi-user.target.wants/lab-network.service"
 }
+
+# Two guests have the same image; what differs is on their kernel's command line.
+if [ ${#guests[@]} = 2 ]; then
+	eval "lab_$(declare -f customize)"
+	customize() { # TREE
+		local tree=$1
+		lab_customize "$tree"
+		echo "127.0.0.1 localhost fsb-server fsb-loadgen" > "$tree/etc/hosts"
+		# Nobody logs in as root, and no password is right.
+		chroot "$tree" useradd -m -s /bin/bash -p '*' bench
+		mv "$tree/root/.ssh" "$tree/home/bench/"
+		chroot "$tree" chown -R bench:bench /home/bench/.ssh
+		install -m 440 /dev/stdin "$tree/etc/sudoers.d/bench" <<< 'bench ALL=(ALL) NOPASSWD: ALL'
+		install -m 755 /dev/stdin "$tree/usr/local/sbin/lab-network" <<-'END'
+			#!/bin/sh
+			# The kernel's command line has fsb.guest=NAME,IPV4,IPV6.
+			own=$(sed 's/.*fsb\.guest=\([^ ]*\).*/\1/' /proc/cmdline)
+			echo "fsb-${own%%,*}" > /proc/sys/kernel/hostname
+			own=${own#*,}
+			until ip link set eth0 up 2> /dev/null; do sleep 0.1; done
+			ip address add "${own%,*}/24" dev eth0
+			ip address add "${own#*,}/64" dev eth0 nodad
+		END
+		sed -i 's|^ExecStart=.*|ExecStart=/usr/local/sbin/lab-network|' \
+			"$tree/etc/systemd/system/lab-network.service"
+		# One of the two releases has the module by DKMS, built here at this machine's speed, too.
+		# shellcheck disable=SC2016 # the inner shell's to expand
+		[ "$suite" = bookworm ] ||
+			unshare --mount sh -ec 'mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"
+				chroot "$1" sh -s dkms image $(ls "$1/lib/modules") < "$2"' \
+				sh "$tree" "$install/install.sh" >> "$lab/image.log" 2>&1 ||
+			say "image: DKMS does not build the module here: see .lab$extra/image.log; the server will try"
+	}
+fi
 
 make_image() {
 	local tree=$lab/tree.new sources exclude=() dir kernel
@@ -210,10 +267,17 @@ load_counting() { # CPUS
 	return 1
 }
 
-boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local accel=$1 cpus=$2 kernel=$3 log=$4 cpu=max,-erms,-fsrm,-la57 append=$masks
+# The folder of a guest's own files: disk of what it builds, console, pid.
+place() { # GUEST
+	if [ "$1" = server ]; then echo "$lab"; else echo "$lab/$1"; fi
+}
+
+boot() { # GUEST ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
+	local guest=$1 accel=$2 cpus=$3 kernel=$4 log=$5 cpu=max,-erms,-fsrm,-la57 append=$masks
 	local files=(-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel")
-	shift 4
+	local ip4=${guest}4 ip6=${guest}6 place
+	place=$(place "$guest")
+	shift 5
 	if [ -f "$(debug_kernel "$kernel")" ]; then
 		files=(-kernel "$(debug_kernel "$kernel")")
 		# As slow as it is, ACPI's interpreter would take a loop for an endless one,
@@ -226,8 +290,11 @@ boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .
 	[ "$accel" = kvm ] && cpu=host
 	if [ "$accel" = tcg ]; then
 		accel=tcg,thread=multi
-		load_counting "$cpus" && set -- -plugin "$counting/counting.so,socket=$counter" "$@"
+		# One of two guests is not counted.
+		[ ${#guests[@]} = 1 ] && load_counting "$cpus" &&
+			set -- -plugin "$counting/counting.so,socket=$counter" "$@"
 	fi
+	[ ${#guests[@]} = 1 ] || append+=" fsb.guest=$guest,${!ip4},${!ip6}"
 	# With loglevel=5 a kernel that dies tells where; quiet would keep systemd's Welcome
 	# away, too, by which choose_accel() knows that it has booted.
 	# Left alone, an emulated guest spends a fifth of its time reading the HPET. And code
@@ -239,19 +306,36 @@ boot() { # ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .
 		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet norandmaps$append" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
-		< /dev/null > "$lab/qemu.log" 2>&1 9>&- &
-	echo $! > "$lab/pid"
+		< /dev/null > "$place/qemu.log" 2>&1 9>&- &
+	echo $! > "$place/pid"
 }
 
-running() {
-	[ -f "$lab/pid" ] && [ -d "/proc/$(cat "$lab/pid")" ] &&
-		tr '\0' ' ' < "/proc/$(cat "$lab/pid")/cmdline" | grep -q "$lab/disk"
+running() { # GUEST
+	local file
+	file=$(place "$1")/pid
+	[ -f "$file" ] && [ -d "/proc/$(cat "$file")" ] &&
+		tr '\0' ' ' < "/proc/$(cat "$file")/cmdline" | grep -q "$lab/disk"
 }
 
-stop_guest() {
-	local pid
-	if running; then
-		pid=$(cat "$lab/pid")
+all_running() {
+	local guest
+	for guest in "${guests[@]}"; do
+		running "$guest" || return
+	done
+}
+
+all_answer() {
+	local guest
+	for guest in "${guests[@]}"; do
+		running "$guest" && ssh -F "$lab/ssh_config" "fsb-$guest" true 2> /dev/null || return
+	done
+}
+
+stop_guest() { # GUEST
+	local place pid
+	place=$(place "$1")
+	if running "$1"; then
+		pid=$(cat "$place/pid")
 		kill "$pid" 2> /dev/null || true
 		for _ in $(seq 100); do
 			[ -d "/proc/$pid" ] || break
@@ -261,13 +345,17 @@ stop_guest() {
 		# A tap is busy until its process is gone.
 		while [ -d "/proc/$pid" ]; do sleep 0.1; done
 	fi
-	rm -f "$lab/pid" "$lab/booted" "$lab/accel" "$counter"
+	rm -f "$place/pid"
+	[ "$1" != server ] || rm -f "$lab/booted" "$lab/accel" "$counter"
 }
 
 down() {
-	[ -S "$control" ] && ssh -F "$lab/ssh_config" -O exit fsb-server 2> /dev/null
-	rm -f "$control"
-	stop_guest
+	local guest
+	for guest in "${guests[@]}"; do
+		[ -S "$control-$guest" ] && ssh -F "$lab/ssh_config" -O exit "fsb-$guest" 2> /dev/null
+		rm -f "$control-$guest"
+		stop_guest "$guest"
+	done
 	if ip netns list | grep -qw "^$ns"; then
 		# The backend of a sweep that was killed.
 		ip netns pids "$ns" | xargs -r kill
@@ -276,15 +364,28 @@ down() {
 }
 
 make_network() { # CPUS
-	local queues=multi_queue
+	local queues=multi_queue guest tap
 	[ "$1" = 1 ] && queues=
 	ip netns add "$ns"
 	ip -n "$ns" link set lo up
-	# shellcheck disable=SC2086 # empty for one CPU
-	ip netns exec "$ns" ip tuntap add $tap mode tap $queues
-	ip -n "$ns" address add $loadgen4/24 dev $tap
-	ip -n "$ns" address add $loadgen6/64 dev $tap nodad
-	ip -n "$ns" link set $tap up
+	for guest in "${guests[@]}"; do
+		# shellcheck disable=SC2086 # empty for one CPU
+		ip netns exec "$ns" ip tuntap add "${taps[$guest]}" mode tap $queues
+		ip -n "$ns" link set "${taps[$guest]}" up
+	done
+	if [ ${#guests[@]} = 1 ]; then
+		tap=${taps[server]}
+		ip -n "$ns" address add $loadgen4/24 dev "$tap"
+		ip -n "$ns" address add $loadgen6/64 dev "$tap" nodad
+		return
+	fi
+	ip -n "$ns" link add br0 type bridge ||
+		die "there is no bridge to join two guests: load it with modprobe bridge"
+	for guest in "${guests[@]}"; do
+		ip -n "$ns" link set "${taps[$guest]}" master br0
+	done
+	ip -n "$ns" address add $bridge4/24 dev br0
+	ip -n "$ns" link set br0 up
 }
 
 # /dev/kvm may exist and answer, and still not boot a stock kernel.
@@ -297,39 +398,43 @@ choose_accel() { # CPUS KERNEL
 		echo tcg
 		return
 	fi
-	boot kvm "$1" "$2" "$lab/probe.log"
+	boot server kvm "$1" "$2" "$lab/probe.log"
 	for _ in $(seq 20); do
 		sleep 1
 		if grep -q 'Welcome to' "$lab/probe.log" 2> /dev/null; then
-			stop_guest
+			stop_guest server
 			echo kvm
 			return
 		fi
 	done
-	stop_guest
+	stop_guest server
 	echo tcg
 }
 
 write_ssh_config() {
-	cat > "$lab/ssh_config" <<-END
-		Host fsb-server
-			HostName $server4
-			User root
-			IdentityFile $lab/key
-			IdentitiesOnly yes
-			ProxyCommand ip netns exec $ns nc %h %p
-			# A new guest has new host keys; nobody else is in the namespace.
-			StrictHostKeyChecking no
-			UserKnownHostsFile /dev/null
-			LogLevel ERROR
-			ConnectTimeout 5
-			# A guest that has died is noticed.
-			ServerAliveInterval 10
-			ServerAliveCountMax 3
-			ControlMaster auto
-			ControlPath $control
-			ControlPersist 3600
-	END
+	local guest ip4
+	for guest in "${guests[@]}"; do
+		ip4=${guest}4
+		cat <<-END
+			Host fsb-$guest
+				HostName ${!ip4}
+				User $user
+				IdentityFile $lab/key
+				IdentitiesOnly yes
+				ProxyCommand ip netns exec $ns nc %h %p
+				# A new guest has new host keys; nobody else is in the namespace.
+				StrictHostKeyChecking no
+				UserKnownHostsFile /dev/null
+				LogLevel ERROR
+				ConnectTimeout 5
+				# A guest that has died is noticed.
+				ServerAliveInterval 10
+				ServerAliveCountMax 3
+				ControlMaster auto
+				ControlPath $control-$guest
+				ControlPersist 3600
+		END
+	done > "$lab/ssh_config"
 }
 
 lock() {
@@ -341,19 +446,39 @@ lock() {
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
 	have_image || make_image
+	# What the guest builds outlives it; each begins with what the image's own compiler has built.
+	if [ ${#guests[@]} = 2 ] && ! [ "$lab/loadgen/build" -nt "$lab/disk" ]; then
+		mkdir -p "$lab/loadgen"
+		cp --sparse=always "$lab/build" "$lab/loadgen/build"
+	fi
 }
 
 # Waits until ssh answers. False if the guest ends before, or takes too long.
-answers() {
+answers() { # GUEST
 	# The descriptor of the lock stays with us: not with ssh's master process.
-	until ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null 9>&-; do
-		running && [ "$SECONDS" -le "$boot_limit" ] || return 1
+	until ssh -F "$lab/ssh_config" "fsb-$1" true 2> /dev/null 9>&-; do
+		running "$1" && [ "$SECONDS" -le "$boot_limit" ] || return 1
 		sleep 0.2
 	done
 }
 
+start_guest() { # GUEST ACCEL CPUS KERNEL
+	local guest=$1 cpus=$3 tap=${taps[$1]} queues=,queues=$3 place
+	place=$(place "$guest")
+	[ "$cpus" = 1 ] && queues=
+	SECONDS=0
+	say "booting: ${guests[1]:+$guest, }$cpus CPUs, kernel $4, $2"
+	boot "$@" "$place/serial.log" \
+		-netdev "tap,id=n0,ifname=$tap,script=no,downscript=no$queues" \
+		-drive "file=$place/build,if=virtio,format=raw" \
+		-device "virtio-net-pci,netdev=n0,mq=on,vectors=$((2 * cpus + 2)),mac=52:54:00:66:00:0$((${tap#tap} + 1))"
+	[ "$guest" = server ] || return 0
+	echo "$cpus CPUs, kernel $4" > "$lab/booted"
+	echo "$2" > "$lab/accel"
+}
+
 up() { # CPUS KERNEL
-	local cpus=$1 kernel=$2 accel queues attempt what="$1 CPUs, kernel $2"
+	local cpus=$1 kernel=$2 accel attempt guest place what="$1 CPUs, kernel $2"
 
 	for tool in qemu-system-x86_64 nc ssh ip; do
 		command -v $tool > /dev/null || die "$tool is missing: run make packages-sweep"
@@ -361,7 +486,7 @@ up() { # CPUS KERNEL
 	[ -c /dev/net/tun ] || die "/dev/net/tun is missing: load it with modprobe tun"
 	lock
 
-	if running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null; then
+	if all_answer; then
 		[ "$(cat "$lab/booted")" = "$what" ] ||
 			die "the lab is up with $(cat "$lab/booted"), not with $what: stop it with make lab-down"
 		say "already up with $what"
@@ -377,32 +502,30 @@ up() { # CPUS KERNEL
 	trap 'down; exit 130' INT TERM
 
 	accel=$(choose_accel "$cpus" "$kernel")
-	queues=,queues=$cpus
-	[ "$cpus" = 1 ] && queues=
-	for attempt in $(seq $boot_attempts); do
-		SECONDS=0
-		say "booting: $what, $accel"
-		boot "$accel" "$cpus" "$kernel" "$lab/serial.log" \
-			-netdev "tap,id=n0,ifname=$tap,script=no,downscript=no$queues" \
-			-drive "file=$lab/build,if=virtio,format=raw" \
-			-device "virtio-net-pci,netdev=n0,mq=on,vectors=$((2 * cpus + 2)),mac=52:54:00:66:00:01"
-		echo "$what" > "$lab/booted"
-		echo "$accel" > "$lab/accel"
-		answers && break
-		tail -n 5 "$lab/serial.log" "$lab/qemu.log" >&2 || true
-		[ "$attempt" -lt $boot_attempts ] || {
-			down
-			die "the guest did not come up: see .lab/serial.log and .lab/qemu.log"
-		}
-		say "the guest did not come up: once more"
-		stop_guest
+	for guest in "${guests[@]}"; do
+		start_guest "$guest" "$accel" "$cpus" "$kernel"
+	done
+	for guest in "${guests[@]}"; do
+		place=$(place "$guest")
+		for attempt in $(seq $boot_attempts); do
+			answers "$guest" && break
+			tail -n 5 "$place/serial.log" "$place/qemu.log" >&2 || true
+			[ "$attempt" -lt $boot_attempts ] || {
+				down
+				die "the guest did not come up: see ${place#"$root/"}/serial.log and qemu.log"
+			}
+			say "the guest did not come up: once more"
+			stop_guest "$guest"
+			start_guest "$guest" "$accel" "$cpus" "$kernel"
+		done
 	done
 	say "up: ssh answers"
 }
 
 count() { # COMMAND...
 	local answer
-	running || die "the lab is not up: start it with make lab-up"
+	[ ${#guests[@]} = 1 ] || die "of two guests none is counted: count in the lab that has one"
+	running server || die "the lab is not up: start it with make lab-up"
 	[ "$(cat "$lab/accel")" = tcg ] ||
 		die "only an emulated server is counted: boot one with LAB_ACCEL=tcg"
 	[ -S "$counter" ] || die "the server runs without counting: see .lab/counting.log, and boot it again"
@@ -415,7 +538,7 @@ count() { # COMMAND...
 	esac
 }
 
-cpus=8 kernel=${kernels[0]}
+kernel=${kernels[0]}
 command=${1:-}
 shift || true
 while [ "$command" = up ] && [ $# != 0 ]; do
@@ -442,14 +565,15 @@ image)
 up) up "$cpus" "$kernel" ;;
 down) down ;;
 ssh)
-	running || die "the lab is not up: start it with make lab-up"
+	all_running || die "the lab is not up: start it with make lab-up"
 	exec ssh -F "$lab/ssh_config" fsb-server "$@"
 	;;
 loadgen)
-	running || die "the lab is not up: start it with make lab-up"
+	all_running || die "the lab is not up: start it with make lab-up"
+	[ ${#guests[@]} = 1 ] || exec ssh -F "$lab/ssh_config" fsb-loadgen "$@"
 	exec ip netns exec "$ns" "$@"
 	;;
-status) running && ssh -F "$lab/ssh_config" fsb-server true 2> /dev/null ;;
+status) all_answer ;;
 count) count "$@" ;;
 clean)
 	down

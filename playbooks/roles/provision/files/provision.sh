@@ -10,7 +10,7 @@ state=$1 group=$2
 shift 2
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || die "provisioning needs root: log in as root"
+[ "$(id -u)" = 0 ] || die "provisioning needs root: log in as root, or as a user who may use sudo (ansible_become: true in the inventory)"
 
 missing=
 while [ "$1" != -- ]; do
