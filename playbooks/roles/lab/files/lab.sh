@@ -102,7 +102,7 @@ two-bookworm | two-trixie)
 	mapfile -t packages < <(/usr/bin/python3 -c 'import sys, yaml
 print(*sum(yaml.safe_load(sys.stdin)["provision_packages"].values(), []), sep="\n")' \
 		< "$root/playbooks/roles/provision/defaults/main.yml" | sort -u)
-	packages+=(linux-image-amd64 linux-headers-amd64 dkms sudo nftables
+	packages+=(linux-image-amd64 linux-headers-amd64 dkms openssl sudo nftables
 		systemd systemd-sysv udev dbus openssh-server)
 	;;
 '') ;;
