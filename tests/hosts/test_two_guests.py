@@ -88,13 +88,15 @@ class TwoGuests:
 @pytest.fixture(scope="module", name="hosts", params=RELEASE_NAMES)
 def booted_guests(request):
     hosts = TwoGuests(request.param)
+    was_up = hosts.lab("status").returncode == 0
     assert hosts.lab("up", "--cpus", "2", "--kernel", hosts.kernel, limit=3600).returncode == 0
     try:
         # Something to be changed, and put back: virtio begins with all its queues.
         hosts.out("server", "sudo ethtool -L eth0 combined 1")
         yield hosts
     finally:
-        hosts.lab("down")
+        if not was_up:
+            hosts.lab("down")
 
 
 def test_logged_in_as_a_user(hosts):
