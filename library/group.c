@@ -41,6 +41,7 @@
 #define MAX_GROUPS 64
 
 atomic_int fsocket_group_count;
+atomic_bool fsocket_group_made;
 
 static struct group groups[MAX_GROUPS];
 /* For each descriptor, 1 + the index of its group; 0 if it has none, as far as is known. */
@@ -233,6 +234,7 @@ static struct group *make_group(int fd)
 	g->route->inode = g->inode;
 	g->route->magic = ROUTE_MAGIC;
 	owner = getpid();
+	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
 }

@@ -24,6 +24,12 @@ bool fsocket_kernel_chosen(void);
 extern atomic_int fsocket_watch_count;
 /* The number of groups that this process has. */
 extern atomic_int fsocket_group_count;
+/* Returns whether it has had any, or its parents have: else no descriptor has ever been in one. */
+extern atomic_bool fsocket_group_made;
+static inline bool fsocket_group_was(void)
+{
+	return atomic_load_explicit(&fsocket_group_made, memory_order_relaxed);
+}
 
 /* The listener fd is seen for the first time: it gets a group, if that is possible. */
 void fsocket_group_note(int fd);

@@ -217,15 +217,26 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 }
 #endif
 
-/* The socket is new: no other process has it, and it does not listen. */
-static void new_socket(int fd)
+/*
+ * The socket is new: no other process has it, and it does not listen. In a process that has no
+ * group, and whose parents had none, there is no more to do. Returns fd.
+ */
+static inline int new_socket(int fd)
+{
+	if (RARE((unsigned int)fd >= FSOCKET_MAX_FD))
+		return fd;
+	fsocket_fd_set(fd, FD_PLAIN);
+	fsocket_epoll_new_socket(fd);
+	return fd;
+}
+
+static RARELY int new_socket_beside_groups(int fd)
 {
 	/* The program has closed the number by a way that the library does not see. */
 	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
 		fsocket_group_gone(fd, fd);
 	fsocket_group_own(fd);
-	fsocket_fd_set(fd, FD_PLAIN);
-	fsocket_epoll_new_socket(fd);
+	return new_socket(fd);
 }
 
 int socket(int family, int type, int protocol)
@@ -235,7 +246,7 @@ int socket(int family, int type, int protocol)
 	REAL(socket);
 	fd = real(family, type, protocol);
 	if (family == AF_INET || family == AF_INET6)
-		new_socket(fd);
+		new_socket_beside_groups(fd);
 	else
 		fsocket_fd_set(fd, FD_PLAIN);
 	return fd;
@@ -287,30 +298,62 @@ static bool accept_by_worker(int fd, struct sockaddr *addr, socklen_t *len, int 
 	return fsocket_worker_accept(fd, addr, len, flags, conn);
 }
 
-int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
-{
-	int conn;
+REAL_LATER(accept, (int fd, struct sockaddr *addr, socklen_t *len), (fd, addr, len))
+REAL_LATER(accept4, (int fd, struct sockaddr *addr, socklen_t *len, int flags),
+	   (fd, addr, len, flags))
 
-	REAL(accept4);
-	if (!accept_by_worker(fd, addr, len, flags, &conn) &&
-	    !accept_from_pool(fd, addr, len, flags, &conn))
-		conn = real(fd, addr, len, flags);
-	new_socket(conn);
+/* Returns whether accept() has to do more than to call the C library's, and to note the result. */
+static inline bool accept_is_special(int fd)
+{
+	return fsocket_group_was() || fsocket_features->socket_pool || fsocket_fd(fd) == FD_UNKNOWN;
+}
+
+static RARELY int accepted_beside_groups(int fd, int conn)
+{
+	new_socket_beside_groups(conn);
 	fsocket_group_accepted(fd, conn);
 	return conn;
 }
 
-int accept(int fd, struct sockaddr *addr, socklen_t *len)
+static inline int accepted(int fd, int conn)
+{
+	if (RARE(fsocket_group_was()))
+		return accepted_beside_groups(fd, conn);
+	return new_socket(conn);
+}
+
+static RARELY int accept4_specially(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	int conn;
 
-	REAL(accept);
+	if (!accept_by_worker(fd, addr, len, flags, &conn) &&
+	    !accept_from_pool(fd, addr, len, flags, &conn))
+		conn = real_accept4(fd, addr, len, flags);
+	return accepted(fd, conn);
+}
+
+int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	if (RARE(accept_is_special(fd)))
+		return accept4_specially(fd, addr, len, flags);
+	return accepted(fd, real_accept4(fd, addr, len, flags));
+}
+
+static RARELY int accept_specially(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	int conn;
+
 	if (!accept_by_worker(fd, addr, len, 0, &conn) &&
 	    !accept_from_pool(fd, addr, len, 0, &conn))
-		conn = real(fd, addr, len);
-	new_socket(conn);
-	fsocket_group_accepted(fd, conn);
-	return conn;
+		conn = real_accept(fd, addr, len);
+	return accepted(fd, conn);
+}
+
+int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	if (RARE(accept_is_special(fd)))
+		return accept_specially(fd, addr, len);
+	return accepted(fd, real_accept(fd, addr, len));
 }
 
 int connect(int fd, const struct sockaddr *addr, socklen_t len)

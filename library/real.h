@@ -10,12 +10,34 @@
 #error "written for x86-64, as the module's interface is"
 #endif
 
+/*
+ * For the calls that serve each connection of a server: what is not the usual case there is apart,
+ * so that the usual one neither saves registers for it nor jumps over it.
+ */
+#define RARE(condition)	__builtin_expect(!!(condition), 0)
+#define RARELY		__attribute__((noinline, cold))
+
 /* Declares the variable real: the next function of that name, the C library's. */
 #define REAL(name)							\
 	static __typeof__(&name) real;					\
 									\
-	if (!real)							\
+	if (RARE(!real))						\
 		real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+
+/*
+ * Declares the same as a static variable real_NAME. Until its first call that points to a function
+ * that looks for the real one, so that callers need not check it.
+ */
+#define REAL_LATER(name, parameters, arguments)				\
+	static int find_##name parameters;				\
+	static __typeof__(&name) real_##name = find_##name;		\
+									\
+	static int find_##name parameters				\
+	{								\
+		REAL(name);						\
+		real_##name = real;					\
+		return real arguments;					\
+	}
 
 /*
  * A system call of our own, where the program has asked for another one: no thread
