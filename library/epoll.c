@@ -63,60 +63,31 @@
  *
  * It ends for good where the proof does: with io_uring, whose requests hold sockets;
  * with a library loaded with RTLD_DEEPBIND, whose calls we do not see; when the
- * program confines itself with seccomp, as its filter may not know poll(); and when
- * poll() fails, as it does with RLIMIT_NOFILE lowered.
+ * program confines itself with seccomp, as its filter may not know poll(); when poll()
+ * fails, as it does with RLIMIT_NOFILE lowered; and with pthread_cancel(), as our waits
+ * are none of the C library's, where a thread would end (wait.c).
  */
 #include <errno.h>
-#include <limits.h>
 #include <link.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
-#include <time.h>
 
 #include "device.h"
 #include "epoll.h"
 #include "real.h"
 #include "shadow.h"
 
-/* A wait costs a floating socket about a twentieth of ADD and close. */
-#define FLOAT_WAITS	8
-/* The kernel's limit to maxevents. */
-#define MAX_EVENTS	(INT_MAX / (int)sizeof(struct epoll_event))
-
-#define PLAIN_EVENTS	(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | \
-			 EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP)
+extern void *__libc_stack_end;
 
 static uint32_t last_id;
-static atomic_int threads;
 static bool given_up;
-
-static int real_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
-{
-	REAL(epoll_wait);
-	return real(epfd, events, maxevents, timeout);
-}
-
-static int real_poll(struct pollfd *fds, nfds_t count, int timeout)
-{
-	REAL(poll);
-	return real(fds, count, timeout);
-}
-
-static bool following(void)
-{
-	return fsocket_features->fast_epoll && !given_up &&
-	       !atomic_load_explicit(&threads, memory_order_relaxed);
-}
 
 static bool plain(const struct epoll_event *event)
 {
 	return !(event->events & ~PLAIN_EVENTS);
 }
-
-extern void *__libc_stack_end;
 
 /* The memory of the program's own variables: static ones, and those of its first thread. */
 static struct area {
@@ -143,22 +114,16 @@ static int note_areas(struct dl_phdr_info *info, __attribute__((unused)) size_t 
 	return 1;
 }
 
-/*
- * Whether event can be read for sure, which otherwise the kernel has to find
- * out. It can if it is a variable of the program, or in a caller's frame on the
- * main stack. No mapping comes closer to the top of that than 128 MB
- * (mmap_base() in the kernel).
- */
+/* Whether event can be read for sure, which otherwise the kernel has to find out. */
 static bool readable(const struct epoll_event *event)
 {
-	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-	uintptr_t left = (uintptr_t)__libc_stack_end - here;
-
+	if (fsocket_shadow_on_stack(event, (uintptr_t)__builtin_frame_address(0)))
+		return true;
 	for (int i = 0; i < area_count; i++)
 		if (areas[i].size >= sizeof(*event) &&
 		    (uintptr_t)event - areas[i].start <= areas[i].size - sizeof(*event))
 			return true;
-	return left < 128 << 20 && (uintptr_t)event - here < left - sizeof(*event);
+	return false;
 }
 
 static void before_fork(void)
@@ -175,9 +140,9 @@ static void in_child(void)
 		fsocket_shadows[fd].state = UNKNOWN;
 		fsocket_shadows[fd].slot = -1;
 	}
-	fsocket_instance_count = 0;
+	fsocket_shadow_clear_instances();
 	fsocket_saved_calls = 0;
-	atomic_store(&threads, 0);
+	atomic_store(&fsocket_shadow_obstacles, given_up ? GIVEN_UP : 0);
 }
 
 /* Its requests hold sockets, and are made by system calls that we do not see. */
@@ -191,13 +156,16 @@ static void new_instance(int epfd)
 {
 	static bool prepared;
 
-	if (epfd < 0 || given_up || atomic_load(&threads) ||
+	if (epfd < 0 || atomic_load(&fsocket_shadow_obstacles) ||
 	    dl_iterate_phdr(is_liburing, NULL) || !fsocket_shadow_begin())
 		return;
 	if (!prepared)
 		prepared = !pthread_atfork(before_fork, NULL, in_child) &&
 			   dl_iterate_phdr(note_areas, NULL);
+	fsocket_shadow_stack = (uintptr_t)__libc_stack_end - sizeof(struct epoll_event);
 	if (prepared && fsocket_instance_count < MAX_INSTANCES) {
+		if (epfd > fsocket_instance_highest)
+			fsocket_instance_highest = epfd;
 		fsocket_instances[fsocket_instance_count].fd = epfd;
 		fsocket_instances[fsocket_instance_count++].id = ++last_id;
 	}
@@ -224,21 +192,6 @@ int epoll_create1(int flags)
 	return epfd;
 }
 
-void fsocket_epoll_new_socket(int fd)
-{
-	struct shadow *s;
-
-	if (fd < 0 || fd >= FSOCKET_MAX_FD || !following() || !fsocket_instance_count || !fsocket_shadow_begin())
-		return;
-	s = &fsocket_shadows[fd];
-	if (fd <= fsocket_shadow_highest)
-		fsocket_shadow_drop(fd);
-	for (; fsocket_shadow_highest < fd; fsocket_shadow_highest++)
-		fsocket_shadows[fsocket_shadow_highest + 1].slot = -1;
-	s->state = FREE;
-	fsocket_shadow_end();
-}
-
 /*
  * Makes the call, which is expected to succeed: the socket is REGISTERED or LEAVING from now
  * on, or goes on floating.
@@ -247,11 +200,10 @@ static bool defer(int fd, uint32_t id, int op)
 {
 	struct shadow *s = &fsocket_shadows[fd];
 
-	if (!fsocket_shadow_owe(fd))
+	if (!fsocket_shadow_owe(s))
 		return false;
 	fsocket_saved_calls++;
 	if (op == EPOLL_CTL_DEL && s->state == FLOATING) {
-		fsocket_shadow_strike(s);
 		s->state = FREE;
 	} else if (op == EPOLL_CTL_DEL) {
 		s->state = LEAVING;
@@ -260,9 +212,15 @@ static bool defer(int fd, uint32_t id, int op)
 	} else if (s->state == FREE) {
 		s->instance = id;
 		s->state = FLOATING;
-		s->waits = 0;
+		s->waits = FLOAT_WAITS;
 	}
 	return true;
+}
+
+static void wish(struct shadow *s, const struct epoll_event *event)
+{
+	s->data = event->data.u64;
+	s->events = event->events;
 }
 
 static int follow_ctl(int epfd, int op, int fd, struct epoll_event *event)
@@ -272,7 +230,7 @@ static int follow_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	uint32_t id = fsocket_shadow_find_instance(epfd);
 	int ret;
 
-	if (!following() || !id || (s->state > FREE && s->instance != id) ||
+	if (!fsocket_shadow_following() || !id || (s->state > FREE && s->instance != id) ||
 	    (op == EPOLL_CTL_ADD ? there : !there) ||
 	    (op != EPOLL_CTL_DEL && op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD) ||
 	    (op != EPOLL_CTL_DEL && (!readable(event) || !plain(event)))) {
@@ -281,7 +239,7 @@ static int follow_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	}
 	if (defer(fd, id, op)) {
 		if (op != EPOLL_CTL_DEL)
-			s->wish = (struct wish){ event->data.u64, event->events };
+			wish(s, event);
 		return 0;
 	}
 	ret = fsocket_shadow_call(epfd, op, fd, event);
@@ -292,8 +250,9 @@ static int follow_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	} else {
 		s->instance = id;
 		s->state = REGISTERED;
-		s->wish = (struct wish){ event->data.u64, event->events };
-		s->kernels = s->wish;
+		wish(s, event);
+		s->kernel_events = s->events;
+		s->kernel_data = s->data;
 	}
 	return ret;
 }
@@ -317,133 +276,6 @@ void fsocket_epoll_settle(int epfd)
 		fsocket_shadow_settle_instance(fsocket_shadow_find_instance(epfd));
 		fsocket_shadow_end();
 	}
-}
-
-/* The sockets that float in one instance, as they were when a wait began. */
-struct floats {
-	int count;
-	uint32_t serials[MAX_OWED];
-	/* polled[0] is the instance. */
-	struct pollfd polled[1 + MAX_OWED];
-};
-
-static void gather(uint32_t id, struct floats *f)
-{
-	f->count = 0;
-	for (int i = fsocket_owed_count - 1; i >= 0; i--) {
-		int fd = fsocket_owed[i];
-		struct shadow *s = &fsocket_shadows[fd];
-
-		if (s->instance != id)
-			continue;
-		if (s->state != FLOATING || s->waits++ >= FLOAT_WAITS)
-			fsocket_shadow_settle(fd);
-		if (s->state != FLOATING)
-			continue;
-		f->serials[f->count++] = s->serial;
-		f->polled[f->count].fd = fd;
-		f->polled[f->count].events = s->wish.events;
-	}
-}
-
-/* Adds the results of poll() to the count events that are there, and returns their number then. */
-static int merge(const struct floats *f, struct epoll_event *events, int count, int maxevents)
-{
-	for (int i = 0; i < f->count; i++) {
-		const struct pollfd *p = &f->polled[1 + i];
-		struct shadow *s = &fsocket_shadows[p->fd];
-
-		/* Skip a socket that a signal handler has changed meanwhile. */
-		if (!p->revents || s->serial != f->serials[i] || s->state != FLOATING)
-			continue;
-		if (p->revents & POLLNVAL) {
-			fsocket_shadow_drop(p->fd);
-		} else if (count < maxevents) {
-			events[count].events = p->revents & (s->wish.events | POLLERR | POLLHUP);
-			events[count].data.u64 = s->wish.data;
-			count += !!events[count].events;
-		} else {
-			fsocket_shadow_settle(p->fd);
-		}
-	}
-	return count;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-/*
- * Returns 0 on timeout (*over is true) or when nothing was ready after all (*over is false).
- * Returns -1 with ENOSYS if poll() cannot be used: RLIMIT_NOFILE, which poll() heeds, has
- * been lowered, or a seccomp filter allows epoll_wait() only.
- */
-static int wait_once(int epfd, struct epoll_event *events, int maxevents, int timeout,
-		     struct floats *f, bool *over)
-{
-	int ready, count = 0, saved = errno;
-
-	f->polled[0].fd = epfd;
-	f->polled[0].events = POLLIN;
-	fsocket_saved_calls--;
-	ready = real_poll(f->polled, 1 + f->count, timeout);
-	*over = !ready;
-	if (ready < 0 && errno != EINTR)
-		errno = ENOSYS;
-	if (ready <= 0)
-		return ready;
-	if (f->polled[0].revents) {
-		fsocket_saved_calls--;
-		count = real_wait(epfd, events, maxevents, 0);
-		if (count < 0 && ready == 1)
-			return count;
-		if (count < 0)
-			count = 0;
-	}
-	errno = saved;
-	if (!fsocket_shadow_begin())
-		return count;
-	count = merge(f, events, count, maxevents);
-	fsocket_shadow_end();
-	return count;
-}
-
-int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
-{
-	bool over = false, possible = maxevents > 0 && maxevents <= MAX_EVENTS;
-	int count = 0, saved = errno;
-	int64_t until = 0;
-	struct floats f;
-
-	if (!fsocket_owed_count)
-		return real_wait(epfd, events, maxevents, timeout);
-	if (timeout > 0)
-		until = now_ms() + timeout;
-	fsocket_saved_calls++;
-	while (!count && !over) {
-		if (!fsocket_shadow_begin())
-			return real_wait(epfd, events, maxevents, timeout);
-		if (!following() || !possible)
-			fsocket_shadow_settle_instance(fsocket_shadow_find_instance(epfd));
-		gather(fsocket_shadow_find_instance(epfd), &f);
-		fsocket_saved_calls -= !f.count;
-		fsocket_shadow_end();
-		if (!f.count || !possible)
-			return real_wait(epfd, events, maxevents, timeout);
-		count = wait_once(epfd, events, maxevents, timeout, &f, &over);
-		if (count < 0 && errno == ENOSYS) {
-			errno = saved;
-			fsocket_epoll_give_up();
-			return real_wait(epfd, events, maxevents, timeout);
-		}
-		if (!count && !over && timeout > 0)
-			timeout = until > now_ms() ? until - now_ms() : 0;
-	}
-	return count;
 }
 
 void fsocket_epoll_close(int fd)
@@ -492,7 +324,7 @@ bool fsocket_epoll_follows(void)
 
 void fsocket_epoll_escape_all(void)
 {
-	if (!fsocket_instance_count || !fsocket_shadow_begin())
+	if ((!fsocket_instance_count && !fsocket_owed_count) || !fsocket_shadow_begin())
 		return;
 	fsocket_shadow_forget_all();
 	fsocket_shadow_end();
@@ -501,16 +333,20 @@ void fsocket_epoll_escape_all(void)
 void fsocket_epoll_give_up(void)
 {
 	fsocket_epoll_escape_all();
+	fsocket_shadow_limit = -1;
+	if (!given_up)
+		atomic_fetch_add(&fsocket_shadow_obstacles, GIVEN_UP);
 	given_up = true;
 }
 
 void fsocket_epoll_thread_starts(void)
 {
 	fsocket_epoll_escape_all();
-	atomic_fetch_add(&threads, 1);
+	fsocket_shadow_limit = -1;
+	atomic_fetch_add(&fsocket_shadow_obstacles, 1);
 }
 
 void fsocket_epoll_thread_joined(void)
 {
-	atomic_fetch_sub(&threads, 1);
+	atomic_fetch_sub(&fsocket_shadow_obstacles, 1);
 }

@@ -9,12 +9,6 @@
 
 #pragma GCC visibility push(hidden)
 
-/*
- * fd is a new socket of which there is no other reference. Callers need not check whether the
- * feature is on.
- */
-void fsocket_epoll_new_socket(int fd);
-
 /* The program's calls. All leave errno alone unless they fail. */
 int fsocket_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event);
 int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout);

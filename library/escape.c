@@ -243,6 +243,12 @@ static void by_timer(ARGUMENTS)
 		fsocket_epoll_give_up();
 }
 
+/* The library's waits are made by system calls of its own, in which no thread can be cancelled. */
+static void by_cancel(ARGUMENTS)
+{
+	fsocket_epoll_give_up();
+}
+
 static void by_shutdown(ARGUMENTS)
 {
 	if ((int)b != SHUT_WR)
@@ -351,6 +357,7 @@ ESCAPE(execle, all_escape);
 
 ESCAPE(pthread_create, thread_starts);
 ESCAPE(thrd_create, thread_starts);
+ESCAPE(pthread_cancel, by_cancel);
 /* Threads of the C library's own, which call the program. */
 ESCAPE(timer_create, by_timer);
 ESCAPE(mq_notify, give_up);

@@ -31,7 +31,7 @@
  *
  *	device.c	/dev/fastsocket
  *	listener.c	which descriptors listen, and who waits for them
- *	epoll.c		enable_fast_epoll, with its notes in shadow.c
+ *	epoll.c		enable_fast_epoll, with its notes in shadow.c, and its waits in wait.c
  *	escape.c	the ways around these
  *
  * Environment:
@@ -54,6 +54,7 @@
 #include "kernel.h"
 #include "listener.h"
 #include "real.h"
+#include "shadow.h"
 
 int listen(int fd, int backlog)
 {
@@ -147,7 +148,7 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 	return ret;
 }
 
-int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+static RARELY int control_specially(int epfd, int op, int fd, struct epoll_event *event)
 {
 	unsigned char kind = fsocket_fd(fd);
 
@@ -158,6 +159,31 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return fsocket_epoll_ctl(epfd, op, fd, event);
 }
 
+static RARELY int control_after_all(int epfd, int op, int fd, struct epoll_event *event)
+{
+	fsocket_shadow_end();
+	return control_specially(epfd, op, fd, event);
+}
+
+static RARELY int added_and_more(void)
+{
+	fsocket_shadow_end();
+	return 0;
+}
+
+int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	/* A socket that is FREE, as it has to be there, is neither a listener nor unknown. */
+	if (RARE(op != EPOLL_CTL_ADD || (unsigned int)fd >= FSOCKET_MAX_FD ||
+		 !fsocket_shadow_add_begin(fd, event)))
+		return control_specially(epfd, op, fd, event);
+	if (RARE(!fsocket_shadow_add(epfd, &fsocket_shadows[fd], event)))
+		return control_after_all(epfd, op, fd, event);
+	if (RARE(!fsocket_shadow_end_quickly()))
+		return added_and_more();
+	return 0;
+}
+
 /* Returns whether the calling thread is a worker of the kernel backend and has waited. */
 static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			 const sigset_t *mask, int *count)
@@ -166,7 +192,7 @@ static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, in
 	       fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count);
 }
 
-int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
+static RARELY int wait_specially(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	int count;
 
@@ -174,6 +200,14 @@ int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 		fsocket_listener_retire();
 	if (worker_waits(epfd, events, maxevents, timeout, NULL, &count))
 		return count;
+	return fsocket_epoll_wait(epfd, events, maxevents, timeout);
+}
+
+int epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
+{
+	if (RARE(fsocket_leaving >= 0 ||
+		 atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed)))
+		return wait_specially(epfd, events, maxevents, timeout);
 	return fsocket_epoll_wait(epfd, events, maxevents, timeout);
 }
 
@@ -226,8 +260,7 @@ static inline int new_socket(int fd)
 	if (RARE((unsigned int)fd >= FSOCKET_MAX_FD))
 		return fd;
 	fsocket_fd_set(fd, FD_PLAIN);
-	fsocket_epoll_new_socket(fd);
-	return fd;
+	return fsocket_shadow_new_socket(fd);
 }
 
 static RARELY int new_socket_beside_groups(int fd)
@@ -301,6 +334,7 @@ static bool accept_by_worker(int fd, struct sockaddr *addr, socklen_t *len, int 
 REAL_LATER(accept, (int fd, struct sockaddr *addr, socklen_t *len), (fd, addr, len))
 REAL_LATER(accept4, (int fd, struct sockaddr *addr, socklen_t *len, int flags),
 	   (fd, addr, len, flags))
+REAL_LATER(close, (int fd), (fd))
 
 /* Returns whether accept() has to do more than to call the C library's, and to note the result. */
 static inline bool accept_is_special(int fd)
@@ -376,11 +410,10 @@ int connect(int fd, const struct sockaddr *addr, socklen_t len)
 	return real(fd, addr, len);
 }
 
-int close(int fd)
+static RARELY int close_specially(int fd)
 {
 	unsigned char kind = fsocket_fd(fd);
 
-	REAL(close);
 	/* The program does not know this descriptor, so for the program it does not exist. */
 	if ((kind == FD_DEVICE && fsocket_device_is(fd)) ||
 	    (kind == FD_MEMBER && fsocket_group_member(fd))) {
@@ -394,10 +427,19 @@ int close(int fd)
 		fsocket_worker_close(fd);
 	if (kind & FD_LISTENER && fsocket_listener_close(fd))
 		return 0;
-	/* Forget the number before it is closed: another thread may get it right afterwards. */
 	if (kind == FD_PLAIN)
 		fsocket_fd_set(fd, FD_UNKNOWN);
-	return real(fd);
+	return real_close(fd);
+}
+
+int close(int fd)
+{
+	if (RARE(fsocket_fd(fd) != FD_PLAIN || fsocket_group_was() || fsocket_shadow_special(fd)))
+		return close_specially(fd);
+	fsocket_shadow_close_socket(fd);
+	/* Forget the number before it is closed: another thread may get it right afterwards. */
+	fsocket_fd_set(fd, FD_UNKNOWN);
+	return real_close(fd);
 }
 
 extern __typeof__(close) __close __attribute__((alias("close")));

@@ -55,10 +55,32 @@ static inline long fsocket_raw(long number, long a, long b, long c, long d, long
 	return ret;
 }
 
-#define RAW2(number, a, b) fsocket_raw(number, (long)(a), (long)(b), 0, 0, 0)
-#define RAW3(number, a, b, c) fsocket_raw(number, (long)(a), (long)(b), (long)(c), 0, 0)
+/* The same with fewer arguments, which leave registers to the caller. */
+static inline long fsocket_raw4(long number, long a, long b, long c, long d)
+{
+	register long r10 asm("r10") = d;
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+static inline long fsocket_raw3(long number, long a, long b, long c)
+{
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(number), "D"(a), "S"(b), "d"(c)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+#define RAW2(number, a, b) fsocket_raw3(number, (long)(a), (long)(b), 0)
+#define RAW3(number, a, b, c) fsocket_raw3(number, (long)(a), (long)(b), (long)(c))
 #define RAW4(number, a, b, c, d) \
-	fsocket_raw(number, (long)(a), (long)(b), (long)(c), (long)(d), 0)
+	fsocket_raw4(number, (long)(a), (long)(b), (long)(c), (long)(d))
 #define RAW5(number, a, b, c, d, e) \
 	fsocket_raw(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
 

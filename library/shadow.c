@@ -16,9 +16,14 @@ struct shadow fsocket_shadows[FSOCKET_MAX_FD];
 int fsocket_shadow_highest = -1;
 struct fsocket_instance fsocket_instances[MAX_INSTANCES];
 int fsocket_instance_count;
-int fsocket_owed[MAX_OWED];
+int fsocket_instance_highest = -1;
+struct shadow *fsocket_owed[MAX_OWED];
 int fsocket_owed_count;
 int fsocket_saved_calls;
+atomic_int fsocket_shadow_obstacles;
+unsigned int fsocket_shadow_changes;
+uintptr_t fsocket_shadow_stack;
+int fsocket_shadow_limit = -1;
 volatile uintptr_t fsocket_shadow_busy;
 volatile sig_atomic_t fsocket_shadow_interrupted;
 
@@ -37,50 +42,37 @@ int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event)
 	return real(epfd, op, fd, event);
 }
 
-bool fsocket_shadow_owe(int fd)
+/* Takes out entries of no consequence. */
+static void make_room(void)
 {
-	if (fsocket_shadows[fd].slot >= 0)
+	for (int i = fsocket_owed_count - 1; i >= 0; i--)
+		if (fsocket_owed[i]->state <= FREE)
+			fsocket_shadow_strike(fsocket_owed[i]);
+}
+
+bool fsocket_shadow_owe(struct shadow *s)
+{
+	if (s->slot >= 0)
 		return true;
 	if (fsocket_owed_count == MAX_OWED)
+		make_room();
+	if (fsocket_owed_count == MAX_OWED)
 		return false;
-	fsocket_shadows[fd].slot = fsocket_owed_count;
-	fsocket_owed[fsocket_owed_count++] = fd;
+	s->slot = fsocket_owed_count;
+	fsocket_owed[fsocket_owed_count++] = s;
 	return true;
 }
 
-void fsocket_shadow_strike(struct shadow *s)
+static void make_call(int op, struct shadow *s)
 {
-	int last;
-
-	if (s->slot < 0)
-		return;
-	last = fsocket_owed[fsocket_owed_count - 1];
-	fsocket_owed[s->slot] = last;
-	fsocket_shadows[last].slot = s->slot;
-	s->slot = -1;
-	/*
-	 * Decrement last, so that the count is not 0 if a signal handler jumps away while a
-	 * call is owed.
-	 */
-	atomic_signal_fence(memory_order_seq_cst);
-	fsocket_owed_count--;
-}
-
-static bool same(const struct wish *a, const struct wish *b)
-{
-	return a->events == b->events && a->data == b->data;
-}
-
-static void make_call(int op, int fd)
-{
-	struct shadow *s = &fsocket_shadows[fd];
-	struct epoll_event event = { .events = s->wish.events, .data.u64 = s->wish.data };
+	struct epoll_event event = { .events = s->events, .data.u64 = s->data };
 	int saved = errno;
 
 	fsocket_saved_calls--;
-	if (!fsocket_shadow_call(fsocket_shadow_instance_fd(s->instance), op, fd, &event)) {
+	if (!fsocket_shadow_call(fsocket_shadow_instance_fd(s->instance), op, s->fd, &event)) {
 		s->state = op == EPOLL_CTL_DEL ? FREE : REGISTERED;
-		s->kernels = s->wish;
+		s->kernel_events = s->events;
+		s->kernel_data = s->data;
 	} else if (errno == EBADF || op != EPOLL_CTL_ADD) {
 		/* The program has closed it by a call that the library has not seen. */
 		s->state = UNKNOWN;
@@ -93,16 +85,15 @@ static void make_call(int op, int fd)
 }
 
 /* Makes the kernel know what the program has asked for. */
-void fsocket_shadow_settle(int fd)
+void fsocket_shadow_settle(struct shadow *s)
 {
-	struct shadow *s = &fsocket_shadows[fd];
-
 	if (s->state == FLOATING)
-		make_call(EPOLL_CTL_ADD, fd);
+		make_call(EPOLL_CTL_ADD, s);
 	else if (s->state == LEAVING)
-		make_call(EPOLL_CTL_DEL, fd);
-	else if (s->state == REGISTERED && !same(&s->wish, &s->kernels))
-		make_call(EPOLL_CTL_MOD, fd);
+		make_call(EPOLL_CTL_DEL, s);
+	else if (s->state == REGISTERED &&
+		 (s->events != s->kernel_events || s->data != s->kernel_data))
+		make_call(EPOLL_CTL_MOD, s);
 	if (s->state != FLOATING)
 		fsocket_shadow_strike(s);
 }
@@ -111,13 +102,13 @@ void fsocket_shadow_settle_instance(uint32_t id)
 {
 	/* Go backwards, since the last entry takes the place of one that is settled. */
 	for (int i = fsocket_owed_count - 1; i >= 0; i--)
-		if (fsocket_shadows[fsocket_owed[i]].instance == id)
+		if (fsocket_owed[i]->instance == id)
 			fsocket_shadow_settle(fsocket_owed[i]);
 }
 
 void fsocket_shadow_forget(int fd)
 {
-	fsocket_shadow_settle(fd);
+	fsocket_shadow_settle(&fsocket_shadows[fd]);
 	if (fsocket_shadows[fd].state != FLOATING)
 		fsocket_shadows[fd].state = UNKNOWN;
 }
@@ -127,17 +118,49 @@ void fsocket_shadow_drop(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
 
-	fsocket_shadow_strike(s);
 	s->state = UNKNOWN;
 	s->closed = 0;
-	s->serial++;
+	fsocket_shadow_changes++;
+}
+
+void fsocket_shadow_clear_instances(void)
+{
+	fsocket_instance_count = 0;
+	fsocket_shadow_limit = -1;
+	for (int i = 0; i < MAX_INSTANCES; i++)
+		fsocket_instances[i].id = 0;
+}
+
+RARELY int fsocket_shadow_grow(int fd)
+{
+	if (!fsocket_shadow_following() || !fsocket_instance_count || !fsocket_shadow_begin())
+		return fd;
+	/* begin() forgets all instances where a signal handler has jumped away. */
+	if (!fsocket_instance_count) {
+		fsocket_shadow_end();
+		return fd;
+	}
+	for (int next = fsocket_shadow_highest + 1; next <= fd; next++) {
+		fsocket_shadows[next].fd = next;
+		fsocket_shadows[next].slot = -1;
+		fsocket_shadow_highest = next;
+	}
+	fsocket_shadow_drop(fd);
+	fsocket_shadows[fd].state = FREE;
+	fsocket_shadow_limit = fsocket_shadow_highest;
+	fsocket_shadow_end();
+	return fd;
 }
 
 static void fsocket_shadow_remove_instance(uint32_t id)
 {
 	for (int i = 0; i < fsocket_instance_count; i++)
-		if (fsocket_instances[i].id == id)
+		if (fsocket_instances[i].id == id) {
 			fsocket_instances[i] = fsocket_instances[--fsocket_instance_count];
+			fsocket_instances[fsocket_instance_count].id = 0;
+		}
+	if (!fsocket_instance_count)
+		fsocket_shadow_limit = -1;
 }
 
 void fsocket_shadow_forget_instance(uint32_t id)
@@ -180,14 +203,16 @@ void fsocket_shadow_forget_all(void)
 	for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
 		if (fsocket_shadows[fd].state != UNKNOWN)
 			fsocket_shadow_forget(fd);
-	fsocket_instance_count = 0;
+	/* Threads may come next, which find nothing owed. */
+	make_room();
+	fsocket_shadow_clear_instances();
 }
 
 /* Registers the socket as the program wants it, whatever the kernel has of it now. */
 static void restore(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
-	struct epoll_event event = { .events = s->wish.events, .data.u64 = s->wish.data };
+	struct epoll_event event = { .events = s->events, .data.u64 = s->data };
 	int epfd = fsocket_shadow_instance_fd(s->instance);
 
 	if (s->state == LEAVING)
@@ -209,10 +234,9 @@ static void recover(void)
 		fsocket_shadows[fd].state = UNKNOWN;
 		fsocket_shadows[fd].slot = -1;
 		fsocket_shadows[fd].closed = 0;
-		fsocket_shadows[fd].serial++;
 	}
 	fsocket_owed_count = 0;
-	fsocket_instance_count = 0;
+	fsocket_shadow_clear_instances();
 	fsocket_shadow_interrupted = 0;
 	jumped = false;
 	errno = saved;
@@ -234,6 +258,7 @@ bool fsocket_shadow_begin_again(uintptr_t here)
 		return false;
 	}
 	fsocket_shadow_busy = here;
+	fsocket_shadow_changes++;
 	recover();
 	return true;
 }
@@ -251,6 +276,7 @@ void fsocket_shadow_jump(void)
 void fsocket_shadow_end_interrupted(void)
 {
 	jumped = false;
+	fsocket_shadow_changes++;
 	while (fsocket_shadow_interrupted) {
 		fsocket_shadow_interrupted = 0;
 		for (int fd = 0; fd <= fsocket_shadow_highest; fd++)

@@ -10,35 +10,39 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
+#include "device.h"
 #include "fds.h"
 
 #define MAX_INSTANCES	8
 /* The kernel's poll() has room for 30 on its stack, one of which is the instance. */
 #define MAX_OWED	29
+/* A wait costs a floating socket about a twentieth of ADD and close. */
+#define FLOAT_WAITS	8
 /* Saved calls are reported to the module in this number. */
 #define REPORT		128
 
 /* epoll.c says what they mean. */
 enum state { UNKNOWN, FREE, FLOATING, REGISTERED, LEAVING };
 
-struct wish {
-	uint64_t data;
-	uint32_t events;
-};
-
+/*
+ * What the program has registered, and what of it the kernel knows. fd and events are what poll()
+ * is asked; the size is a power of two, so that an index needs no multiplication.
+ */
 struct shadow {
-	struct wish wish, kernels;
+	int fd;
+	uint16_t events, kernel_events;
+	uint64_t data, kernel_data;
 	/* Of the instance, if neither UNKNOWN nor FREE. */
 	uint32_t instance;
-	/* Changes with everything that the number fd stands for. */
-	uint32_t serial;
 	/* Position in fsocket_owed[], or -1. */
 	int8_t slot;
+	/* The number of waits that it may float through, or stay in fsocket_owed[] in vain. */
 	uint8_t waits;
 	uint8_t state;
 	/* By a signal handler that interrupted us. */
 	volatile uint8_t closed;
 };
+_Static_assert(sizeof(struct shadow) == 32, "an index is shifted");
 
 struct fsocket_instance {
 	int fd;
@@ -50,15 +54,22 @@ struct fsocket_instance {
 extern struct shadow fsocket_shadows[FSOCKET_MAX_FD];
 extern int fsocket_shadow_highest;
 
-/* The epoll instances that only this process knows. ids are never used again. */
+/*
+ * The epoll instances that only this process knows. ids are never used again; behind the last
+ * instance they are 0.
+ */
 extern struct fsocket_instance fsocket_instances[MAX_INSTANCES];
 extern int fsocket_instance_count;
+void fsocket_shadow_clear_instances(void);
+/* No instance has ever had a higher number. */
+extern int fsocket_instance_highest;
 
 /*
- * What floats, leaves, or was modified. An entry may be of no consequence any
- * more, as a later wish took it back.
+ * What floats, leaves, or was modified. An entry may be of no consequence any more, as a later
+ * wish took it back or the socket is closed. It stays for some waits, since the next socket is
+ * likely to get the same number.
  */
-extern int fsocket_owed[MAX_OWED];
+extern struct shadow *fsocket_owed[MAX_OWED];
 extern int fsocket_owed_count;
 
 /* Calls saved, less those made instead; not yet reported. */
@@ -68,12 +79,29 @@ void fsocket_shadow_report(void);
 /* The C library's epoll_ctl(). */
 int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event);
 
-/* Puts fd into fsocket_owed[], or returns false if there is no room; and takes it out. */
-bool fsocket_shadow_owe(int fd);
-void fsocket_shadow_strike(struct shadow *s);
+/* Puts s into fsocket_owed[], or returns false if there is no room; and takes it out. */
+bool fsocket_shadow_owe(struct shadow *s);
+static inline void fsocket_shadow_strike(struct shadow *s)
+{
+	struct shadow *last;
+
+	if (s->slot < 0)
+		return;
+	last = fsocket_owed[fsocket_owed_count - 1];
+	fsocket_owed[s->slot] = last;
+	last->slot = s->slot;
+	s->slot = -1;
+	/*
+	 * Decrement last, so that the count is not 0 if a signal handler jumps away while a
+	 * call is owed.
+	 */
+	atomic_signal_fence(memory_order_seq_cst);
+	fsocket_owed_count--;
+}
+
 
 /* Makes the kernel know what the program has asked for: of fd; of all sockets in an instance. */
-void fsocket_shadow_settle(int fd);
+void fsocket_shadow_settle(struct shadow *s);
 void fsocket_shadow_settle_instance(uint32_t id);
 
 /* Does the same, and then leaves to the kernel: fd; all sockets of an instance; all sockets. */
@@ -85,6 +113,20 @@ void fsocket_shadow_forget_all(void);
 void fsocket_shadow_drop(int fd);
 /* Does what the kernel does with an instance: its sockets are registered nowhere after this. */
 void fsocket_shadow_close_instance(uint32_t id);
+
+/* The number of threads besides the first, and GIVEN_UP. */
+#define GIVEN_UP	(1 << 30)
+extern atomic_int fsocket_shadow_obstacles;
+
+/* Whether anything is followed that the program does. */
+static inline bool fsocket_shadow_following(void)
+{
+	return fsocket_features->fast_epoll &&
+	       !atomic_load_explicit(&fsocket_shadow_obstacles, memory_order_relaxed);
+}
+
+/* Changes with everything that a number in the notes stands for. */
+extern unsigned int fsocket_shadow_changes;
 
 /* The stack address of the function that changes the notes; 0 if none does. */
 extern volatile uintptr_t fsocket_shadow_busy;
@@ -106,6 +148,7 @@ static inline bool fsocket_shadow_begin(void)
 	if (fsocket_shadow_busy)
 		return fsocket_shadow_begin_again(here);
 	fsocket_shadow_busy = here;
+	fsocket_shadow_changes++;
 	atomic_signal_fence(memory_order_seq_cst);
 	return true;
 }
@@ -118,6 +161,23 @@ static inline void fsocket_shadow_end(void)
 		fsocket_shadow_report();
 	atomic_signal_fence(memory_order_seq_cst);
 	fsocket_shadow_busy = 0;
+}
+
+/* The same where fsocket_shadow_busy is known to be 0. */
+static inline void fsocket_shadow_begin_quickly(uintptr_t here)
+{
+	fsocket_shadow_busy = here;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Returns whether that was all, or fsocket_shadow_end() has to do more. */
+static inline bool fsocket_shadow_end_quickly(void)
+{
+	if (RARE(fsocket_shadow_interrupted || fsocket_saved_calls >= REPORT))
+		return false;
+	atomic_signal_fence(memory_order_seq_cst);
+	fsocket_shadow_busy = 0;
+	return true;
 }
 
 static inline struct shadow *fsocket_shadow_of(int fd)
@@ -140,6 +200,106 @@ static inline int fsocket_shadow_instance_fd(uint32_t id)
 		if (fsocket_instances[i].id == id)
 			return fsocket_instances[i].fd;
 	return -1;
+}
+
+/*
+ * New sockets up to this number are followed right away. -1 while there is any obstacle, or no
+ * instance; it may stay where it is when fast_epoll is switched off.
+ */
+extern int fsocket_shadow_limit;
+
+/* fd, below FSOCKET_MAX_FD, is a new socket of which there is no other reference. Returns fd. */
+int fsocket_shadow_grow(int fd);
+static inline int fsocket_shadow_new_socket(int fd)
+{
+	if (RARE(fd > fsocket_shadow_limit || fsocket_shadow_busy))
+		return fsocket_shadow_grow(fd);
+	/*
+	 * Once the state is there, a signal handler finds a new socket, and before that what it
+	 * has found all along: there is no change that it could interrupt.
+	 */
+	fsocket_shadow_changes++;
+	fsocket_shadows[fd].state = FREE;
+	return fd;
+}
+
+/* Returns whether fd may be an instance, or a signal handler may close it at a bad moment. */
+static inline bool fsocket_shadow_special(int fd)
+{
+	return fd <= fsocket_instance_highest || fsocket_shadow_busy;
+}
+
+/* The flags of which what epoll_wait() says is a function of the socket's state: see epoll.c. */
+#define PLAIN_EVENTS	(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | \
+			 EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP)
+
+/* Where the last event of the main stack can be. */
+extern uintptr_t fsocket_shadow_stack;
+
+/*
+ * Whether event can be read for sure, as it is in a caller's frame on the main stack. No mapping
+ * comes closer to the top of that than 128 MB (mmap_base() in the kernel).
+ */
+static inline bool fsocket_shadow_on_stack(const struct epoll_event *event, uintptr_t here)
+{
+	uintptr_t left = fsocket_shadow_stack - here;
+
+	return left < 128 << 20 && (uintptr_t)event - here < left;
+}
+
+/*
+ * The usual case of EPOLL_CTL_ADD in two parts, so that neither of them has to call a function.
+ * Returns whether it may be that; then the notes are being changed from now on.
+ */
+static inline bool fsocket_shadow_add_begin(int fd, const struct epoll_event *event)
+{
+	uintptr_t here;
+
+	asm volatile("mov %%rsp, %0" : "=r"(here));
+	/* Where there is an obstacle nothing is FREE in an instance. */
+	if (!fsocket_features->fast_epoll || fsocket_shadow_special(fd) ||
+	    !fsocket_shadow_on_stack(event, here) || event->events & ~PLAIN_EVENTS)
+		return false;
+	fsocket_shadow_begin_quickly(here);
+	return true;
+}
+
+/* Returns whether s floats now. */
+static inline bool fsocket_shadow_add(int epfd, struct shadow *s, const struct epoll_event *event)
+{
+	uint32_t id = fsocket_instances[0].id;
+
+	if (s->state != FREE || fsocket_instances[0].fd != epfd || !id)
+		return false;
+	if (s->slot < 0) {
+		if (fsocket_owed_count == MAX_OWED)
+			return false;
+		s->slot = fsocket_owed_count;
+		fsocket_owed[fsocket_owed_count++] = s;
+	}
+	fsocket_saved_calls++;
+	s->data = event->data.u64;
+	s->events = event->events;
+	s->instance = id;
+	s->waits = FLOAT_WAITS;
+	/* If a signal handler jumps away, what floats is complete, and the next wait sees it. */
+	atomic_signal_fence(memory_order_seq_cst);
+	s->state = FLOATING;
+	return true;
+}
+
+/*
+ * Does what the kernel does with a socket whose last reference is closed, where the above is false.
+ * The state is all that counts, so there is no change here either that a handler could interrupt.
+ */
+static inline void fsocket_shadow_close_socket(int fd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+
+	if (s->state == UNKNOWN)
+		return;
+	s->state = UNKNOWN;
+	fsocket_shadow_changes++;
 }
 
 #pragma GCC visibility pop
