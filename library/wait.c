@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* epoll_wait() where sockets float (enable_fast_epoll; epoll.c says why that is the same). */
+/*
+ * epoll_wait() where sockets float (enable_fast_epoll; epoll.c says why that is the same).
+ *
+ * Twice, since every connection of a server passes here: quickly, for what is usual, in a function
+ * that calls no other one and so needs hardly a register saved; and carefully, for everything.
+ */
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -129,10 +134,11 @@ static RARELY int wait_failed(int epfd, struct epoll_event *events, int maxevent
 
 /*
  * What a wait asks poll(): about the instance, and about the sockets that float in it, as they were
- * when it began.
+ * when it began. In memory, so that registers are left for the rest.
  */
 struct question {
 	unsigned int changes;
+	int timeout;
 	struct pollfd polled[1 + MAX_OWED];
 };
 
@@ -154,7 +160,7 @@ static int finish(const struct question *q, const struct pollfd *p, int ready,
 	       merge(p, ready, events, count, maxevents) : count;
 }
 
-static int wait_carefully(int epfd, struct epoll_event *events, int maxevents, int timeout)
+static RARELY int wait_carefully(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	bool possible = maxevents > 0 && maxevents <= MAX_EVENTS;
 	int64_t until = timeout > 0 ? now_ms() + timeout : 0;
@@ -192,9 +198,103 @@ static int wait_carefully(int epfd, struct epoll_event *events, int maxevents, i
 	return real_epoll_wait(epfd, events, maxevents, timeout);
 }
 
+static RARELY int wait_carefully_after_all(int epfd, struct epoll_event *events, int maxevents,
+					   int timeout)
+{
+	fsocket_shadow_end();
+	return wait_carefully(epfd, events, maxevents, timeout);
+}
+
+/*
+ * Puts what floats in the instance behind polled[0], and returns the number of all; or 0 if
+ * something has to be settled.
+ */
+static inline long gather_quickly(uint32_t id, struct pollfd *polled)
+{
+	struct shadow **owed = &fsocket_owed[fsocket_owed_count];
+	long count = 1;
+
+	while (owed > fsocket_owed) {
+		struct shadow *s = *--owed;
+
+		if (s->state != FLOATING) {
+			if (s->state > FLOATING)
+				return 0;
+			if (!s->waits--)
+				fsocket_shadow_strike(s);
+			continue;
+		}
+		if (s->instance != id)
+			continue;
+		if (RARE(!s->waits))
+			return 0;
+		s->waits--;
+		/* With fd and events, and with what poll() overwrites. */
+		memcpy(&polled[count++], &s->fd, sizeof(*polled));
+	}
+	return count;
+}
+
+static RARELY int finish_carefully(const struct question *q, const struct pollfd *p, int ready,
+				   struct epoll_event *events, int count, int maxevents)
+{
+	count = finish(q, p, ready, events, count, maxevents);
+	if (count)
+		return count;
+	fsocket_saved_calls--;
+	return wait_carefully(q->polled[0].fd, events, maxevents, q->timeout);
+}
+
+/* With the first instance, as in most programs, and without a limit of time. */
+static int wait_quickly(int epfd, struct epoll_event *events, int maxevents, int timeout)
+{
+	const struct pollfd *p;
+	struct question q;
+	uintptr_t here;
+	int ready, count = 0;
+	long asked;
+
+	asm volatile("mov %%rsp, %0" : "=r"(here));
+	fsocket_shadow_begin_quickly(here);
+	asked = gather_quickly(fsocket_instances[0].id, q.polled);
+	q.changes = fsocket_shadow_changes;
+	if (RARE(!asked || fsocket_shadow_interrupted))
+		return wait_carefully_after_all(epfd, events, maxevents, timeout);
+	atomic_signal_fence(memory_order_seq_cst);
+	fsocket_shadow_busy = 0;
+	if (asked == 1)
+		return real_epoll_wait(epfd, events, maxevents, timeout);
+	q.timeout = timeout;
+	q.polled[0] = (struct pollfd){ .fd = epfd, .events = POLLIN };
+	ready = ask(q.polled, asked, timeout);
+	if (RARE(ready <= 0))
+		return ready ? wait_failed(epfd, events, maxevents, timeout, ready) : 0;
+	if (q.polled[0].revents) {
+		ready--;
+		count = fetch(q.polled[0].fd, events, maxevents);
+	}
+	if (RARE(count < 0 || (unsigned int)(count + ready) - 1 >= (unsigned int)maxevents ||
+		 q.changes != fsocket_shadow_changes))
+		return finish_carefully(&q, &q.polled[1], ready, events, count, maxevents);
+	for (p = &q.polled[1]; ready; p++) {
+		if (!p->revents)
+			continue;
+		if (RARE(p->revents & POLLNVAL))
+			return finish_carefully(&q, p, ready, events, count, maxevents);
+		tell(&events[count++], p);
+		ready--;
+	}
+	return count;
+}
+
 int fsocket_epoll_wait(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	if (!fsocket_owed_count)
 		return real_epoll_wait(epfd, events, maxevents, timeout);
-	return wait_carefully(epfd, events, maxevents, timeout);
+	/* A signal handler may have interrupted a change, or have jumped out of it. */
+	if (RARE(timeout > 0 || maxevents <= 0 || maxevents > MAX_EVENTS ||
+		 fsocket_instances[0].fd != epfd || !fsocket_instances[0].id ||
+		 fsocket_shadow_busy || !fsocket_features->fast_epoll))
+		return wait_carefully(epfd, events, maxevents, timeout);
+	return wait_quickly(epfd, events, maxevents, timeout);
 }
