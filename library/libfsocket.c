@@ -165,22 +165,34 @@ static RARELY int control_after_all(int epfd, int op, int fd, struct epoll_event
 	return control_specially(epfd, op, fd, event);
 }
 
-static RARELY int added_and_more(void)
+/* A signal handler has come meanwhile. */
+static RARELY int added_after_all(void)
 {
 	fsocket_shadow_end();
 	return 0;
 }
 
+static RARELY int added_and_report(void)
+{
+	if (fsocket_shadow_begin())
+		fsocket_shadow_end();
+	return 0;
+}
+
 int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
+	uintptr_t here = fsocket_shadow_here();
+
 	/* A socket that is FREE, as it has to be there, is neither a listener nor unknown. */
 	if (RARE(op != EPOLL_CTL_ADD || (unsigned int)fd >= FSOCKET_MAX_FD ||
-		 !fsocket_shadow_add_begin(fd, event)))
+		 !fsocket_shadow_add_begin(fd, event, here)))
 		return control_specially(epfd, op, fd, event);
 	if (RARE(!fsocket_shadow_add(epfd, &fsocket_shadows[fd], event)))
 		return control_after_all(epfd, op, fd, event);
-	if (RARE(!fsocket_shadow_end_quickly()))
-		return added_and_more();
+	if (RARE(!fsocket_shadow_end_quickly(here)))
+		return added_after_all();
+	if (RARE(fsocket_saved_calls >= REPORT))
+		return added_and_report();
 	return 0;
 }
 

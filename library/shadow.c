@@ -25,7 +25,6 @@ unsigned int fsocket_shadow_changes;
 uintptr_t fsocket_shadow_stack;
 int fsocket_shadow_limit = -1;
 volatile uintptr_t fsocket_shadow_busy;
-volatile sig_atomic_t fsocket_shadow_interrupted;
 
 /*
  * The kernel leaves the red zone, and saves at least this much for a handler: struct
@@ -237,7 +236,6 @@ static void recover(void)
 	}
 	fsocket_owed_count = 0;
 	fsocket_shadow_clear_instances();
-	fsocket_shadow_interrupted = 0;
 	jumped = false;
 	errno = saved;
 }
@@ -250,11 +248,11 @@ static void recover(void)
  */
 bool fsocket_shadow_begin_again(uintptr_t here)
 {
-	bool left = jumped || here > fsocket_shadow_busy - SIGNAL_FRAME;
+	bool left = jumped || here > (fsocket_shadow_busy & ~INTERRUPTED) - SIGNAL_FRAME;
 	stack_t other;
 
 	if (!left || (!RAW2(SYS_sigaltstack, 0, &other) && other.ss_flags & SS_ONSTACK)) {
-		fsocket_shadow_interrupted = 1;
+		fsocket_shadow_busy |= INTERRUPTED;
 		return false;
 	}
 	fsocket_shadow_busy = here;
@@ -269,19 +267,20 @@ void fsocket_shadow_jump(void)
 		return;
 	jumped = true;
 	/* If longjmp() was called elsewhere, fsocket_shadow_end() notices. */
-	fsocket_shadow_interrupted = 1;
+	fsocket_shadow_busy |= INTERRUPTED;
 }
 
-/* A signal handler has run meanwhile. The notes say only which descriptors it has closed. */
-void fsocket_shadow_end_interrupted(void)
+/*
+ * A signal handler has run while the notes were being changed. They say only which descriptors it
+ * has closed.
+ */
+RARELY void fsocket_shadow_end_interrupted(void)
 {
 	jumped = false;
 	fsocket_shadow_changes++;
-	while (fsocket_shadow_interrupted) {
-		fsocket_shadow_interrupted = 0;
-		for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
-			if (fsocket_shadows[fd].closed)
-				fsocket_shadow_drop(fd);
-		fsocket_shadow_forget_all();
-	}
+	fsocket_shadow_busy &= ~INTERRUPTED;
+	for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
+		if (fsocket_shadows[fd].closed)
+			fsocket_shadow_drop(fd);
+	fsocket_shadow_forget_all();
 }

@@ -38,9 +38,15 @@ struct shadow {
 	int8_t slot;
 	/* The number of waits that it may float through, or stay in fsocket_owed[] in vain. */
 	uint8_t waits;
-	uint8_t state;
-	/* By a signal handler that interrupted us. */
-	volatile uint8_t closed;
+	union {
+		struct {
+			uint8_t state;
+			/* By a signal handler that interrupted us. */
+			volatile uint8_t closed;
+		};
+		/* Both, to be stored by one instruction. */
+		uint16_t state_and_closed;
+	};
 };
 _Static_assert(sizeof(struct shadow) == 32, "an index is shifted");
 
@@ -128,13 +134,24 @@ static inline bool fsocket_shadow_following(void)
 /* Changes with everything that a number in the notes stands for. */
 extern unsigned int fsocket_shadow_changes;
 
-/* The stack address of the function that changes the notes; 0 if none does. */
+/*
+ * The stack address of the function that changes the notes; 0 if none does. INTERRUPTED is added
+ * when a signal handler would have liked to change them meanwhile.
+ */
+#define INTERRUPTED	1
 extern volatile uintptr_t fsocket_shadow_busy;
-extern volatile sig_atomic_t fsocket_shadow_interrupted;
 bool fsocket_shadow_begin_again(uintptr_t here);
 void fsocket_shadow_end_interrupted(void);
 /* A function, perhaps a signal handler, is about to leave by longjmp(). */
 void fsocket_shadow_jump(void);
+
+static inline uintptr_t fsocket_shadow_here(void)
+{
+	uintptr_t here;
+
+	asm volatile("mov %%rsp, %0" : "=r"(here));
+	return here;
+}
 
 /*
  * The notes are changed only between begin() and end(). begin() returns false in a signal
@@ -142,9 +159,8 @@ void fsocket_shadow_jump(void);
  */
 static inline bool fsocket_shadow_begin(void)
 {
-	uintptr_t here;
+	uintptr_t here = fsocket_shadow_here();
 
-	asm volatile("mov %%rsp, %0" : "=r"(here));
 	if (fsocket_shadow_busy)
 		return fsocket_shadow_begin_again(here);
 	fsocket_shadow_busy = here;
@@ -153,31 +169,33 @@ static inline bool fsocket_shadow_begin(void)
 	return true;
 }
 
-static inline void fsocket_shadow_end(void)
-{
-	if (fsocket_shadow_interrupted)
-		fsocket_shadow_end_interrupted();
-	if (fsocket_saved_calls >= REPORT)
-		fsocket_shadow_report();
-	atomic_signal_fence(memory_order_seq_cst);
-	fsocket_shadow_busy = 0;
-}
-
-/* The same where fsocket_shadow_busy is known to be 0. */
+/* The same where fsocket_shadow_busy is known to be 0, and nothing changes but what is FREE. */
 static inline void fsocket_shadow_begin_quickly(uintptr_t here)
 {
 	fsocket_shadow_busy = here;
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* Returns whether that was all, or fsocket_shadow_end() has to do more. */
-static inline bool fsocket_shadow_end_quickly(void)
+/*
+ * Ends that, or returns false if there was a signal handler. It takes one instruction to find out
+ * and to set the notes free, as there may be one at any time. (Threads have nothing to do with it.)
+ */
+static inline bool fsocket_shadow_end_quickly(uintptr_t here)
 {
-	if (RARE(fsocket_shadow_interrupted || fsocket_saved_calls >= REPORT))
-		return false;
-	atomic_signal_fence(memory_order_seq_cst);
-	fsocket_shadow_busy = 0;
-	return true;
+	bool alone;
+
+	asm volatile("cmpxchg %3, %1"
+		     : "+a"(here), "+m"(fsocket_shadow_busy), "=@ccz"(alone)
+		     : "r"((uintptr_t)0) : "memory");
+	return alone;
+}
+
+static inline void fsocket_shadow_end(void)
+{
+	if (fsocket_saved_calls >= REPORT)
+		fsocket_shadow_report();
+	while (RARE(!fsocket_shadow_end_quickly(fsocket_shadow_busy & ~INTERRUPTED)))
+		fsocket_shadow_end_interrupted();
 }
 
 static inline struct shadow *fsocket_shadow_of(int fd)
@@ -219,7 +237,7 @@ static inline int fsocket_shadow_new_socket(int fd)
 	 * has found all along: there is no change that it could interrupt.
 	 */
 	fsocket_shadow_changes++;
-	fsocket_shadows[fd].state = FREE;
+	fsocket_shadows[fd].state_and_closed = FREE;
 	return fd;
 }
 
@@ -251,11 +269,9 @@ static inline bool fsocket_shadow_on_stack(const struct epoll_event *event, uint
  * The usual case of EPOLL_CTL_ADD in two parts, so that neither of them has to call a function.
  * Returns whether it may be that; then the notes are being changed from now on.
  */
-static inline bool fsocket_shadow_add_begin(int fd, const struct epoll_event *event)
+static inline bool fsocket_shadow_add_begin(int fd, const struct epoll_event *event,
+					    uintptr_t here)
 {
-	uintptr_t here;
-
-	asm volatile("mov %%rsp, %0" : "=r"(here));
 	/* Where there is an obstacle nothing is FREE in an instance. */
 	if (!fsocket_features->fast_epoll || fsocket_shadow_special(fd) ||
 	    !fsocket_shadow_on_stack(event, here) || event->events & ~PLAIN_EVENTS)

@@ -198,8 +198,7 @@ static RARELY int wait_carefully(int epfd, struct epoll_event *events, int maxev
 	return real_epoll_wait(epfd, events, maxevents, timeout);
 }
 
-static RARELY int wait_carefully_after_all(int epfd, struct epoll_event *events, int maxevents,
-					   int timeout)
+static RARELY int wait_after_all(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	fsocket_shadow_end();
 	return wait_carefully(epfd, events, maxevents, timeout);
@@ -250,18 +249,15 @@ static int wait_quickly(int epfd, struct epoll_event *events, int maxevents, int
 {
 	const struct pollfd *p;
 	struct question q;
-	uintptr_t here;
+	uintptr_t here = fsocket_shadow_here();
 	int ready, count = 0;
 	long asked;
 
-	asm volatile("mov %%rsp, %0" : "=r"(here));
 	fsocket_shadow_begin_quickly(here);
 	asked = gather_quickly(fsocket_instances[0].id, q.polled);
 	q.changes = fsocket_shadow_changes;
-	if (RARE(!asked || fsocket_shadow_interrupted))
-		return wait_carefully_after_all(epfd, events, maxevents, timeout);
-	atomic_signal_fence(memory_order_seq_cst);
-	fsocket_shadow_busy = 0;
+	if (RARE(!asked || !fsocket_shadow_end_quickly(here)))
+		return wait_after_all(epfd, events, maxevents, timeout);
 	if (asked == 1)
 		return real_epoll_wait(epfd, events, maxevents, timeout);
 	q.timeout = timeout;
