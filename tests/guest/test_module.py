@@ -117,7 +117,7 @@ def test_epoll_at_random(lab, program, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", program, name)
 
 
-@each_of("test_epoll")
+@each_of("test_epoll", "test_epoll_signals")
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_epoll(lab, program, name):
     run_one(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so", program, name)

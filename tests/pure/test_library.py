@@ -21,6 +21,9 @@ MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running with
 FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
          "and ends here (load it with: modprobe fastsocket)\n")
 
+# Of the guest's tests; they can do with a file in the place of the module.
+EPOLL = ("test_epoll", "test_epoll_walks", "test_epoll_signals")
+
 LISTEN = """
 import select, socket
 for _ in range(3):
@@ -181,7 +184,7 @@ def fast_epoll(tmp_path_factory):
     (folder / "kmod/fastsocket_abi.h").write_text(
         abi.replace('"/dev/fastsocket"', f'"{features}"'))
     subprocess.run(["make", "-s", "-C", folder / "library", "libfsocket.so"], check=True)
-    for program in ("test_epoll", "test_epoll_walks"):
+    for program in EPOLL:
         subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", folder / program,
                         ROOT / f"tests/guest/{program}.c", "-lcmocka"], check=True)
 
@@ -193,7 +196,7 @@ def fast_epoll(tmp_path_factory):
     return run_it
 
 
-@pytest.mark.parametrize("program", ["test_epoll", "test_epoll_walks"])
+@pytest.mark.parametrize("program", EPOLL)
 def test_fast_epoll_is_the_same_call_by_call(fast_epoll, program):
     done = fast_epoll(program, STEPS="10000")
     assert done.returncode == 0, done.stdout + done.stderr

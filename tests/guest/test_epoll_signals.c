@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * enable_fast_epoll: signal handlers that come at any time, and threads that are cancelled.
+ * 	LD_PRELOAD=libfsocket.so ./test_epoll_signals [NAME]
+ *
+ * FAKE_FEATURES: a file that stands for the module's page of features, with a
+ * library that was built to use it: these tests then need no module.
+ */
+#include "twins.h"
+
+#define MANY 6
+#define EVENTS (2 * MANY)
+
+/* A connection, its other end, and whether it has been added to the instance. */
+struct one {
+	int fd, peer;
+	bool added;
+};
+
+/* Of the program, and of its signal handler. */
+static struct one ours[MANY], theirs[MANY];
+static uint64_t our_dice = 1, their_dice = 2;
+static volatile int handlers;
+
+static unsigned int roll(uint64_t *state, unsigned int sides_of_it)
+{
+	*state = *state * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (*state >> 33) % sides_of_it;
+}
+
+/* Runs in a signal handler, too: no assert, which would leave it. */
+static void must(bool that, const char *what)
+{
+	if (that)
+		return;
+	assert_true(write(STDERR_FILENO, what, strlen(what)) > 0);
+	_exit(1);
+}
+
+static void open_one(struct one *c)
+{
+	c->peer = raw_socket(AF_INET, SOCK_STREAM, 0);
+	must(!RAW4(SYS_connect, c->peer, &a.sa, sizeof(a.in), 0), "connect\n");
+	c->fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
+	must(c->fd >= 0, "accept\n");
+	c->added = false;
+}
+
+static void close_one(struct one *c)
+{
+	if (c->fd < 0)
+		return;
+	must(!close(c->fd), "close\n");
+	raw_close(c->peer);
+	c->fd = -1;
+	c->added = false;
+}
+
+static void add_one(struct one *c, uint64_t id)
+{
+	if (c->fd < 0 || c->added)
+		return;
+	must(!ctl(0, EPOLL_CTL_ADD, c->fd, EPOLLIN, id), "ADD\n");
+	c->added = true;
+}
+
+/* What only the program does: for a handler that has interrupted us, the kernel answers. */
+static void change_one(struct one *c, uint64_t id, int what)
+{
+	if (c->fd < 0)
+		return;
+	if (!c->added) {
+		must(ctl(0, EPOLL_CTL_MOD, c->fd, EPOLLIN, id) == -1 && errno == ENOENT, "MOD\n");
+	} else if (what == 0) {
+		must(ctl(0, EPOLL_CTL_ADD, c->fd, EPOLLIN, id) == -1 && errno == EEXIST, "twice\n");
+	} else if (what == 1) {
+		must(!ctl(0, EPOLL_CTL_MOD, c->fd, EPOLLIN, id), "MOD of one added\n");
+	} else {
+		must(!ctl(0, EPOLL_CTL_DEL, c->fd, EPOLLIN, id), "DEL\n");
+		c->added = false;
+	}
+}
+
+static void step_one(struct one *group, int i, uint64_t *dice)
+{
+	struct one *c = &group[i];
+
+	switch (roll(dice, group == ours ? 5 : 4)) {
+	case 0:
+		if (c->fd < 0)
+			open_one(c);
+		break;
+	case 1:
+	case 2:
+		add_one(c, (group == ours ? 0 : 100) + i);
+		break;
+	case 3:
+		close_one(c);
+		break;
+	case 4:
+		change_one(c, i, roll(dice, 3));
+	}
+}
+
+/* The next one, in some time after this one; so that the program goes on. */
+static void next_signal(void)
+{
+	struct itimerval soon = { .it_value.tv_usec = 20 + roll(&their_dice, 100) };
+
+	setitimer(ITIMER_REAL, &soon, NULL);
+}
+
+static void on_alarm(int signal)
+{
+	int saved = errno;
+	pid_t pid;
+
+	(void)signal;
+	handlers++;
+	for (int i = roll(&their_dice, 4); i >= 0; i--)
+		step_one(theirs, roll(&their_dice, MANY), &their_dice);
+	if (!roll(&their_dice, 300)) {
+		pid = fork();
+		if (!pid)
+			_exit(0);
+		waitpid(pid, NULL, 0);
+	}
+	next_signal();
+	errno = saved;
+}
+
+static int send_to_all(const struct one *group)
+{
+	int added = 0;
+
+	for (int i = 0; i < MANY; i++)
+		if (group[i].fd >= 0) {
+			assert_int_equal(RAW4(SYS_write, group[i].peer, "x", 1, 0), 1);
+			added += group[i].added;
+		}
+	return added;
+}
+
+/* Exactly what has been added has events; each once. */
+static void compare(void)
+{
+	int expected = send_to_all(ours) + send_to_all(theirs), count;
+	struct epoll_event got[EVENTS];
+	bool seen[200] = { false };
+
+	count = epoll_wait(instances[0], got, EVENTS, 0);
+	assert_int_equal(count, expected);
+	for (int i = 0; i < count; i++) {
+		const struct one *group = got[i].data.u64 < 100 ? ours : theirs;
+
+		assert_true(got[i].data.u64 < 100 + MANY);
+		assert_true(group[got[i].data.u64 % 100].added);
+		assert_false(seen[got[i].data.u64]);
+		seen[got[i].data.u64] = true;
+	}
+}
+
+static void begin_anew(void)
+{
+	for (int i = 0; i < MANY; i++) {
+		close_one(&ours[i]);
+		close_one(&theirs[i]);
+	}
+	assert_ok(close(instances[0]));
+	instances[0] = epoll_create1(EPOLL_CLOEXEC);
+	assert_ok(instances[0]);
+}
+
+static void handlers_come_at_any_time(void **state)
+{
+	struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
+	const char *steps = getenv("STEPS");
+	struct epoll_event got[EVENTS];
+	sigset_t alarms, before;
+
+	(void)state;
+	for (int i = 0; i < MANY; i++)
+		ours[i].fd = theirs[i].fd = -1;
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	sigaction(SIGALRM, &action, NULL);
+	for (int round = steps ? atoi(steps) / 50 : 100; round; round--) {
+		next_signal();
+		for (int step = 0; step < 50; step++) {
+			step_one(ours, roll(&our_dice, MANY), &our_dice);
+			if (!roll(&our_dice, 3) &&
+			    epoll_wait(instances[0], got, EVENTS, roll(&our_dice, 2)) < 0)
+				assert_int_equal(errno, EINTR);
+		}
+		assert_ok(sigprocmask(SIG_BLOCK, &alarms, &before));
+		compare();
+		begin_anew();
+		assert_ok(sigprocmask(SIG_SETMASK, &before, NULL));
+	}
+	setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
+	signal(SIGALRM, SIG_DFL);
+	begin_anew();
+	assert_true(handlers > 10);
+}
+
+static void exit_well(void *unused)
+{
+	(void)unused;
+	_exit(7);
+}
+
+/* The only thread, with a socket that floats: it has to end in its wait. */
+static void cancelled_while_it_waits(void **state)
+{
+	struct epoll_event got;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	pid = fork();
+	if (!pid) {
+		struct pair p = connection(0);
+
+		alarm(10);
+		instances[0] = epoll_create1(EPOLL_CLOEXEC);
+		close(p.fd);
+		p = connection(0);
+		if (ctl(0, EPOLL_CTL_ADD, p.fd, EPOLLIN, 42))
+			_exit(1);
+		pthread_cleanup_push(exit_well, NULL);
+		pthread_cancel(pthread_self());
+		epoll_wait(instances[0], &got, 1, -1);
+		pthread_cleanup_pop(0);
+		_exit(2);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 7);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(handlers_come_at_any_time),
+		T(cancelled_while_it_waits),
+	};
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGPIPE, SIG_IGN);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
