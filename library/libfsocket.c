@@ -159,6 +159,22 @@ static RARELY int control_specially(int epfd, int op, int fd, struct epoll_event
 	return fsocket_epoll_ctl(epfd, op, fd, event);
 }
 
+REAL_LATER(epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event),
+	   (epfd, op, fd, event))
+
+/* Not rare: nginx, whose events are edge-triggered, comes here, and all that is not followed. */
+static __attribute__((noinline)) int control(int epfd, int op, int fd, struct epoll_event *event)
+{
+	bool odd = op == EPOLL_CTL_ADD &&
+		   fsocket_shadow_on_stack(event, fsocket_shadow_here()) &&
+		   event->events & ~PLAIN_EVENTS;
+
+	if ((unsigned int)fd < FSOCKET_MAX_FD && fsocket_fd(fd) == FD_PLAIN &&
+	    fsocket_shadow_leave(fd, odd))
+		return real_epoll_ctl(epfd, op, fd, event);
+	return control_specially(epfd, op, fd, event);
+}
+
 static RARELY int control_after_all(int epfd, int op, int fd, struct epoll_event *event)
 {
 	fsocket_shadow_end();
@@ -186,7 +202,7 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	/* A socket that is FREE, as it has to be there, is neither a listener nor unknown. */
 	if (RARE(op != EPOLL_CTL_ADD || (unsigned int)fd >= FSOCKET_MAX_FD ||
 		 !fsocket_shadow_add_begin(fd, event, here)))
-		return control_specially(epfd, op, fd, event);
+		return control(epfd, op, fd, event);
 	if (RARE(!fsocket_shadow_add(epfd, &fsocket_shadows[fd], event)))
 		return control_after_all(epfd, op, fd, event);
 	if (RARE(!fsocket_shadow_end_quickly(here)))

@@ -241,10 +241,26 @@ static inline int fsocket_shadow_new_socket(int fd)
 	return fd;
 }
 
-/* Returns whether fd may be an instance, or a signal handler may close it at a bad moment. */
+/* Returns whether fd is an instance, or a signal handler has come at a bad moment. */
 static inline bool fsocket_shadow_special(int fd)
 {
-	return fd <= fsocket_instance_highest || fsocket_shadow_busy;
+	return (fd <= fsocket_instance_highest && fsocket_shadow_find_instance(fd)) ||
+	       fsocket_shadow_busy;
+}
+
+/*
+ * Returns whether a socket, below FSOCKET_MAX_FD, is left to the kernel, as nothing is owed: it is
+ * UNKNOWN, or is added in an odd way.
+ */
+static inline bool fsocket_shadow_leave(int fd, bool odd)
+{
+	struct shadow *s = &fsocket_shadows[fd];
+
+	if (fsocket_shadow_special(fd) || s->state > FREE || (s->state == FREE && !odd))
+		return false;
+	if (s->state == FREE)
+		s->state = UNKNOWN;
+	return true;
 }
 
 /* The flags of which what epoll_wait() says is a function of the socket's state: see epoll.c. */
