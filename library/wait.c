@@ -49,14 +49,19 @@ static long gather(uint32_t id, struct pollfd *polled)
 		struct shadow *s = fsocket_owed[i];
 
 		if (s->state <= FREE) {
-			if (!s->waits--)
+			if (!s->waits)
 				fsocket_shadow_strike(s);
+			else
+				s->waits--;
 			continue;
 		}
 		if (s->instance != id)
 			continue;
-		if (s->state != FLOATING || !s->waits--)
+		/* One that the kernel does not take is offered to it again each time. */
+		if (s->state != FLOATING || !s->waits)
 			fsocket_shadow_settle(s);
+		else
+			s->waits--;
 		if (s->state == FLOATING)
 			polled[count++] = (struct pollfd){ .fd = s->fd, .events = s->events };
 	}
@@ -219,8 +224,10 @@ static inline long gather_quickly(uint32_t id, struct pollfd *polled)
 		if (s->state != FLOATING) {
 			if (s->state > FLOATING)
 				return 0;
-			if (!s->waits--)
+			if (!s->waits)
 				fsocket_shadow_strike(s);
+			else
+				s->waits--;
 			continue;
 		}
 		if (s->instance != id)
