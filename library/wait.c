@@ -39,6 +39,17 @@ static inline int fetch(int epfd, struct epoll_event *events, int maxevents)
 	return RAW4(SYS_epoll_wait, epfd, events, maxevents, 0);
 }
 
+/* Returns whether s has had its last wait. Two instructions, where the compiler makes five of it. */
+static inline bool waited_out(struct shadow *s)
+{
+	bool below;
+
+	asm("subb $1, %0" : "+m"(s->waits), "=@ccc"(below));
+	if (RARE(below))
+		s->waits = 0;
+	return below;
+}
+
 /* Puts what floats in the instance behind polled[0], and returns the number of all. */
 static long gather(uint32_t id, struct pollfd *polled)
 {
@@ -49,19 +60,15 @@ static long gather(uint32_t id, struct pollfd *polled)
 		struct shadow *s = fsocket_owed[i];
 
 		if (s->state <= FREE) {
-			if (!s->waits)
+			if (waited_out(s))
 				fsocket_shadow_strike(s);
-			else
-				s->waits--;
 			continue;
 		}
 		if (s->instance != id)
 			continue;
 		/* One that the kernel does not take is offered to it again each time. */
-		if (s->state != FLOATING || !s->waits)
+		if (s->state != FLOATING || waited_out(s))
 			fsocket_shadow_settle(s);
-		else
-			s->waits--;
 		if (s->state == FLOATING)
 			polled[count++] = (struct pollfd){ .fd = s->fd, .events = s->events };
 	}
@@ -224,17 +231,14 @@ static inline long gather_quickly(uint32_t id, struct pollfd *polled)
 		if (s->state != FLOATING) {
 			if (s->state > FLOATING)
 				return 0;
-			if (!s->waits)
+			if (waited_out(s))
 				fsocket_shadow_strike(s);
-			else
-				s->waits--;
 			continue;
 		}
 		if (s->instance != id)
 			continue;
-		if (RARE(!s->waits))
+		if (RARE(waited_out(s)))
 			return 0;
-		s->waits--;
 		/* With fd and events, and with what poll() overwrites. */
 		memcpy(&polled[count++], &s->fd, sizeof(*polled));
 	}
@@ -261,17 +265,18 @@ static int wait_quickly(int epfd, struct epoll_event *events, int maxevents, int
 	long asked;
 
 	fsocket_shadow_begin_quickly(here);
+	/* From now on the arguments need no registers. */
+	q.timeout = timeout;
+	q.polled[0] = (struct pollfd){ .fd = epfd, .events = POLLIN };
 	asked = gather_quickly(fsocket_instances[0].id, q.polled);
 	q.changes = fsocket_shadow_changes;
 	if (RARE(!asked || !fsocket_shadow_end_quickly(here)))
-		return wait_after_all(epfd, events, maxevents, timeout);
+		return wait_after_all(q.polled[0].fd, events, maxevents, q.timeout);
 	if (asked == 1)
-		return real_epoll_wait(epfd, events, maxevents, timeout);
-	q.timeout = timeout;
-	q.polled[0] = (struct pollfd){ .fd = epfd, .events = POLLIN };
-	ready = ask(q.polled, asked, timeout);
+		return real_epoll_wait(q.polled[0].fd, events, maxevents, q.timeout);
+	ready = ask(q.polled, asked, q.timeout);
 	if (RARE(ready <= 0))
-		return ready ? wait_failed(epfd, events, maxevents, timeout, ready) : 0;
+		return ready ? wait_failed(q.polled[0].fd, events, maxevents, q.timeout, ready) : 0;
 	if (q.polled[0].revents) {
 		ready--;
 		count = fetch(q.polled[0].fd, events, maxevents);
