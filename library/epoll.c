@@ -59,7 +59,9 @@
  * Signal handlers: what they close, duplicate or fork is followed. If one strikes
  * while we change our notes (never while we wait), all is settled and forgotten
  * as soon as it returns; if it leaves by siglongjmp(), as soon as the program makes
- * the next call that we follow (shadow.c).
+ * the next call that we follow (shadow.c). Until then the kernel answers it, which may
+ * not know yet of what floats. And a handler that closes a socket which we are about to
+ * register, and opens another one of the same number, may find that one registered.
  *
  * It ends for good where the proof does: with io_uring, whose requests hold sockets;
  * with a library loaded with RTLD_DEEPBIND, whose calls we do not see; when the
