@@ -124,11 +124,16 @@ static long now_us(void)
 	return now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
-/* The next one comes so much later that the program goes on, also where this is slow. */
+/*
+ * The next one comes after a few instructions of the program, or so much later that it goes on,
+ * also where this is slow.
+ */
 static void next_signal(long took)
 {
-	struct itimerval soon = { .it_value.tv_usec = 20 + took + roll(&their_dice, 100) };
+	struct itimerval soon = { .it_value.tv_usec = 1 + roll(&their_dice, 30) };
 
+	if (!roll(&their_dice, 3))
+		soon.it_value.tv_usec += 2 * took;
 	setitimer(ITIMER_REAL, &soon, NULL);
 }
 
@@ -167,6 +172,17 @@ static int send_to_all(const struct one *group)
 		added += group[i].added;
 	}
 	return added;
+}
+
+/* To add what has been added fails; and to change what has not been. */
+static void ask_again(const struct one *group)
+{
+	for (int i = 0; i < MANY; i++) {
+		if (group[i].fd < 0)
+			continue;
+		assert_errno(ctl(0, group[i].added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, group[i].fd,
+				 EPOLLIN, i), group[i].added ? EEXIST : ENOENT);
+	}
 }
 
 /* Exactly what has been added has events; each once. */
@@ -213,9 +229,9 @@ static void handlers_come_at_any_time(void **state)
 	sigemptyset(&alarms);
 	sigaddset(&alarms, SIGALRM);
 	sigaction(SIGALRM, &action, NULL);
-	for (int round = steps ? atoi(steps) / 50 : 100; round; round--) {
+	for (int round = steps ? atoi(steps) / 25 : 200; round; round--) {
 		next_signal(0);
-		for (int step = 0; step < 50; step++) {
+		for (int step = 0; step < 25; step++) {
 			closed_meanwhile = false;
 			step_one(ours, roll(&our_dice, MANY), &our_dice);
 			if (!roll(&our_dice, 3) &&
@@ -224,6 +240,8 @@ static void handlers_come_at_any_time(void **state)
 		}
 		assert_ok(sigprocmask(SIG_BLOCK, &alarms, &before));
 		compare();
+		ask_again(ours);
+		ask_again(theirs);
 		begin_anew();
 		assert_ok(sigprocmask(SIG_SETMASK, &before, NULL));
 	}
