@@ -129,20 +129,22 @@ static void fsocket_inherit_inet(struct sock *to, const struct sock *from)
 static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 {
 #if IS_ENABLED(CONFIG_IPV6)
-	struct ipv6_pinfo *np = inet6_sk(to);
-	struct in6_addr saddr = np->saddr;
+	struct ipv6_pinfo np = *inet6_sk(from);
 
-	/* As tcp_v6_syn_recv_sock(): copy everything and clear what must not be shared. */
-	*np = *inet6_sk(from);
-	np->ipv6_mc_list = NULL;
-	np->ipv6_ac_list = NULL;
+	/*
+	 * As tcp_v6_syn_recv_sock(): copy everything and clear what must not be shared; not
+	 * in @to, which may be handling SYNs, and would hand a pointer of @from's on.
+	 */
+	np.ipv6_mc_list = NULL;
+	np.ipv6_ac_list = NULL;
 #ifdef FSOCKET_FL_LIST_IN_PINFO
-	np->ipv6_fl_list = NULL;
+	np.ipv6_fl_list = NULL;
 #endif
-	np->pktoptions = NULL;
-	np->rxpmtu = NULL;
-	RCU_INIT_POINTER(np->opt, NULL);
-	np->saddr = saddr;
+	np.pktoptions = NULL;
+	np.rxpmtu = NULL;
+	RCU_INIT_POINTER(np.opt, NULL);
+	np.saddr = inet6_sk(to)->saddr;
+	*inet6_sk(to) = np;
 #endif
 }
 
