@@ -42,6 +42,7 @@
 #include <net/tcp.h>
 
 #include "established.h"
+#include "resolve.h"
 #include "stats.h"
 #include "trace.h"
 
@@ -423,18 +424,11 @@ static int fsocket_tables_alloc(void)
 	return 0;
 }
 
-static void fsocket_established_find_tracepoint(struct tracepoint *tp, void *unused)
-{
-	if (!strcmp(tp->name, "inet_sock_set_state"))
-		fsocket_established_tracepoint = tp;
-}
-
 static int fsocket_tables_start(void)
 {
 	int ret;
 
-	/* The tracepoint's symbol is not exported: search for its name. */
-	for_each_kernel_tracepoint(fsocket_established_find_tracepoint, NULL);
+	fsocket_established_tracepoint = fsocket_find_tracepoint("inet_sock_set_state");
 	if (!fsocket_established_tracepoint)
 		return -EOPNOTSUPP;
 	ret = fsocket_tables_alloc();

@@ -47,6 +47,7 @@
 #include "listener.h"
 #include "log.h"
 #include "pins.h"
+#include "resolve.h"
 #include "stats.h"
 
 /* IPv4's and IPv6's. */
@@ -548,18 +549,11 @@ int fsocket_listen_adopt(struct socket *sock)
 	return 0;
 }
 
-static void fsocket_find_set_state(struct tracepoint *tp, void *unused)
-{
-	if (!strcmp(tp->name, "inet_sock_set_state"))
-		fsocket_set_state = tp;
-}
-
 int fsocket_listen_init(void)
 {
 	int ret;
 
-	/* Its symbol is not exported. */
-	for_each_kernel_tracepoint(fsocket_find_set_state, NULL);
+	fsocket_set_state = fsocket_find_tracepoint("inet_sock_set_state");
 	if (!fsocket_set_state)
 		return -EOPNOTSUPP;
 	fsocket_wq = alloc_workqueue("fastsocket", WQ_UNBOUND, WQ_UNBOUND_MAX_ACTIVE);

@@ -243,20 +243,13 @@ void fsocket_pins_allowed(struct cpumask *allowed)
 	spin_unlock(&fsocket_pins_lock);
 }
 
-static void fsocket_find_process_fork(struct tracepoint *tp, void *unused)
-{
-	if (!strcmp(tp->name, "sched_process_fork"))
-		fsocket_process_fork = tp;
-}
-
 int fsocket_pins_init(void)
 {
 	if (!fsocket_kernel_resolve(pins, cpuset_cpus_allowed)) {
 		pr_err("this kernel's cpuset_cpus_allowed() cannot be resolved (CONFIG_KPROBES?)\n");
 		return -EOPNOTSUPP;
 	}
-	/* The tracepoint's symbol is not exported: search for its name. */
-	for_each_kernel_tracepoint(fsocket_find_process_fork, NULL);
+	fsocket_process_fork = fsocket_find_tracepoint("sched_process_fork");
 	if (!fsocket_process_fork) {
 		pr_err("this kernel has no tracepoint sched_process_fork\n");
 		return -EOPNOTSUPP;

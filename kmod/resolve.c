@@ -5,6 +5,8 @@
  */
 #include <asm/ibt.h>
 #include <linux/kprobes.h>
+#include <linux/string.h>
+#include <linux/tracepoint.h>
 
 #include "resolve.h"
 
@@ -26,4 +28,25 @@ void *fsocket_resolve(const char *symbol)
 		addr -= ENDBR_INSN_SIZE;
 #endif
 	return addr;
+}
+
+struct fsocket_sought {
+	const char *name;
+	struct tracepoint *found;
+};
+
+static void fsocket_compare_tracepoint(struct tracepoint *tp, void *data)
+{
+	struct fsocket_sought *sought = data;
+
+	if (!strcmp(tp->name, sought->name))
+		sought->found = tp;
+}
+
+struct tracepoint *fsocket_find_tracepoint(const char *name)
+{
+	struct fsocket_sought sought = { .name = name };
+
+	for_each_kernel_tracepoint(fsocket_compare_tracepoint, &sought);
+	return sought.found;
 }

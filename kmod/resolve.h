@@ -27,6 +27,11 @@
  */
 void *fsocket_resolve(const char *symbol);
 
+struct tracepoint;
+
+/* A tracepoint of the kernel, the symbol of which is not exported; NULL if there is none. */
+struct tracepoint *fsocket_find_tracepoint(const char *name);
+
 #define FSOCKET_KERNEL_FUNCTION(file, function)				\
 	DEFINE_STATIC_CALL_NULL(fsocket_##file##_##function, function)
 
