@@ -333,12 +333,20 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	return 0;
 }
 
-/* @sock goes, and with it what the file of the shared listener was to it. */
-static void fsocket_local_release(struct socket *sock)
+/*
+ * What the file of the shared listener was to @sock. That may be closed long before @sock
+ * is released, which a request that has not been answered can still lead netfilter to.
+ */
+static void fsocket_local_forget_file(struct socket *sock)
 {
 	write_lock_bh(&sock->sk->sk_callback_lock);
 	sock->file = NULL;
 	write_unlock_bh(&sock->sk->sk_callback_lock);
+}
+
+static void fsocket_local_release(struct socket *sock)
+{
+	fsocket_local_forget_file(sock);
 	sock_release(sock);
 }
 
@@ -463,6 +471,7 @@ void fsocket_local_unbind(struct fsocket_local *local)
 	release_sock(sk);
 	fsocket_bind_settle(local->bind, sk, local->listener->guard->sk);
 	local->bind = NULL;
+	fsocket_local_forget_file(local->sock);
 }
 
 struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu)
