@@ -152,9 +152,12 @@ static void fsocket_free_work(struct work_struct *work)
 {
 	struct fsocket_listener *l = container_of(work, struct fsocket_listener, free_work.work);
 
-	/* poll() and select() may take as long as the program likes. */
+	/*
+	 * poll() and select() may take as long as the program likes, which can have many
+	 * such listeners: ask less and less often.
+	 */
 	if (!fsocket_listener_free(l))
-		queue_delayed_work(fsocket_wq, &l->free_work, HZ);
+		queue_delayed_work(fsocket_wq, &l->free_work, HZ << min(l->free_tries++, 4U));
 }
 
 void fsocket_listener_put(struct fsocket_listener *l)

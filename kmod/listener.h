@@ -89,6 +89,8 @@ struct fsocket_listener {
 	struct file *file;
 	struct work_struct tidy_work;
 	struct delayed_work free_work;
+	/* How often that has been in vain. */
+	unsigned int free_tries;
 	struct rcu_head rcu;
 	/* Keeps the port in the kernel's bind table; see bind.c. */
 	struct socket *guard;

@@ -162,8 +162,25 @@ static bool fsocket_local_steal(struct fsocket_local *local, struct sock *from)
 	return mine && reqsk_queue_empty(&inet_csk(from)->icsk_accept_queue);
 }
 
-/* Looks at @local, which the worker of @host serves; whether connections wait there. */
-static bool fsocket_look_at(struct fsocket_local *local, const struct fsocket_local *host)
+/*
+ * When to look again at @local, where connections wait. They may do so for as long as a
+ * program likes, which neither accepts nor has room in the shared queue: look less and
+ * less often, and at last once a second.
+ */
+static unsigned long fsocket_look_again(const struct fsocket_local *local)
+{
+	unsigned long after = fsocket_look_after();
+	unsigned int late = min(local->late / FSOCKET_STUCK, 8U);
+
+	return max(after, min(after << late, (unsigned long)HZ));
+}
+
+/*
+ * Looks at @local, which the worker of @host serves; after how many jiffies to do so
+ * again, or 0 if no connections wait there.
+ */
+static unsigned long fsocket_look_at(struct fsocket_local *local,
+				     const struct fsocket_local *host)
 {
 	struct fsocket_listener *l = local->listener;
 	const struct socket *sock = fsocket_local_sock(local);
@@ -171,7 +188,7 @@ static bool fsocket_look_at(struct fsocket_local *local, const struct fsocket_lo
 
 	/* It has gone to another CPU, whose timer runs. */
 	if (!sock)
-		return false;
+		return 0;
 	head = READ_ONCE(inet_csk(sock->sk)->icsk_accept_queue.rskq_accept_head);
 	if (head != local->seen) {
 		local->seen = head;
@@ -180,36 +197,37 @@ static bool fsocket_look_at(struct fsocket_local *local, const struct fsocket_lo
 		this_cpu_inc(l->stats->overdue);
 	}
 	if (!head)
-		return false;
+		return 0;
 	if (local->late && fsocket_worker_ended(host))
 		fsocket_listener_tidy(l);
 	if ((!READ_ONCE(local->attached) || local->late >= FSOCKET_STUCK ||
 	     (local->late && fsocket_worker_sleeps(host) && fsocket_other_sleeps(l, host))) &&
 	    fsocket_local_steal(local, sock->sk)) {
 		local->seen = NULL;
-		return false;
+		return 0;
 	}
-	return true;
+	return fsocket_look_again(local);
 }
 
 static void fsocket_local_look(struct timer_list *timer)
 {
 	struct fsocket_local *local = from_timer(local, timer, timer), *guest;
-	bool wait = false;
+	unsigned long after = 0;
 	int cpu;
 
 	/* With a host it is that one's timer that looks; see fsocket_local_hand(). */
 	if (!READ_ONCE(local->host))
-		wait = fsocket_look_at(local, local);
+		after = fsocket_look_at(local, local);
 	if (READ_ONCE(local->guests)) {
 		for_each_set_bit(cpu, local->served, nr_cpu_ids) {
 			guest = fsocket_local_at(local->listener, cpu);
-			if (guest != local && fsocket_look_at(guest, local))
-				wait = true;
+			if (guest != local)
+				after = min_not_zero(after, fsocket_look_at(guest, local));
 		}
 	}
-	if (wait)
-		mod_timer(timer, jiffies + fsocket_look_after());
+	/* A connection that has arrived meanwhile may want it sooner. */
+	if (after)
+		timer_reduce(timer, jiffies + after);
 }
 
 /* A connection has arrived at a local listener; in softirq. */
@@ -219,8 +237,7 @@ static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 	struct fsocket_local *local =
 		container_of(entry, struct fsocket_local, arrival);
 
-	if (!timer_pending(&local->timer))
-		mod_timer(&local->timer, jiffies + fsocket_look_after());
+	timer_reduce(&local->timer, jiffies + fsocket_look_after());
 	return 0;
 }
 
@@ -432,7 +449,7 @@ static void fsocket_local_inherit_spare(struct fsocket_local *local)
 	/* Pairs with fsocket_local_sock(). */
 	smp_store_release(&local->sock, sock);
 	/* For what came with it, or is on its way to the former place. */
-	mod_timer(&local->timer, jiffies + fsocket_look_after());
+	timer_reduce(&local->timer, jiffies + fsocket_look_after());
 }
 
 int fsocket_local_start(struct fsocket_local *local, struct fsocket_local *host)
