@@ -163,10 +163,27 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 }
 
 /*
- * The CPU of @allowed for a worker that asks for @want; see
+ * Whether @one is a better CPU for a worker of @l than @other is. Who claims CPUs by the
+ * thousand for listeners of his own must not drive the workers of @l onto the same one, so
+ * other listeners' claims are looked at only where @l has as many on both.
+ */
+static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int other)
+{
+	const struct fsocket_local *here = l->locals[one], *there = l->locals[other];
+	unsigned int mine = here ? here->claims : 0, theirs = there ? there->claims : 0;
+
+	if (mine != theirs)
+		return mine < theirs;
+	return atomic_read(per_cpu_ptr(&fsocket_cpu_claims, one)) <
+	       atomic_read(per_cpu_ptr(&fsocket_cpu_claims, other));
+}
+
+/*
+ * The CPU of @allowed for a worker of @l that asks for @want; see
  * FSOCKET_IOC_SPAWN_LISTEN.
  */
-static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
+static int fsocket_choose_cpu(const struct fsocket_listener *l,
+			      const struct cpumask *allowed, int want)
 {
 	int cpu, best = -EINVAL;
 
@@ -181,13 +198,13 @@ static int fsocket_choose_cpu(const struct cpumask *allowed, int want)
 		return want;
 	}
 	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
-		if (best < 0 || atomic_read(per_cpu_ptr(&fsocket_cpu_claims, cpu)) <
-				atomic_read(per_cpu_ptr(&fsocket_cpu_claims, best)))
+		if (best < 0 || fsocket_cpu_better(l, cpu, best))
 			best = cpu;
 	}
 	return best;
 }
 
+/* That of current; under the listener's lock. */
 static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim, *found = NULL;
@@ -382,7 +399,7 @@ static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener
 	/* A worker serves all its listeners on one CPU, unless it says where. */
 	cpu = want < 0 ? fsocket_my_cpu(file) : -1;
 	if (cpu < 0 || !cpu_active(cpu) || !cpumask_test_cpu(cpu, allowed))
-		cpu = fsocket_choose_cpu(allowed, want);
+		cpu = fsocket_choose_cpu(l, allowed, want);
 	ret = cpu;
 	if (l->ended)
 		ret = -EINVAL;

@@ -66,6 +66,69 @@ static void pinned_in_company(void **state)
 	close(fd);
 }
 
+/* Claims all CPUs but the last, many times, as another user; and waits. */
+static pid_t crowds(void)
+{
+	int last = sysconf(_SC_NPROCESSORS_ONLN) - 1, ready, cpu, i;
+	pid_t pid = fork_until_ready(&ready);
+	union address a;
+
+	if (pid)
+		return pid;
+	if (setuid(65534))
+		_exit(1);
+	for (i = 0; i < 20; i++) {
+		int fd = listener(AF_INET, &a);
+
+		for (cpu = 0; cpu < last; cpu++) {
+			/* A worker has one claim on a listener, so fork others. */
+			int up;
+
+			if (fork_until_ready(&up))
+				continue;
+			if (spawn(fd, cpu) || write(up, "r", 1) != 1)
+				_exit(2);
+			for (;;)
+				pause();
+		}
+	}
+	if (write(ready, "r", 1) != 1)
+		_exit(3);
+	for (;;)
+		pause();
+}
+
+/* Whatever others claim, the workers of a listener do not share a CPU. */
+static void apart_in_a_crowd(void **state)
+{
+	int ready[2], cpu[3], i;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	pid_t crowd = crowds(), pids[3];
+	char byte;
+
+	(void)state;
+	assert_ok(pipe(ready));
+	for (i = 0; i < 3; i++) {
+		pids[i] = waiting_worker(fd, ready);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+	}
+	for (i = 0; i < 3; i++) {
+		cpu_set_t set;
+
+		assert_ok(sched_getaffinity(pids[i], sizeof(set), &set));
+		for (cpu[i] = 0; !CPU_ISSET(cpu[i], &set); cpu[i]++)
+			;
+	}
+	for (i = 0; i < 3; i++)
+		kill_worker(pids[i]);
+	kill_worker(crowd);
+	close(fd);
+	assert_int_not_equal(cpu[0], cpu[1]);
+	assert_int_not_equal(cpu[0], cpu[2]);
+	assert_int_not_equal(cpu[1], cpu[2]);
+}
+
 static void *count_cpus(void *arg)
 {
 	*(int *)arg = cpus_of(0);
@@ -189,6 +252,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(pinned_in_company),
+		T(apart_in_a_crowd),
 		T(children_are_free),
 		T(dead_threads_go),
 		T(first_together),
