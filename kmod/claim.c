@@ -10,7 +10,6 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/cpuhotplug.h>
 #include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/pid.h>
@@ -23,6 +22,7 @@
 #include "listener.h"
 #include "log.h"
 #include "pins.h"
+#include "resolve.h"
 
 /* A change concerns later spawns; what is already spawned stays. */
 unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
@@ -30,18 +30,16 @@ unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
 /* Claims on each CPU, of all listeners. */
 static DEFINE_PER_CPU(atomic_t, fsocket_cpu_claims);
 
-DEFINE_SPINLOCK(fsocket_claims_lock);
-
-/* By worker; under fsocket_claims_lock. */
+/* By worker. Changed under the lock, which is held for no longer; read under RCU. */
 static DEFINE_HASHTABLE(fsocket_claims_table, 8);
+static DEFINE_SPINLOCK(fsocket_claims_table_lock);
 
 static struct tracepoint *fsocket_process_exit;
-static enum cpuhp_state fsocket_cpuhp_state;
 
 static void fsocket_claim_enter(struct fsocket_claim *claim,
 				struct fsocket_local *local)
 {
-	claim->local = local;
+	WRITE_ONCE(claim->local, local);
 	local->claims++;
 	atomic_inc(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
 	WRITE_ONCE(local->worker, claim->worker);
@@ -82,22 +80,32 @@ static bool fsocket_claim_is(const struct fsocket_claim *claim, fl_owner_t owner
 	return (!owner || claim->owner == owner) && (!worker || claim->worker == worker);
 }
 
+/* Under the listener's lock, as is fsocket_claim_unlink(). */
 static void fsocket_claim_link(struct fsocket_claim *claim)
 {
-	spin_lock(&fsocket_claims_lock);
+	spin_lock(&claim->listener->claims_lock);
 	list_add(&claim->in_listener, &claim->listener->claims);
+	spin_unlock(&claim->listener->claims_lock);
+	spin_lock(&claim->file->lock);
 	list_add(&claim->in_file, &claim->file->list);
-	hash_add(fsocket_claims_table, &claim->in_table, (unsigned long)claim->worker);
-	spin_unlock(&fsocket_claims_lock);
+	spin_unlock(&claim->file->lock);
+	spin_lock(&fsocket_claims_table_lock);
+	hash_add_rcu(fsocket_claims_table, &claim->in_table, (unsigned long)claim->worker);
+	spin_unlock(&fsocket_claims_table_lock);
 }
 
 static void fsocket_claim_unlink(struct fsocket_claim *claim)
 {
-	spin_lock(&fsocket_claims_lock);
+	spin_lock(&fsocket_claims_table_lock);
+	hash_del_rcu(&claim->in_table);
+	spin_unlock(&fsocket_claims_table_lock);
+	spin_lock(&claim->listener->claims_lock);
 	list_del(&claim->in_listener);
+	spin_unlock(&claim->listener->claims_lock);
+	/* Last: the file may be gone as soon as it has no claim any more. */
+	spin_lock(&claim->file->lock);
 	list_del(&claim->in_file);
-	hash_del(&claim->in_table);
-	spin_unlock(&fsocket_claims_lock);
+	spin_unlock(&claim->file->lock);
 }
 
 bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
@@ -147,15 +155,12 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 	struct fsocket_claim *claim, *next;
 	LIST_HEAD(dropped);
 
-	spin_lock(&fsocket_claims_lock);
 	list_for_each_entry_safe(claim, next, &l->claims, in_listener) {
 		if ((file && claim->file != file) || !fsocket_claim_is(claim, owner, worker))
 			continue;
-		list_del(&claim->in_file);
-		hash_del(&claim->in_table);
-		list_move(&claim->in_listener, &dropped);
+		fsocket_claim_unlink(claim);
+		list_add(&claim->in_listener, &dropped);
 	}
-	spin_unlock(&fsocket_claims_lock);
 	list_for_each_entry_safe(claim, next, &dropped, in_listener)
 		fsocket_claim_undo(claim);
 	fsocket_claims_settle(l);
@@ -207,17 +212,13 @@ static int fsocket_choose_cpu(const struct fsocket_listener *l,
 /* That of current; under the listener's lock. */
 static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 {
-	struct fsocket_claim *claim, *found = NULL;
+	struct fsocket_claim *claim;
 
-	spin_lock(&fsocket_claims_lock);
 	list_for_each_entry(claim, &l->claims, in_listener) {
-		if (fsocket_claim_is(claim, current->files, current)) {
-			found = claim;
-			break;
-		}
+		if (fsocket_claim_is(claim, current->files, current))
+			return claim;
 	}
-	spin_unlock(&fsocket_claims_lock);
-	return found;
+	return NULL;
 }
 
 /* The worker's local listener begins; it is pinned if that is up to us. */
@@ -373,14 +374,16 @@ static int fsocket_my_cpu(struct fsocket_claims *file)
 	struct fsocket_claim *claim;
 	int cpu = -1;
 
-	spin_lock(&fsocket_claims_lock);
-	list_for_each_entry(claim, &file->list, in_file) {
-		if (claim->worker == current) {
+	rcu_read_lock();
+	hash_for_each_possible_rcu(fsocket_claims_table, claim, in_table,
+				   (unsigned long)current) {
+		if (claim->worker == current && claim->file == file) {
+			/* Its place is freed a grace period after the claim has gone. */
 			cpu = READ_ONCE(claim->local)->cpu;
 			break;
 		}
 	}
-	spin_unlock(&fsocket_claims_lock);
+	rcu_read_unlock();
 	return cpu;
 }
 
@@ -440,7 +443,7 @@ static struct fsocket_listener *fsocket_claimed(struct fsocket_claims *file,
 	struct fsocket_listener *l = NULL;
 	struct fsocket_claim *claim;
 
-	spin_lock(&fsocket_claims_lock);
+	spin_lock(&file->lock);
 	list_for_each_entry(claim, &file->list, in_file) {
 		if ((!sock || claim->listener->sock == sock) &&
 		    fsocket_claim_is(claim, owner, worker)) {
@@ -450,7 +453,7 @@ static struct fsocket_listener *fsocket_claimed(struct fsocket_claims *file,
 			break;
 		}
 	}
-	spin_unlock(&fsocket_claims_lock);
+	spin_unlock(&file->lock);
 	return l;
 }
 
@@ -478,46 +481,6 @@ void fsocket_listen_retire_all(struct fsocket_claims *file,
 	fsocket_retire_if(file, sock, owner, NULL);
 }
 
-void fsocket_tidy_work(struct work_struct *work)
-{
-	struct fsocket_listener *l =
-		container_of(work, struct fsocket_listener, tidy_work);
-	int cpu;
-
-	mutex_lock(&l->lock);
-	if (!l->ended)
-		fsocket_claims_drop_dead(l);
-	for_each_possible_cpu(cpu) {
-		if (!l->ended && l->locals[cpu] && !cpu_online(cpu))
-			fsocket_local_park(l->locals[cpu]);
-	}
-	fsocket_cover(l);
-	mutex_unlock(&l->lock);
-	fsocket_listener_put(l);
-}
-
-void fsocket_listener_tidy(struct fsocket_listener *l)
-{
-	refcount_inc(&l->refs);
-	if (!queue_work(fsocket_wq, &l->tidy_work))
-		fsocket_listener_put(l);
-}
-
-/*
- * No SYN is handled on an offline CPU, but one handled on a CPU without local
- * listener may be given to any; the worker meanwhile runs elsewhere.
- */
-static int fsocket_listen_cpu_offline(unsigned int cpu)
-{
-	struct fsocket_listener *l;
-
-	mutex_lock(&fsocket_listeners_mutex);
-	list_for_each_entry(l, &fsocket_listeners, in_all)
-		fsocket_listener_tidy(l);
-	mutex_unlock(&fsocket_listeners_mutex);
-	return 0;
-}
-
 /* @task, which is current, ends. It has made its claims itself, so it sees them. */
 static void fsocket_exits(void *unused, struct task_struct *task)
 {
@@ -526,49 +489,27 @@ static void fsocket_exits(void *unused, struct task_struct *task)
 	if (hlist_empty(&fsocket_claims_table[hash_min((unsigned long)task,
 						       HASH_BITS(fsocket_claims_table))]))
 		return;
-	spin_lock(&fsocket_claims_lock);
-	hash_for_each_possible(fsocket_claims_table, claim, in_table,
-			       (unsigned long)task) {
+	rcu_read_lock();
+	hash_for_each_possible_rcu(fsocket_claims_table, claim, in_table,
+				   (unsigned long)task) {
 		if (claim->worker == task)
 			fsocket_listener_tidy(claim->listener);
 	}
-	spin_unlock(&fsocket_claims_lock);
-}
-
-static void fsocket_find_process_exit(struct tracepoint *tp, void *unused)
-{
-	if (!strcmp(tp->name, "sched_process_exit"))
-		fsocket_process_exit = tp;
+	rcu_read_unlock();
 }
 
 int fsocket_claims_init(void)
 {
-	int ret;
-
-	/* Its symbol is not exported. */
-	for_each_kernel_tracepoint(fsocket_find_process_exit, NULL);
+	fsocket_process_exit = fsocket_find_tracepoint("sched_process_exit");
 	if (!fsocket_process_exit) {
 		pr_err("this kernel has no tracepoint sched_process_exit\n");
 		return -EOPNOTSUPP;
 	}
-	ret = tracepoint_probe_register(fsocket_process_exit, fsocket_exits, NULL);
-	if (ret)
-		return ret;
-	ret = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN,
-					"net/fastsocket:offline", NULL,
-					fsocket_listen_cpu_offline);
-	if (ret >= 0) {
-		fsocket_cpuhp_state = ret;
-		return 0;
-	}
-	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
-	tracepoint_synchronize_unregister();
-	return ret;
+	return tracepoint_probe_register(fsocket_process_exit, fsocket_exits, NULL);
 }
 
 void fsocket_claims_exit(void)
 {
-	cpuhp_remove_state_nocalls(fsocket_cpuhp_state);
 	tracepoint_probe_unregister(fsocket_process_exit, fsocket_exits, NULL);
 	tracepoint_synchronize_unregister();
 }

@@ -128,7 +128,7 @@ static void fsocket_cover_cpu(struct fsocket_listener *l, int cpu, bool needed)
 
 	if (local && local->claims)
 		return;
-	if (!cpu_active(cpu)) {
+	if (!fsocket_cpu_is_here(cpu)) {
 		/* Asked for again when it is back. */
 		clear_bit(cpu, l->syn_cpus);
 	} else if (needed) {

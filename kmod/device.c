@@ -269,6 +269,7 @@ static int fsocket_open(struct inode *inode, struct file *file)
 	claims = kzalloc(sizeof(*claims), GFP_KERNEL_ACCOUNT);
 	if (!claims)
 		return -ENOMEM;
+	spin_lock_init(&claims->lock);
 	INIT_LIST_HEAD(&claims->list);
 	file->private_data = claims;
 	return 0;

@@ -447,6 +447,7 @@ static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
 	mutex_init(&l->lock);
 	INIT_LIST_HEAD(&l->in_all);
 	INIT_LIST_HEAD(&l->claims);
+	spin_lock_init(&l->claims_lock);
 	INIT_WORK(&l->end_work, fsocket_end_work);
 	INIT_WORK(&l->tidy_work, fsocket_tidy_work);
 	INIT_DELAYED_WORK(&l->free_work, fsocket_free_work);
@@ -568,9 +569,14 @@ int fsocket_listen_init(void)
 	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
+	ret = fsocket_tidy_init();
+	if (ret)
+		goto err_claims;
 	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
 	if (!ret)
 		return 0;
+	fsocket_tidy_exit();
+err_claims:
 	fsocket_claims_exit();
 err_pins:
 	fsocket_pins_exit();
@@ -583,6 +589,7 @@ void fsocket_listen_exit(void)
 {
 	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
 	tracepoint_synchronize_unregister();
+	fsocket_tidy_exit();
 	fsocket_claims_exit();
 	fsocket_pins_exit();
 	/* Sockets that could not be accepted are released by way of our ops. */

@@ -5,12 +5,15 @@
 #include <linux/fs.h>
 #include <linux/list.h>
 #include <linux/seq_file.h>
+#include <linux/spinlock.h>
 
 struct proto_ops;
 struct socket;
 
 /* What one open file of the device has spawned. */
 struct fsocket_claims {
+	/* Protects @list, and is held for no more than a walk through that. */
+	spinlock_t lock;
 	struct list_head list;
 };
 

@@ -73,10 +73,10 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 		return 0;
 
 	fsocket_seq_listener(seq, l, NULL, NULL);
-	spin_lock(&fsocket_claims_lock);
+	spin_lock(&l->claims_lock);
 	list_for_each_entry(claim, &l->claims, in_listener)
 		fsocket_seq_listener(seq, l, READ_ONCE(claim->local), claim->pid);
-	spin_unlock(&fsocket_claims_lock);
+	spin_unlock(&l->claims_lock);
 	for_each_possible_cpu(cpu) {
 		local = fsocket_local_at(l, cpu);
 		if (local && fsocket_local_sock(local) && !READ_ONCE(local->claims))

@@ -67,9 +67,9 @@ struct fsocket_local {
 };
 
 /*
- * Locks, in this order: @lock; the lock of the socket; fsocket_listeners_mutex or
- * fsocket_claims_lock, which protect membership in lists, are global, and are
- * never held while waiting for anything of a user's.
+ * Locks, in this order: @lock; the lock of the socket; fsocket_listeners_mutex, which
+ * protects membership in lists, is global, and is never held while waiting for anything
+ * of a user's; @claims_lock.
  */
 struct fsocket_listener {
 	/* In the table by socket. Read under fsocket_srcu. */
@@ -95,8 +95,10 @@ struct fsocket_listener {
 	/* Keeps the port in the kernel's bind table; see bind.c. */
 	struct socket *guard;
 	struct fsocket_stats __percpu *stats;
-	/* Under fsocket_claims_lock. */
+	/* Changed under @lock and @claims_lock. */
 	struct list_head claims;
+	/* For /proc, which may not wait for @lock. */
+	spinlock_t claims_lock;
 	/* The program itself asked for SO_REUSEPORT. */
 	bool reuseport;
 	/*
@@ -108,10 +110,11 @@ struct fsocket_listener {
 	struct fsocket_local *locals[];
 };
 
-/* A worker's share in a local listener. Its lists are under fsocket_claims_lock. */
+/* A worker's share in a local listener. */
 struct fsocket_claim {
 	struct list_head in_listener;
 	struct list_head in_file;
+	/* By worker; see claim.c. */
 	struct hlist_node in_table;
 	struct fsocket_listener *listener;
 	/* The open device. */
@@ -138,7 +141,6 @@ struct fsocket_claim {
 extern struct mutex fsocket_listeners_mutex;
 /* All of them; under fsocket_listeners_mutex. */
 extern struct list_head fsocket_listeners;
-extern spinlock_t fsocket_claims_lock;
 extern struct srcu_struct fsocket_srcu;
 /*
  * For the works of listeners. These wait for the lock of a user's socket, so many of them
@@ -175,12 +177,15 @@ void fsocket_listener_put(struct fsocket_listener *l);
 struct fsocket_listener *fsocket_listener_adopt(struct socket *sock);
 /* Back to one shared accept queue: the socket is an ordinary one again. */
 void fsocket_listener_end(struct fsocket_listener *l);
-/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
-void fsocket_listener_tidy(struct fsocket_listener *l);
-/* Gives the local listeners the options of @l again; false: that ended it. */
-bool fsocket_listener_refresh(struct fsocket_listener *l);
 /* The ops that @sock would have without us. */
 const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
+
+/* options.c */
+
+/* Gives the local listeners the options of @l again; false: that ended it. */
+bool fsocket_listener_refresh(struct fsocket_listener *l);
+/* Makes setsockopt() of @ops ours. */
+void fsocket_options_set_ops(struct proto_ops *ops);
 
 /* local.c */
 
@@ -220,12 +225,21 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 			 fl_owner_t owner, const struct task_struct *worker);
 /* Those of threads that have ended. Under its lock. */
 void fsocket_claims_drop_dead(struct fsocket_listener *l);
-/* The work of fsocket_listener_tidy(). */
-void fsocket_tidy_work(struct work_struct *work);
 int fsocket_claims_init(void);
 void fsocket_claims_exit(void);
 /* A worker that has pinned itself takes its claim along. */
 void fsocket_follow_pin(struct fsocket_listener *l);
+
+/* tidy.c */
+
+/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
+void fsocket_listener_tidy(struct fsocket_listener *l);
+/* The work of that. */
+void fsocket_tidy_work(struct work_struct *work);
+/* Neither offline nor about to be. */
+bool fsocket_cpu_is_here(int cpu);
+int fsocket_tidy_init(void);
+void fsocket_tidy_exit(void);
 
 /* accept.c */
 

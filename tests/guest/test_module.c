@@ -18,7 +18,11 @@ static void cpu_goes_offline(void **state)
 	(void)state;
 	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", last);
 	pid = worker(fd, last, 'w', false);
+	assert_int_equal(host_of(&a, last), last);
 	write_file(path, "0");
+	for (i = 0; i < 100 && host_of(&a, last) >= 0; i++)
+		usleep(10000);
+	assert_int_equal(host_of(&a, last), -1);
 	for (i = 0; i < 20; i++) {
 		int client = connect_on(i % last, &a);
 
@@ -26,6 +30,9 @@ static void cpu_goes_offline(void **state)
 		close(client);
 	}
 	write_file(path, "1");
+	for (i = 0; i < 100 && host_of(&a, last) < 0; i++)
+		usleep(10000);
+	assert_int_equal(host_of(&a, last), last);
 	for (i = 0; i < 20; i++) {
 		int client = connect_on(last, &a);
 

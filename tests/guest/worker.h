@@ -72,6 +72,24 @@ static inline void serve_by_epoll(int fd, int cpu, char letter, int ready)
 	}
 }
 
+/* Whose worker serves @cpu: of that itself, or of another; -1 if nobody's. */
+static inline int host_of(const union address *a, int cpu)
+{
+	FILE *file = fopen("/proc/net/fastsocket_listeners", "r");
+	int found = -1, port, place, attached, host;
+	char line[256];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%*u %d %*d %*s %d %d %*d %*u %*u %d", &port, &place,
+			   &attached, &host) == 4 &&
+		    port == ntohs(a->in.sin_port) && place == cpu && attached)
+			found = host < 0 ? cpu : host;
+	}
+	fclose(file);
+	return found;
+}
+
 static inline void kill_worker(pid_t pid)
 {
 	kill(pid, SIGKILL);
