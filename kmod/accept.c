@@ -2,8 +2,9 @@
 /*
  * accept() and poll() of a listening socket that has local listeners. accept() takes
  * from the shared queue first, since connections could starve there, and then from
- * the worker's local listener. Both functions run in an SRCU read section and take no
- * lock of the module.
+ * the worker's local listener. Both functions take no lock of the module. poll() runs in
+ * an SRCU read section; accept() may sleep for as long as the program holds the lock of
+ * the socket, and is counted instead, as it would keep all ended listeners from being freed.
  */
 #include <linux/sched/signal.h>
 #include <net/sock.h>
@@ -151,11 +152,25 @@ static int fsocket_accept_wait(struct fsocket_listener *l,
 	return ret;
 }
 
-/* Accepts from all queues without waiting. The caller is in the SRCU read section. */
-static int fsocket_accept_now(struct fsocket_listener *l, struct socket *newsock,
-			      int flags, bool kern)
+/* The listener of @sock, which stays until fsocket_call_ends(); or NULL. */
+static struct fsocket_listener *fsocket_call_begins(const struct socket *sock)
 {
-	return fsocket_accept_one(l, fsocket_my_local(l), newsock, flags, kern);
+	struct fsocket_listener *l;
+	int idx;
+
+	idx = srcu_read_lock(&fsocket_srcu);
+	l = fsocket_listener_find(sock);
+	if (l)
+		this_cpu_inc(*l->calls);
+	srcu_read_unlock(&fsocket_srcu, idx);
+	return l;
+}
+
+static void fsocket_call_ends(struct fsocket_listener *l)
+{
+	/* Pairs with fsocket_listener_called(): it is freed after its last use. */
+	smp_mb();
+	this_cpu_dec(*l->calls);
 }
 
 static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
@@ -163,33 +178,18 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 {
 	const struct proto_ops *orig = fsocket_orig_ops(sock);
 	struct fsocket_listener *l;
-	int idx, ret = -EAGAIN;
+	int ret;
 
 	/* do_accept() has copied the listener's ops to the new socket: put back TCP's. */
 	if (newsock->ops)
 		newsock->ops = fsocket_orig_ops(newsock);
 
-	idx = srcu_read_lock(&fsocket_srcu);
-	l = fsocket_listener_find(sock);
-	if (l)
-		ret = fsocket_accept_now(l, newsock, FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
-	/*
-	 * fsocket_accept_wait() and fsocket_listener_end() may sleep for long, and an SRCU
-	 * read section of theirs would keep all ended listeners from being freed: take a
-	 * reference instead.
-	 */
-	if (l && ((ret == -EAGAIN && !(FSOCKET_ACCEPT_FLAGS & O_NONBLOCK)) ||
-		  (!ret && FSOCKET_ACCEPT_KERN)))
-		refcount_inc(&l->refs);
-	else if (l)
-		orig = NULL;
-	srcu_read_unlock(&fsocket_srcu, idx);
-	if (!orig)
-		return ret;
+	l = fsocket_call_begins(sock);
 	if (!l)
 		return fsocket_passing(FSOCKET_ORIG_ACCEPT(orig, sock, newsock));
-
-	if (ret == -EAGAIN)
+	ret = fsocket_accept_one(l, fsocket_my_local(l), newsock, FSOCKET_ACCEPT_FLAGS,
+				 FSOCKET_ACCEPT_KERN);
+	if (ret == -EAGAIN && !(FSOCKET_ACCEPT_FLAGS & O_NONBLOCK))
 		ret = fsocket_accept_wait(l, fsocket_my_local(l), newsock,
 					  FSOCKET_ACCEPT_FLAGS, FSOCKET_ACCEPT_KERN);
 	/*
@@ -198,7 +198,7 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 	 */
 	if (!ret && FSOCKET_ACCEPT_KERN)
 		fsocket_listener_end(l);
-	fsocket_listener_put(l);
+	fsocket_call_ends(l);
 	return ret;
 }
 

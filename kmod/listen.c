@@ -128,11 +128,25 @@ struct fsocket_listener *fsocket_listener_get(const struct socket *sock)
 	return l;
 }
 
-/* Frees @l, which has ended, and nobody can find; false while somebody polls it. */
+/* Whether calls of accept() are under way for @l, which nobody can find any more. */
+static bool fsocket_listener_called(const struct fsocket_listener *l)
+{
+	int cpu, calls = 0;
+
+	for_each_possible_cpu(cpu)
+		calls += READ_ONCE(*per_cpu_ptr(l->calls, cpu));
+	/* Pairs with fsocket_call_ends(). */
+	smp_mb();
+	return calls;
+}
+
+/* Frees @l, which has ended, and nobody can find; false while it is polled, or accepts. */
 static bool fsocket_listener_free(struct fsocket_listener *l)
 {
 	int cpu;
 
+	if (fsocket_listener_called(l))
+		return false;
 	for_each_possible_cpu(cpu) {
 		if (l->locals[cpu] && fsocket_local_polled(l->locals[cpu]))
 			return false;
@@ -141,6 +155,7 @@ static bool fsocket_listener_free(struct fsocket_listener *l)
 		if (l->locals[cpu])
 			fsocket_local_free(l->locals[cpu]);
 	}
+	free_percpu(l->calls);
 	/* The timer and what sees connections arrive were ended before. */
 	kfree_rcu(l, rcu);
 	/* fsocket_listen_exit() waits until we have left. */
@@ -360,59 +375,6 @@ static int fsocket_listener_listen(struct socket *sock, int backlog)
 	return ret;
 }
 
-/* Gives the local listeners the options of @l; NULL, or what they cannot carry. */
-static const char *fsocket_listener_inherit(struct fsocket_listener *l)
-{
-	const char *obstacle = fsocket_inherit_obstacle(l->sock->sk);
-	struct fsocket_local *local;
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		local = l->locals[cpu];
-		if (!obstacle && local && local->sock &&
-		    fsocket_inherit(local->sock->sk, l->sock->sk))
-			obstacle = "its congestion control";
-	}
-	return obstacle;
-}
-
-bool fsocket_listener_refresh(struct fsocket_listener *l)
-{
-	const char *obstacle = NULL;
-
-	mutex_lock(&l->lock);
-	if (!l->ended)
-		obstacle = fsocket_listener_inherit(l);
-	mutex_unlock(&l->lock);
-	if (!obstacle)
-		return true;
-	fsocket_log(FSOCKET_WARNING,
-		    "port %d: local listeners given up, they cannot carry %s\n",
-		    inet_sk(l->sock->sk)->inet_num, obstacle);
-	fsocket_listener_end(l);
-	return false;
-}
-
-/* An option set on the shared listener holds for the local ones too. */
-static int fsocket_listener_setsockopt(struct socket *sock, int level, int optname,
-				       sockptr_t optval, unsigned int optlen)
-{
-	const struct proto_ops *orig = fsocket_orig_ops(sock);
-	struct fsocket_listener *l = fsocket_listener_get(sock);
-	int ret;
-
-	if (level == SOL_SOCKET)
-		ret = fsocket_passing(sock_setsockopt(sock, level, optname, optval, optlen));
-	else
-		ret = fsocket_passing(orig->setsockopt(sock, level, optname, optval, optlen));
-	if (!l)
-		return ret;
-	if (!ret)
-		fsocket_listener_refresh(l);
-	fsocket_listener_put(l);
-	return ret;
-}
-
 static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
 {
 	if (family->orig)
@@ -424,8 +386,8 @@ static int fsocket_family_init(struct fsocket_family *family, const struct proto
 	family->ops.connect = fsocket_listener_connect;
 	family->ops.listen = fsocket_listener_listen;
 	family->ops.shutdown = fsocket_listener_shutdown;
-	family->ops.setsockopt = fsocket_listener_setsockopt;
 	fsocket_accept_set_ops(&family->ops);
+	fsocket_options_set_ops(&family->ops);
 	fsocket_info_set_ops(&family->ops);
 	family->orig = orig;
 	return 0;
@@ -439,6 +401,11 @@ static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
 		    BITS_TO_LONGS(nr_cpu_ids) * sizeof(*l->syn_cpus), GFP_KERNEL_ACCOUNT);
 	if (!l)
 		return NULL;
+	l->calls = alloc_percpu_gfp(int, GFP_KERNEL_ACCOUNT);
+	if (!l->calls) {
+		kfree(l);
+		return NULL;
+	}
 	l->syn_cpus = (unsigned long *)&l->locals[nr_cpu_ids];
 	l->sock = sock;
 	l->ino = SOCK_INODE(sock)->i_ino;
@@ -536,6 +503,7 @@ struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
 		release_sock(sock->sk);
 		if (!ret)
 			return l;
+		free_percpu(l->calls);
 		kfree(l);
 		/* Made by another thread meanwhile. */
 		if (ret != -EEXIST)

@@ -77,6 +77,8 @@ struct fsocket_listener {
 	struct list_head in_all;
 	/* 1 until it ends; what runs for long, or later, has its own. Holds the module. */
 	refcount_t refs;
+	/* How many are in accept(): the sum over the CPUs; see there. */
+	int __percpu *calls;
 	struct socket *sock;
 	/* Of the socket's inode, for /proc. */
 	unsigned long ino;

@@ -106,12 +106,18 @@ static inline void *fail_alloc_percpu(size_t size, size_t align)
 	return (void __force *)__alloc_percpu(size, align);
 }
 
+static inline void *fail_alloc_percpu_gfp(size_t size, size_t align, gfp_t flags)
+{
+	return (void __force *)__alloc_percpu_gfp(size, align, flags);
+}
+
 #undef kzalloc
 #undef kmemdup
 #undef kmem_cache_zalloc
 #undef kvcalloc
 #undef kvzalloc_node
 #undef __alloc_percpu
+#undef __alloc_percpu_gfp
 
 /* Names are not replaced again within their own replacement. */
 #define kzalloc(...)	(fail_now() ? NULL : fail_count(fail_kzalloc(__VA_ARGS__), 1))
@@ -125,6 +131,9 @@ static inline void *fail_alloc_percpu(size_t size, size_t align)
 #define __alloc_percpu(...) \
 	((void __percpu __force *)(fail_now() ? NULL : \
 	 fail_count(fail_alloc_percpu(__VA_ARGS__), 1)))
+#define __alloc_percpu_gfp(...) \
+	((void __percpu __force *)(fail_now() ? NULL : \
+	 fail_count(fail_alloc_percpu_gfp(__VA_ARGS__), 1)))
 #define kfree(p)	(fail_count(p, -1), kfree(p))
 #define kvfree(p)	(fail_count(p, -1), kvfree(p))
 #undef kfree_rcu

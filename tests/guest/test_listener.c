@@ -4,9 +4,9 @@
  * bounds of what a listener can make grow. Runs in the guest as root with
  * fastsocket.ko loaded. Usage: test_listener [TEST]
  */
-#include <linux/userfaultfd.h>
 #include <sys/resource.h>
 
+#include "stuck.h"
 #include "worker.h"
 
 #define NOBODY 65534
@@ -249,53 +249,6 @@ static void move_is_bounded(void **state)
 }
 
 /* --- a user who makes the kernel wait ------------------------------------------- */
-
-struct stuck {
-	int fd, fault;
-	struct linger *linger;
-	int set, spawned;
-};
-
-/* An option the second half of which is on a page that comes when we say so. */
-static void make_option(struct stuck *s)
-{
-	long size = sysconf(_SC_PAGESIZE);
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	char *pages = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	assert_ptr_not_equal(pages, MAP_FAILED);
-	pages[size - 1] = 0;
-	/* Without O_NONBLOCK, poll() says at once that there is an error. */
-	s->fault = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	assert_ok(s->fault);
-	assert_ok(ioctl(s->fault, UFFDIO_API, &api));
-	range.range.start = (unsigned long)(pages + size);
-	range.range.len = size;
-	assert_ok(ioctl(s->fault, UFFDIO_REGISTER, &range));
-	s->linger = (void *)(pages + size - offsetof(struct linger, l_linger));
-}
-
-static void page_comes(struct stuck *s)
-{
-	struct uffdio_zeropage page = {
-		.range.start = (unsigned long)&s->linger->l_linger,
-		.range.len = sysconf(_SC_PAGESIZE),
-	};
-
-	assert_ok(ioctl(s->fault, UFFDIO_ZEROPAGE, &page));
-	close(s->fault);
-}
-
-/* Holds the lock of the socket meanwhile. */
-static void *sets_option(void *arg)
-{
-	struct stuck *s = arg;
-
-	s->set = setsockopt(s->fd, SOL_SOCKET, SO_LINGER, s->linger, sizeof(*s->linger));
-	return NULL;
-}
 
 /* Holds what spawning holds, and waits for that lock. */
 static void *spawns_there(void *arg)

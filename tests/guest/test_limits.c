@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What a user who means ill can do with a listener that has ended, or that nobody serves.
+ * Runs in the guest as root with fastsocket.ko loaded, on loopback, where a packet is
+ * handled on the CPU that sends it. Usage: test_limits [TEST]
+ */
+#include "stuck.h"
+#include "worker.h"
+
+static int shell(const char *format, ...)
+{
+	char command[1024];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	return system(command);
+}
+
+/* --- the owner of a listener that is closed --------------------------------------- */
+
+/* How many packets the rule has met whose socket is root's. */
+static int owned_packets(void)
+{
+	FILE *list = popen("nft list chain inet limits in", "r");
+	char line[512], *found;
+	int packets = -1;
+
+	assert_non_null(list);
+	while (fgets(line, sizeof(line), list)) {
+		found = strstr(line, "counter packets ");
+		if (found)
+			sscanf(found, "counter packets %d", &packets);
+	}
+	pclose(list);
+	return packets;
+}
+
+/* A segment of the connection, which netfilter sees before anybody finds it wrong. */
+static void send_segment(in_port_t from, in_port_t to, int cpu)
+{
+	struct tcphdr tcp = { .source = from, .dest = to, .doff = 5, .ack = 1 };
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP);
+
+	assert_ok(fd);
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	pin(cpu);
+	assert_int_equal(sendto(fd, &tcp, sizeof(tcp), 0, (void *)&address, sizeof(address)),
+			 sizeof(tcp));
+	unpin();
+	close(fd);
+}
+
+static in_port_t own_port(int fd)
+{
+	union address a;
+	socklen_t len = sizeof(a);
+
+	assert_ok(getsockname(fd, &a.sa, &len));
+	return a.in.sin_port;
+}
+
+/* A handshake that is not answered leads to the local listener, after all is closed. */
+static void owner_of_the_closed(void **state)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ep = epoll_create1(0), client, open, closed;
+	union address a;
+	int fd = listener(AF_INET, &a);
+
+	(void)state;
+	assert_ok(spawn(fd, 1));
+	unpin();
+	/* The local listener outlives the end of the shared one for a second. */
+	assert_ok(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+	assert_int_equal(shell("nft add table inet limits &&"
+			       "nft 'add chain inet limits in { type filter hook input priority 0; }' &&"
+			       "nft 'add rule inet limits in tcp sport %1$d tcp flags syn / syn drop' &&"
+			       "nft 'add rule inet limits in tcp dport %1$d tcp flags ack / syn,ack meta skuid 0 counter'",
+			       ntohs(a.in.sin_port)), 0);
+	client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	pin(1);
+	assert_errno(connect(client, &a.sa, sizeof(a.in)), EINPROGRESS);
+	unpin();
+	send_segment(own_port(client), a.in.sin_port, 1);
+	open = owned_packets();
+	assert_ok(shutdown(fd, SHUT_RDWR));
+	close(fd);
+	/* The file goes after a grace period on 6.1, and at once on 6.12. */
+	usleep(150000);
+	send_segment(own_port(client), a.in.sin_port, 1);
+	closed = owned_packets();
+	close(client);
+	close(ep);
+	assert_int_equal(shell("nft delete table inet limits"), 0);
+	assert_int_equal(open, 1);
+	assert_int_equal(closed, 1);
+}
+
+/* --- connections that nobody accepts ----------------------------------------------- */
+
+#define EXPIRES "/sys/kernel/tracing/events/timer/timer_expire_entry/"
+
+/* How often timers have looked at queues. */
+static long looks(void)
+{
+	FILE *hist = fopen(EXPIRES "hist", "r");
+	char line[512], *found;
+	long count = 0;
+
+	assert_non_null(hist);
+	while (fgets(line, sizeof(line), hist)) {
+		found = strstr(line, "hitcount:");
+		if (found && strstr(line, "fsocket_local_look"))
+			count += atol(found + strlen("hitcount:"));
+	}
+	fclose(hist);
+	return count;
+}
+
+/* They have no room in the shared queue either: the timer must not run all the time. */
+static void looked_at_seldom(void **state)
+{
+	union address a;
+	int fd = bound_socket(AF_INET, &a), clients[2];
+	long before, after, one;
+
+	(void)state;
+	/* One fits in each queue. */
+	assert_ok(listen(fd, 0));
+	assert_ok(spawn(fd, 1));
+	unpin();
+	clients[0] = connect_on(1, &a);
+	/* That goes to the shared queue, as its worker is busy. */
+	usleep(400000);
+	clients[1] = connect_on(1, &a);
+	assert_int_equal(shell("echo hist:keys=function.sym > " EXPIRES "trigger"), 0);
+	usleep(200000);
+	one = looks();
+	sleep(4);
+	before = looks();
+	sleep(1);
+	after = looks();
+	assert_int_equal(shell("echo '!hist:keys=function.sym' > " EXPIRES "trigger"), 0);
+	/* It does look; and then at last less than 20 times a second. */
+	assert_true(one > 0);
+	assert_in_range(after - before, 1, 20);
+	/* What comes then is not late for that. */
+	close(accept(fd, NULL, NULL));
+	close(accept(fd, NULL, NULL));
+	close(clients[0]);
+	close(clients[1]);
+	close(fd);
+}
+
+/* --- a task that waits in accept() -------------------------------------------------- */
+
+static int module_users(void)
+{
+	FILE *file = fopen("/sys/module/fastsocket/refcnt", "r");
+	int users = -1;
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%d", &users), 1);
+	fclose(file);
+	return users;
+}
+
+static void *accepts(void *arg)
+{
+	struct stuck *s = arg;
+
+	s->spawned = accept(s->fd, NULL, NULL);
+	return NULL;
+}
+
+/* One that waits for the lock of a socket does not keep others' listeners in memory. */
+static void waits_in_accept(void **state)
+{
+	struct stuck s = { 0 };
+	pthread_t setter, acceptor;
+	int users, now, fd, client, i;
+	union address a;
+
+	(void)state;
+	make_option(&s);
+	s.fd = listener(AF_INET, &a);
+	assert_ok(spawn(s.fd, 1));
+	unpin();
+	client = connect_on(1, &a);
+	/* In the shared queue, where accept() looks first. */
+	usleep(400000);
+	assert_int_equal(pthread_create(&setter, NULL, sets_option, &s), 0);
+	assert_int_equal(readable(s.fault, 20000), 1);
+	assert_int_equal(pthread_create(&acceptor, NULL, accepts, &s), 0);
+	usleep(200000);
+	users = module_users();
+	fd = listener(AF_INET, &a);
+	assert_ok(spawn(fd, 1));
+	unpin();
+	assert_int_equal(module_users(), users + 1);
+	assert_ok(shutdown(fd, SHUT_RDWR));
+	for (i = 0, now = users + 1; i < 300 && now > users; i++, now = module_users())
+		usleep(10000);
+	assert_int_equal(pthread_tryjoin_np(acceptor, NULL), EBUSY);
+	page_comes(&s);
+	pthread_join(setter, NULL);
+	pthread_join(acceptor, NULL);
+	assert_int_equal(now, users);
+	assert_ok(s.spawned);
+	close(s.spawned);
+	close(client);
+	close(fd);
+	close(s.fd);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(owner_of_the_closed),
+		T(looked_at_seldom),
+		T(waits_in_accept),
+	};
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
