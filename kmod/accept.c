@@ -52,7 +52,8 @@ static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
 		after = READ_ONCE(mine->turn) + 1;
 		for_each_set_bit_wrap(cpu, mine->served, nr_cpu_ids, after) {
 			local = fsocket_local_at(l, cpu);
-			if (fsocket_local_queued(local))
+			/* A bit may be seen before what it stands for. */
+			if (local && fsocket_local_queued(local))
 				return local;
 		}
 		return NULL;

@@ -190,7 +190,7 @@ static void fsocket_unread(struct rcu_head *rcu)
 static void fsocket_listener_hide(struct fsocket_listener *l)
 {
 	mutex_lock(&fsocket_listeners_mutex);
-	list_del(&l->in_all);
+	list_del_rcu(&l->in_all);
 	hash_del_rcu(&l->in_table);
 	mutex_unlock(&fsocket_listeners_mutex);
 }
@@ -447,7 +447,7 @@ static int fsocket_listener_publish(struct fsocket_listener *l)
 		smp_store_release(&sock->ops, &family->ops);
 		fsocket_see_sol_socket(sock, true);
 		/* Last: a listener that is found without our ops is one that ends. */
-		list_add(&l->in_all, &fsocket_listeners);
+		list_add_rcu(&l->in_all, &fsocket_listeners);
 		hash_add_rcu(fsocket_table, &l->in_table, (unsigned long)sock);
 	}
 	mutex_unlock(&fsocket_listeners_mutex);

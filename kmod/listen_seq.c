@@ -12,38 +12,48 @@
 #include "listen.h"
 #include "listener.h"
 
+/*
+ * Anybody may read this, and as often as he likes, so nobody waits for who does: listeners,
+ * their places, and sockets that have listened are freed a grace period after the last one
+ * could find them.
+ */
 static void *fsocket_listen_seq_start(struct seq_file *seq, loff_t *pos)
+	__acquires(RCU)
 {
-	mutex_lock(&fsocket_listeners_mutex);
-	return seq_list_start_head(&fsocket_listeners, *pos);
+	rcu_read_lock();
+	return seq_list_start_head_rcu(&fsocket_listeners, *pos);
 }
 
 static void *fsocket_listen_seq_next(struct seq_file *seq, void *v, loff_t *pos)
 {
-	return seq_list_next(v, &fsocket_listeners, pos);
+	return seq_list_next_rcu(v, &fsocket_listeners, pos);
 }
 
 static void fsocket_listen_seq_stop(struct seq_file *seq, void *v)
+	__releases(RCU)
 {
-	mutex_unlock(&fsocket_listeners_mutex);
+	rcu_read_unlock();
 }
 
-/* Prints a row for @local, or if that is NULL the shared listener of @l, and @worker. */
+/*
+ * Prints a row for @local, or if that is NULL the shared listener of @l, whose socket is
+ * @shared, and @worker.
+ */
 static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_listener *l,
-				 const struct fsocket_local *local, struct pid *worker)
+				 const struct sock *shared, const struct fsocket_local *local,
+				 struct pid *worker)
 {
-	const struct socket *sock = local ? fsocket_local_sock(local) : l->sock;
-	const struct sock *shared = l->sock->sk, *sk = sock ? sock->sk : NULL;
+	const struct socket *sock = local ? fsocket_local_sock(local) : NULL;
+	/* NULL once it is released. */
+	const struct sock *sk = sock ? READ_ONCE(sock->sk) : local ? NULL : shared;
 	const struct fsocket_local *host = local ? READ_ONCE(local->host) : NULL;
 	bool attached = local ? READ_ONCE(local->attached) :
 				inet_sk_state_load(shared) == TCP_LISTEN;
 	pid_t nr = 0;
 
 	/* A worker that has ended is shown as 0: its number may belong to another task now. */
-	rcu_read_lock();
 	if (worker && pid_task(worker, PIDTYPE_PID))
 		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
-	rcu_read_unlock();
 
 	seq_printf(seq, "%lu %u ", l->ino,
 		   READ_ONCE(inet_sk(shared)->inet_num));
@@ -61,6 +71,7 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 {
 	struct fsocket_listener *l = list_entry(v, struct fsocket_listener, in_all);
+	const struct sock *shared;
 	struct fsocket_claim *claim;
 	struct fsocket_local *local;
 	int cpu;
@@ -69,18 +80,19 @@ static int fsocket_listen_seq_show(struct seq_file *seq, void *v)
 		seq_puts(seq, "inode port family address cpu attached worker queued limit host\n");
 		return 0;
 	}
-	if (!net_eq(sock_net(l->sock->sk), seq_file_net(seq)))
+	shared = READ_ONCE(l->sock->sk);
+	if (!shared || !net_eq(sock_net(shared), seq_file_net(seq)))
 		return 0;
 
-	fsocket_seq_listener(seq, l, NULL, NULL);
+	fsocket_seq_listener(seq, l, shared, NULL, NULL);
 	spin_lock(&l->claims_lock);
 	list_for_each_entry(claim, &l->claims, in_listener)
-		fsocket_seq_listener(seq, l, READ_ONCE(claim->local), claim->pid);
+		fsocket_seq_listener(seq, l, shared, READ_ONCE(claim->local), claim->pid);
 	spin_unlock(&l->claims_lock);
 	for_each_possible_cpu(cpu) {
 		local = fsocket_local_at(l, cpu);
 		if (local && fsocket_local_sock(local) && !READ_ONCE(local->claims))
-			fsocket_seq_listener(seq, l, local, NULL);
+			fsocket_seq_listener(seq, l, shared, local, NULL);
 	}
 	return 0;
 }

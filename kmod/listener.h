@@ -141,7 +141,7 @@ struct fsocket_claim {
 };
 
 extern struct mutex fsocket_listeners_mutex;
-/* All of them; under fsocket_listeners_mutex. */
+/* All of them; changed under fsocket_listeners_mutex, read under RCU. */
 extern struct list_head fsocket_listeners;
 extern struct srcu_struct fsocket_srcu;
 /*

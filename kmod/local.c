@@ -221,7 +221,8 @@ static void fsocket_local_look(struct timer_list *timer)
 	if (READ_ONCE(local->guests)) {
 		for_each_set_bit(cpu, local->served, nr_cpu_ids) {
 			guest = fsocket_local_at(local->listener, cpu);
-			if (guest != local)
+			/* A bit may be seen before what it stands for. */
+			if (guest && guest != local)
 				after = min_not_zero(after, fsocket_look_at(guest, local));
 		}
 	}
@@ -239,6 +240,16 @@ static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 
 	timer_reduce(&local->timer, jiffies + fsocket_look_after());
 	return 0;
+}
+
+/* Counts one event of the CPU of @local: any CPU may have caused it. */
+static void fsocket_local_count(const struct fsocket_local *local, size_t counter)
+{
+	static DEFINE_SPINLOCK(lock);
+
+	spin_lock(&lock);
+	++*(u64 *)((void *)per_cpu_ptr(local->listener->stats, local->cpu) + counter);
+	spin_unlock(&lock);
 }
 
 /*
@@ -267,7 +278,7 @@ static int fsocket_local_attach(struct fsocket_local *local)
 	if (ret)
 		return ret;
 	WRITE_ONCE(local->attached, true);
-	per_cpu_ptr(local->listener->stats, local->cpu)->spawn++;
+	fsocket_local_count(local, offsetof(struct fsocket_stats, spawn));
 	trace_fsocket_spawn(inet_sk(shared)->inet_num, local->cpu);
 	return 0;
 }
@@ -278,7 +289,7 @@ void fsocket_local_park(struct fsocket_local *local)
 		return;
 	reuseport_detach_sock(local->sock->sk);
 	WRITE_ONCE(local->attached, false);
-	per_cpu_ptr(local->listener->stats, local->cpu)->retire++;
+	fsocket_local_count(local, offsetof(struct fsocket_stats, retire));
 	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
 	fsocket_local_hand(local, NULL);
 	/* What arrives later is moved by the timer. */
