@@ -105,6 +105,9 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 	sock = local ? fsocket_local_sock(local) : NULL;
 	if (sock)
 		ret = fsocket_inet_accept(sock, newsock, flags, kern);
+	/* Ended meanwhile: what waited there is in the shared queue, if that still listens. */
+	if (sock && ret == -EINVAL)
+		ret = -EAGAIN;
 	if (ret)
 		return ret;
 	fsocket_accepted(l, mine, local, newsock->sk);

@@ -216,6 +216,82 @@ static void waits_in_accept(void **state)
 	close(s.fd);
 }
 
+/* --- a listener that ends while it accepts ------------------------------------------- */
+
+struct ending {
+	int fd;
+	volatile bool over;
+};
+
+/* An option that local listeners cannot have ends them, and spawning begins again. */
+static void *ends_and_spawns(void *arg)
+{
+	static const unsigned char nops[4] = { 1, 1, 1, 1 };
+	struct ending *e = arg;
+
+	while (!e->over) {
+		if (!spawn(e->fd, 1))
+			usleep(100);
+		setsockopt(e->fd, IPPROTO_IP, IP_OPTIONS, nops, sizeof(nops));
+		setsockopt(e->fd, IPPROTO_IP, IP_OPTIONS, nops, 0);
+	}
+	return NULL;
+}
+
+static pid_t connects(const union address *a)
+{
+	pid_t pid = fork();
+
+	assert_ok(pid);
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		struct linger reset = { .l_onoff = 1 };
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		pin(1);
+		connect(fd, &a->sa, sizeof(a->in));
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		close(fd);
+	}
+}
+
+/* The socket listens all the time, so accept() says nothing else. */
+static void accepts_to_the_end(void **state)
+{
+	time_t end = time(NULL) + 3;
+	struct ending e = { 0 };
+	int wrong = 0, taken = 0;
+	union address a;
+	pthread_t ender;
+	pid_t pids[2];
+
+	(void)state;
+	e.fd = listener(AF_INET, &a);
+	set_nonblock(e.fd);
+	pids[0] = connects(&a);
+	pids[1] = connects(&a);
+	assert_int_equal(pthread_create(&ender, NULL, ends_and_spawns, &e), 0);
+	while (time(NULL) < end) {
+		int conn = accept(e.fd, NULL, NULL);
+
+		if (conn >= 0) {
+			taken++;
+			close(conn);
+		} else if (errno != EAGAIN && errno != ECONNABORTED) {
+			wrong = errno;
+		}
+	}
+	e.over = true;
+	pthread_join(ender, NULL);
+	kill_worker(pids[0]);
+	kill_worker(pids[1]);
+	close(e.fd);
+	assert_int_equal(wrong, 0);
+	assert_true(taken);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -224,6 +300,7 @@ int main(int argc, char **argv)
 		T(owner_of_the_closed),
 		T(looked_at_seldom),
 		T(waits_in_accept),
+		T(accepts_to_the_end),
 	};
 
 	if (argc > 1)
