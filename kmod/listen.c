@@ -27,8 +27,8 @@
  *
  * The ops are constant, and the same for all: a socket that has been given them by
  * mistake (do_accept() and kernel_accept() copy the listener's) has no listener of
- * ours, and is served by the original ones. Our functions run under SRCU, or hold a
- * reference: the listener, and with it the module, stays for as long.
+ * ours, and is served by the original ones. Our functions run under SRCU, hold a
+ * reference, or are counted: the listener, and with it the module, stays for as long.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
