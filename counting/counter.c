@@ -88,7 +88,7 @@ static void touch(unsigned int index, qemu_plugin_meminfo_t info, uint64_t addre
 	kind = lines_access(state, index, write);
 	if (kind != ACCESS_HIT)
 		events_count(kind, is_kernel(instruction) ? vcpus[index].frames.context : 0,
-			     instruction, line);
+			     instruction, line, address >> LINE_SHIFT == line ? address & 63 : 0);
 }
 
 static void access_memory(unsigned int index, qemu_plugin_meminfo_t info, uint64_t address,
@@ -228,7 +228,7 @@ bool counter_dump(const char *path)
 
 	if (!file)
 		return false;
-	fprintf(file, "counting 1\nquantum %llu\nuser_addresses %d\nvcpus %u\nseconds %.3f\n",
+	fprintf(file, "counting 2\nquantum %llu\nuser_addresses %d\nvcpus %u\nseconds %.3f\n",
 		(unsigned long long)now.quantum, now.user, n_vcpus, seconds());
 	fprintf(file, "lost %llu\n",
 		(unsigned long long)(lines_lost() + context_lost() + events_lost()));

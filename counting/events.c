@@ -7,6 +7,7 @@ struct event {
 	uint64_t instruction;
 	uint64_t line;
 	uint32_t context;
+	uint32_t offset;
 	/* Counts by kind; a hit is no event. */
 	uint32_t counts[ACCESS_KINDS];
 };
@@ -48,7 +49,8 @@ uint64_t events_lost(void)
 	return events.lost + blocks.lost;
 }
 
-void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line)
+void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line,
+		  unsigned int offset)
 {
 	bool new;
 	struct event *event = table_find(&events, mix(instruction ^ mix(line ^ mix(context))) | 1, &new);
@@ -59,6 +61,7 @@ void events_count(enum access kind, uint32_t context, uint64_t instruction, uint
 		event->instruction = instruction;
 		event->line = line;
 		event->context = context;
+		event->offset = offset;
 	}
 	__atomic_fetch_add(&event->counts[kind], 1, __ATOMIC_RELAXED);
 }
@@ -81,9 +84,10 @@ static void dump_event(FILE *file, const struct event *event)
 
 	if (!event->key || !(counts[ACCESS_DIRTY] + counts[ACCESS_INVALIDATE] + counts[ACCESS_CLEAN]))
 		return;
-	fprintf(file, "event %u %llx %llx %u %u %u\n", event->context,
+	fprintf(file, "event %u %llx %llx %u %u %u %u\n", event->context,
 		(unsigned long long)event->instruction, (unsigned long long)event->line,
-		counts[ACCESS_DIRTY], counts[ACCESS_INVALIDATE], counts[ACCESS_CLEAN]);
+		counts[ACCESS_DIRTY], counts[ACCESS_INVALIDATE], counts[ACCESS_CLEAN],
+		event->offset);
 }
 
 void events_dump(FILE *file)

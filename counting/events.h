@@ -27,13 +27,15 @@ void events_clear(void);
 void events_zero(void);
 uint64_t events_lost(void);
 
-void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line);
+/* offset: of the access in its line, of which an event keeps the first. */
+void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line,
+		  unsigned int offset);
 /* Returns NULL if there is no room. */
 struct block *events_block(uint64_t address, size_t instructions);
 
 /*
- * Writes lines "event CONTEXT INSTRUCTION LINE DIRTY INVALIDATE CLEAN" and "block ADDRESS
- * INSTRUCTIONS EXECUTED".
+ * Writes lines "event CONTEXT INSTRUCTION LINE DIRTY INVALIDATE CLEAN OFFSET" and "block
+ * ADDRESS INSTRUCTIONS EXECUTED".
  */
 void events_dump(FILE *file);
 

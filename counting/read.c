@@ -5,7 +5,8 @@
  *	read DUMP KALLSYMS REQUESTS FOLDER
  *
  * totals.csv, groups.csv, functions.csv, callers.csv and lines.csv in FOLDER; all
- * figures are per request but those of totals.csv that say otherwise.
+ * figures are per request but those of totals.csv that say otherwise. A line has the address in
+ * it that is accessed where it moves most often, for names.c.
  */
 #include "groups.h"
 #include "symbols.h"
@@ -33,6 +34,7 @@ struct row {
 	enum group group;
 	struct counts counts;
 	const char *function;
+	uint64_t address;
 	double most;
 };
 
@@ -126,7 +128,7 @@ static void name_line(unsigned long long line, char *name, size_t size)
 static void read_event(const char *line)
 {
 	unsigned long long context, instruction, address;
-	unsigned int dirty, invalidate, clean;
+	unsigned int dirty, invalidate, clean, offset;
 	const char *chain[CHAIN];
 	char name[600];
 	struct counts counts;
@@ -134,8 +136,8 @@ static void read_event(const char *line)
 	struct row *row;
 	size_t n;
 
-	if (sscanf(line, "event %llu %llx %llx %u %u %u", &context, &instruction, &address,
-		   &dirty, &invalidate, &clean) != 6)
+	if (sscanf(line, "event %llu %llx %llx %u %u %u %u", &context, &instruction, &address,
+		   &dirty, &invalidate, &clean, &offset) != 7)
 		errx(1, "the dump has a line that is none: %s", line);
 	counts = (struct counts){ dirty, invalidate, clean, 0 };
 	n = chain_of(context, instruction, chain);
@@ -163,11 +165,12 @@ static void read_event(const char *line)
 	name_line(address, name, sizeof(name));
 	row = row_of(&lines, name);
 	add(&row->counts, &counts);
-	/* The row takes its group and function from the place that moves the line most often. */
+	/* The row takes its group, function and address from the place that moves the line most often. */
 	if (dirty + invalidate >= row->most) {
 		row->most = dirty + invalidate;
 		row->group = group;
 		row->function = chain[0];
+		row->address = (uint64_t)address << 6 | offset;
 	}
 }
 
@@ -198,7 +201,7 @@ static void read_dump(const char *path)
 
 	if (!file)
 		err(1, "%s", path);
-	if (!fgets(line, sizeof(line), file) || strcmp(line, "counting 1\n"))
+	if (!fgets(line, sizeof(line), file) || strcmp(line, "counting 2\n"))
 		errx(1, "%s: not a dump of this version: count again", path);
 	while (fgets(line, sizeof(line), file)) {
 		if (!strncmp(line, "event ", 6))
@@ -260,17 +263,21 @@ static void write_table(const char *folder, const char *file_name, struct table 
 	FILE *file = create(folder, file_name);
 
 	qsort(table->rows, table->n, sizeof(*table->rows), by_counts);
-	fprintf(file, "%s,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions\n", what);
+	fprintf(file, "%s,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions%s\n", what,
+		table == &lines ? ",address" : "");
 	for (size_t i = 0; i < table->n; i++) {
 		const struct row *row = table->rows[i];
 		const struct counts *c = &row->counts;
 
 		if (transfers(c) + c->clean + c->instructions < least * requests)
 			continue;
-		fprintf(file, "%s,%s,%s,%.4f,%.4f,%.4f,%.4f,%.1f\n", row->name,
+		fprintf(file, "%s,%s,%s,%.4f,%.4f,%.4f,%.4f,%.1f", row->name,
 			group_names[row->group], row->function ? row->function : "",
 			transfers(c) / requests, c->dirty / requests, c->invalidate / requests,
 			c->clean / requests, c->instructions / requests);
+		if (table == &lines)
+			fprintf(file, ",%llx", (unsigned long long)row->address);
+		fputc('\n', file);
 	}
 	finish(file, file_name);
 }

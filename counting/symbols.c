@@ -8,7 +8,7 @@
 
 struct symbol {
 	uint64_t address;
-	char *name;
+	const char *name;
 };
 
 struct list {
@@ -18,8 +18,10 @@ struct list {
 
 /* Except for hash tables, no variable that moves between cores is larger. */
 #define DATA_LIMIT 65536
+/* Symbols of per-CPU variables are offsets from 0, and below this. */
+#define PER_CPU_LIMIT (1ull << 31)
 
-static struct list text, data;
+static struct list text, data, per_cpu;
 
 static void add(struct list *list, uint64_t address, const char *name)
 {
@@ -30,7 +32,7 @@ static void add(struct list *list, uint64_t address, const char *name)
 			err(1, "symbols");
 	}
 	list->symbols[list->n].address = address;
-	list->symbols[list->n++].name = strdup(name);
+	list->symbols[list->n++].name = name;
 }
 
 static int compare(const void *a, const void *b)
@@ -45,27 +47,56 @@ static void sort(struct list *list)
 	qsort(list->symbols, list->n, sizeof(*list->symbols), compare);
 }
 
-void symbols_read(const char *path)
+static char *content(const char *path)
 {
 	FILE *file = fopen(path, "r");
-	unsigned long long address;
-	char line[512], type, name[256];
+	size_t room = 8 << 20, n = 0, got;
+	char *to = malloc(room);
 
 	if (!file)
 		err(1, "%s", path);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%llx %c %255s", &address, &type, name) != 3)
-			continue;
-		/* Symbols of per-CPU variables are offsets from 0, and no addresses. */
-		if (!(address >> 63))
-			continue;
-		add(strchr("tTwW", type) ? &text : &data, address, name);
+	while (to && (got = fread(to + n, 1, room - n - 1, file)) > 0) {
+		n += got;
+		if (n == room - 1)
+			to = realloc(to, room *= 2);
 	}
+	if (!to || ferror(file))
+		err(1, "%s", path);
 	fclose(file);
+	to[n] = 0;
+	return to;
+}
+
+/* Takes "ADDRESS TYPE NAME", where a module's name may follow, apart. */
+static void read_line(char *line)
+{
+	char *end;
+	uint64_t address = strtoull(line, &end, 16);
+
+	if (end == line || *end != ' ' || !end[1] || end[2] != ' ')
+		return;
+	line = end + 3;
+	line[strcspn(line, " \t")] = 0;
+	if (!(address >> 63)) {
+		if (address < PER_CPU_LIMIT)
+			add(&per_cpu, address, line);
+		return;
+	}
+	add(strchr("tTwW", end[1]) ? &text : &data, address, line);
+}
+
+void symbols_read(const char *path)
+{
+	/* The names stay where they are. */
+	char *rest = content(path), *line;
+
+	while ((line = strsep(&rest, "\n")))
+		read_line(line);
 	if (!text.n)
 		errx(1, "%s: it has no addresses: read the guest's /proc/kallsyms as root", path);
 	sort(&text);
 	sort(&data);
+	sort(&per_cpu);
 }
 
 static const struct symbol *find(const struct list *list, uint64_t address)
@@ -99,4 +130,39 @@ const char *symbols_data(uint64_t address, uint64_t *offset)
 		return NULL;
 	*offset = symbol->address > address ? 0 : address - symbol->address;
 	return symbol->name;
+}
+
+static const char *variable(const struct list *list, uint64_t address, uint64_t *begin)
+{
+	const struct symbol *symbol = find(list, address);
+
+	if (!symbol || symbol->address + DATA_LIMIT < address)
+		return NULL;
+	*begin = symbol->address;
+	return symbol->name;
+}
+
+const char *symbols_variable(uint64_t address, uint64_t *begin)
+{
+	return variable(&data, address, begin);
+}
+
+const char *symbols_per_cpu(uint64_t address, uint64_t *begin)
+{
+	return variable(&per_cpu, address, begin);
+}
+
+static bool find_name(const struct list *list, const char *name, uint64_t *address)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (!strcmp(list->symbols[i].name, name)) {
+			*address = list->symbols[i].address;
+			return true;
+		}
+	return false;
+}
+
+bool symbols_address(const char *name, uint64_t *address)
+{
+	return find_name(&data, name, address) || find_name(&per_cpu, name, address);
 }

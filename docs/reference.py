@@ -113,6 +113,8 @@ def page():
     parts.append("\n## Columns of search.csv\n\nA row for each load that was tried, before the "
                  "repetitions, to find one that is enough.\n\n"
                  + table(("column", "meaning"), code(contract.SEARCH.items(), 0)))
+    parts += ["\n## Columns of lines.csv\n\nOf each repetition in which the emulator counted, in "
+              "`raw/`.\n\n", table(("column", "meaning"), code(contract.LINES.items(), 0))]
     return "".join(parts)
 
 

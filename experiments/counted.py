@@ -107,24 +107,6 @@ def setups(study):
          "counted by", "n"], rows) if rows else None
 
 
-def means(study, name):
-    """{cell: {place: mean per connection}} of raw/CELL/cN/NAME: what is not per request says the
-    place."""
-    raw, found = Raw(study.run), {}
-    for cell in study.cells["cell"]:
-        sums, number_of = defaultdict(float), 0
-        for sample in study.own(cell, "counts").to_dict("records"):
-            rows = places.read_table(raw, sample, name)
-            number_of += bool(rows)
-            for row in rows:
-                place = tuple(value for column, value in row.items()
-                              if not column.endswith("_per_req"))
-                sums[place] += float(row["transfers_per_req"] or 0)
-        if number_of:
-            found[cell] = {place: value / number_of for place, value in sums.items()}
-    return found
-
-
 def by_place(study):
     """{cell: {(group, function): line transfers per connection}}, groups as counting/groups.c
     names them.
@@ -210,11 +192,74 @@ def functions(study):
     return markdown(["group", "line transfers per connection in", *cells], rows)
 
 
+def what_of(row):
+    """What a row of lines.csv is about. Where that is not known it is the line alone, and in runs
+    of before it was asked for, who moves it, too."""
+    if "what" not in row:
+        return " ".join(filter(None, [row["line"], row["moved_by"]]))
+    if not row["what"]:
+        return " ".join(filter(None, [row["kind"], row["line"]]))
+    return f"per-CPU {row['what']}" if row["cpu"] else row["what"]
+
+
+def single_lines(study):
+    """{cell: {(line, what it is): transfers per connection}}."""
+    raw, found = Raw(study.run), {}
+    for cell in study.cells["cell"]:
+        rows, number_of = read_lines(study, raw, cell)
+        sums = defaultdict(float)
+        for row in rows:
+            sums[row["line"], what_of(row)] += moves(row) / number_of
+        if rows:
+            found[cell] = sums
+    return found
+
+
 def lines(study):
-    """The lines that move most, of each cell."""
+    """What moves most, of each cell: lines of one kind, as all sockets have, in one row."""
+    raw = Raw(study.run)
+    if not any("what" in row for cell in study.cells["cell"]
+               for row in read_lines(study, raw, cell)[0]):
+        return unnamed_lines(study)
     rows = []
-    for cell, places_of in means(study, "lines.csv").items():
+    for cell in study.cells["cell"]:
+        found, number_of = read_lines(study, raw, cell)
+        kinds = defaultdict(list)
+        for row in found:
+            kinds[what_of(row)].append(row)
+        shown = sorted(((sum(map(moves, same)) / number_of, what, same)
+                        for what, same in kinds.items()), key=lambda kind: (-kind[0], kind[1]))
+        rows += [[cell, f"`{what}`", *(f"`{word}`" if word else "" for word in place_of(same)),
+                  number(len(same) / number_of, 0), number(value, 2),
+                  repetitions(study, cell)] for value, what, same in shown[:MOST_LINES]]
+    return markdown(["cell", "what the lines are", "member", "moved most by",
+                     "lines of a repetition", "transfers per connection", "n"], rows)
+
+
+def read_lines(study, raw, cell):
+    """Rows of lines.csv of all of a cell's repetitions, and the number of repetitions."""
+    tables = [places.read_table(raw, sample, "lines.csv")
+              for sample in study.own(cell, "counts").to_dict("records")]
+    return [row for table in tables for row in table], sum(map(bool, tables))
+
+
+def moves(row):
+    return float(row["transfers_per_req"] or 0)
+
+
+def place_of(rows):
+    """Where lines of one kind move most: the member, and the function."""
+    sums = defaultdict(float)
+    for row in rows:
+        sums[row.get("member", ""), row["moved_by"]] += moves(row)
+    return max(sums, key=lambda place: (sums[place], place))
+
+
+def unnamed_lines(study):
+    """The lines that move most, of each cell, where nobody knows what they are."""
+    rows = []
+    for cell, places_of in single_lines(study).items():
         most = sorted(places_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_LINES]
-        rows += [[cell, " ".join(filter(None, place)), number(value, 2),
-                  repetitions(study, cell)] for place, value in most]
+        rows += [[cell, what, number(value, 2), repetitions(study, cell)]
+                 for (_, what), value in most]
     return markdown(["cell", "line", "transfers per connection", "n"], rows) if rows else None

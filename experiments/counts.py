@@ -9,6 +9,7 @@ import csv
 import io
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,14 +33,18 @@ TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_tran
 MOVED = ("line_transfers_per_req", "background_transfers_per_req")
 
 
+# Columns of lines.csv that the server's kernel knows.
+NAMES = ("kind", "what", "member", "cpu")
+
+
 class CountError(Exception):
     """Why nothing was counted, in one sentence."""
 
 
-def command(*argv):
-    """Standard output of a command of ours on this machine."""
+def command(*argv, given=None):
+    """Standard output of a command of ours on this machine; given: its standard input."""
     done = subprocess.run([*map(str, argv)], capture_output=True, text=True, check=False,
-                          timeout=300)
+                          timeout=300, input=given)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise CountError(f"{Path(argv[0]).name} {argv[1]}: {lines[-1] if lines else 'failed'}")
@@ -51,10 +56,27 @@ def totals(text):
     return {row["name"]: float(row["value"]) for row in csv.DictReader(io.StringIO(text))}
 
 
-def by_line(text):
-    """lines.csv for tables: line, who moves it most, transfers_per_req; no background."""
-    return [[row["line"], row["moved_by"], row["transfers"]]
+def by_line(text, names):
+    """lines.csv with contract.LINES as columns; no background. names: as named() returns them."""
+    return [[row["line"], *(names.get(row["address"], {}).get(column, "") for column in NAMES),
+             row["moved_by"], row["transfers"]]
             for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
+
+
+def named(text):
+    """{address: row} of what the server's kernel says of the addresses in lines.csv.
+
+    Lines without a name count as well as those that have one: so a kernel that cannot be asked
+    is no failure.
+    """
+    addresses = [row["address"] for row in csv.DictReader(io.StringIO(text))
+                 if row["group"] != "background"]
+    try:
+        found = command(LAB, "count", "names", given="".join(f"{one}\n" for one in addresses))
+    except (CountError, subprocess.TimeoutExpired) as error:
+        print(f"what the lines are is not known: {error}", file=sys.stderr)
+        return {}
+    return {row["address"]: row for row in csv.DictReader(io.StringIO(found))}
 
 
 def table(header, rows):
@@ -74,8 +96,10 @@ class Emulator:
 
     def start(self):
         # Read the symbols once, before counting makes the server slow: run.py loads the module
-        # when it begins.
-        self.symbols = self.symbols or self.server.run("symbols")
+        # when it begins. The program that names lines is installed by a first call for nothing.
+        if not self.symbols:
+            self.symbols = self.server.run("symbols")
+            named("line,group,address\n")
         command(LAB, "count", "on", QUANTUM)
 
     def zero(self):
@@ -102,17 +126,18 @@ class Emulator:
             folder = Path(folder)
             command(LAB, "count", "dump", folder / "dump")
             (folder / "kallsyms").write_bytes(self.symbols)
-            command("make", "-s", "-C", READ.parent)
+            command("make", "-s", "-C", READ.parent, READ.name)
             text = self.read(folder, requests)
             idle = self.idle(folder)
             command(LAB, "count", "off")
+            # Not counting, the server is fast again.
+            names = named(text["lines"])
         found = totals(text["totals"])
         if found["lost"]:
             raise CountError("the plugin's tables were full: count fewer requests")
         return ({**{name: found[name] for name in TOTALS}, "idle_transfers_per_s": idle},
                 {"totals.csv": text["totals"].encode(), "callers.csv": text["callers"].encode(),
-                 "lines.csv": table(["line", "moved_by", "transfers_per_req"],
-                                    by_line(text["lines"]))})
+                 "lines.csv": table(contract.LINES, by_line(text["lines"], names))})
 
     def abandon(self):
         """Switches counting off after a failure, since it would slow the next repetition."""

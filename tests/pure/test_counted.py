@@ -8,6 +8,7 @@ import pytest
 import bound
 import compare
 import contract
+import counts
 import plan
 import pooled
 import tables
@@ -26,7 +27,7 @@ _raw_spin_lock < inet_put_port,bind bucket and TIME_WAIT,,2,2,0,0,0.0
 _raw_spin_lock < inet_ehash_insert,ehash,,1.5,1,0.5,0,0.0
 tcp_ack < tcp_rcv_established,rest,,1,1,0,0,0.0
 """
-LINES = """line,what,transfers_per_req
+LINES = """line,moved_by,transfers_per_req
 0xff01,tcp_hashinfo,{}
 0xff02,,0.5
 """
@@ -84,6 +85,64 @@ def test_tables_of_counts(run):
     assert Study(run).numbers("shared") == {
         "n_valid": 1, "n_invalid": 0, "n_degraded": 0, "n_profiles": 0, "n_locks": 0,
         "n_counts": 2}
+
+
+def test_lines_of_one_kind_are_one_row(run):
+    """Lines are grouped by what they are, whatever socket or CPU they belong to; those of which
+    that is not known stay alone."""
+    header = ",".join(contract.LINES)
+    for path in run.glob("raw/shared/c*/lines.csv"):
+        path.write_text(f"""{header}
+ff01,slab,TCP+0x80,sock_common.skc_refcnt,,sk_clone_lock,2.0
+ff02,slab,TCP+0x80,sock.sk_lock,,_raw_spin_lock,2.5
+ff03,slab,TCP+0x80,sock_common.skc_refcnt,,sk_clone_lock,1.5
+ff04,slab,TCP+0xc0,sock.sk_backlog,,tcp_v4_rcv,1.0
+ff05,per-CPU variable,runqueues+0x0,rq.__lock,0,_raw_spin_lock,0.25
+ff06,per-CPU variable,runqueues+0x0,rq.__lock,1,_raw_spin_lock,0.5
+ff07,page,,,,tcp_ack,0.5
+ff08,page,,,,tcp_ack,0.25
+init_net+704,variable,init_net+0x2c0,inet_timewait_death_row.tw_refcount,,inet_twsk_alloc,3.0
+""")
+    lines = dict(tables.every(Study(run)))["lines"].splitlines()
+    assert lines[0] == ("| cell | what the lines are | member | moved most by | "
+                        "lines of a repetition | transfers per connection | n |")
+    assert lines[2:8] == [
+        "| shared | `TCP+0x80` | `sock_common.skc_refcnt` | `sk_clone_lock` | 3 | 6.00 | 2 |",
+        "| shared | `init_net+0x2c0` | `inet_timewait_death_row.tw_refcount` | `inet_twsk_alloc` "
+        "| 1 | 3.00 | 2 |",
+        "| shared | `TCP+0xc0` | `sock.sk_backlog` | `tcp_v4_rcv` | 1 | 1.00 | 2 |",
+        "| shared | `per-CPU runqueues+0x0` | `rq.__lock` | `_raw_spin_lock` | 2 | 0.75 | 2 |",
+        "| shared | `page ff07` |  | `tcp_ack` | 1 | 0.50 | 2 |",
+        "| shared | `page ff08` |  | `tcp_ack` | 1 | 0.25 | 2 |"]
+    # Of a cell that was counted before lines had names.
+    assert "| fastsocket | `0xff01 tcp_hashinfo` |  | `tcp_hashinfo` | 1 | 7.50 | 2 |" in lines
+    # A single line limits a machine, and not all of its kind.
+    assert "| init_net+0x2c0: 3.0 |" in bound.table(Study(run))
+
+
+def test_names_of_lines(monkeypatch, capsys):
+    """What the guest says comes to the line by the address it was asked for; a guest that cannot
+    be asked leaves the lines without names."""
+    text = ("line,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions,address\n"
+            "ff00,rest,tcp_ack,2.0,1,1,0,0,ff08\nff40,rest,tcp_ack,1.0,1,0,0,0,ff40\n"
+            "ff80,background,tick,9.0,9,0,0,0,ff80\n")
+    asked = []
+
+    def answer(*argv, given=None):
+        asked.append((argv[1:], given))
+        return "address,kind,what,member,cpu\nff08,slab,TCP+0x0,sock_common.skc_state,\n"
+    monkeypatch.setattr(counts, "command", answer)
+    assert counts.by_line(text, counts.named(text)) == [
+        ["ff00", "slab", "TCP+0x0", "sock_common.skc_state", "", "tcp_ack", "2.0"],
+        ["ff40", "", "", "", "", "tcp_ack", "1.0"]]
+    assert asked == [(("count", "names"), "ff08\nff40\n")]
+    assert len(contract.LINES) == 7
+
+    def refuse(*argv, given=None):
+        raise counts.CountError("lab.sh count: there is no libbpf")
+    monkeypatch.setattr(counts, "command", refuse)
+    assert counts.by_line(text, counts.named(text))[0] == ["ff00", "", "", "", "", "tcp_ack", "2.0"]
+    assert "there is no libbpf" in capsys.readouterr().err
 
 
 def test_figure_of_counts(run):

@@ -15,6 +15,7 @@
 #	lab.sh status		exit status 0 if the lab is up
 #	lab.sh count on [QUANTUM] | off | reset | dump FILE | status
 #				counts what the server's cores do to each other (counting/)
+#	lab.sh count names	what is at the addresses of the server's kernel that it reads
 #	lab.sh clean		down, and delete the image and all else made
 #
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
@@ -522,10 +523,36 @@ up() { # CPUS KERNEL
 	say "up: ssh answers"
 }
 
+# The server gets the program, and a copy of the symbols, which an emulated kernel takes seconds
+# to write, when it has not got them: since it was booted, or since modules were loaded.
+names() {
+	local program addresses ask
+	make -s -C "$counting" names > "$lab/counting.log" 2>&1 ||
+		die "counting/names does not build: see .lab/counting.log, or run make packages-sweep"
+	program=/usr/local/lib/fsbench-names-$(sha1sum < "$counting/names" | cut -c1-8)
+	addresses=$(cat)
+	ask="test -x $program || exit 77
+		copy=/run/fsbench-kallsyms
+		cut -d ' ' -f 1,6 /proc/modules > \$copy.now
+		cmp -s \$copy.now \$copy.modules ||
+			{ cat /proc/kallsyms > \$copy && mv \$copy.now \$copy.modules; } &&
+		exec $program \$copy"
+	in_guest() { ssh -F "$lab/ssh_config" fsb-server "$1"; }
+	in_guest "$ask" <<< "$addresses" && return
+	[ $? = 77 ] || die "the server's kernel cannot be asked what its lines are"
+	in_guest "cat > $program.new && chmod +x $program.new && mv $program.new $program" \
+		< "$counting/names"
+	in_guest "$ask" <<< "$addresses"
+}
+
 count() { # COMMAND...
 	local answer
 	[ ${#guests[@]} = 1 ] || die "of two guests none is counted: count in the lab that has one"
 	running server || die "the lab is not up: start it with make lab-up"
+	if [ "${1:-}" = names ]; then
+		names
+		return
+	fi
 	[ "$(cat "$lab/accel")" = tcg ] ||
 		die "only an emulated server is counted: boot one with LAB_ACCEL=tcg"
 	[ -S "$counter" ] || die "the server runs without counting: see .lab/counting.log, and boot it again"

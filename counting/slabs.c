@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "slabs.h"
+#include "memory.h"
+#include "types.h"
+
+#include <dirent.h>
+#include <err.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAGE_SHIFT 12
+#define PAGE (1ul << PAGE_SHIFT)
+/* Of a cache's name this much is read. */
+#define NAME_SIZE 64
+#define LINKS "/sys/kernel/slab"
+/* Merged caches whose names are told. */
+#define NAMES 4
+/* A list that changes while it is read could lead anywhere. */
+#define CACHES 4096
+
+struct cache {
+	uint64_t address, name_address;
+	uint32_t size, object_size, pad, objects;
+	int32_t users;
+	char name[256];
+	const char *structure;
+	bool named;
+};
+
+static struct cache *caches;
+static size_t n_caches;
+static uint64_t direct_begin, direct_end, pages_begin;
+static size_t page_size, compound_head, slab_cache;
+
+/* What the objects of a cache are. */
+static const struct {
+	const char *cache;
+	const char *structure;
+} structures[] = {
+	{ "TCP", "tcp_sock" }, { "TCPv6", "tcp6_sock" },
+	{ "request_sock_TCP", "tcp_request_sock" }, { "request_sock_TCPv6", "tcp_request_sock" },
+	{ "tw_sock_TCP", "tcp_timewait_sock" }, { "tw_sock_TCPv6", "tcp_timewait_sock" },
+	{ "tcp_bind_bucket", "inet_bind_bucket" }, { "tcp_bind2_bucket", "inet_bind2_bucket" },
+	{ "UDP", "udp_sock" }, { "UNIX", "unix_sock" }, { "UNIX-STREAM", "unix_sock" },
+	{ "sock_inode_cache", "socket_alloc" }, { "filp", "file" }, { "dentry", "dentry" },
+	{ "inode_cache", "inode" }, { "proc_inode_cache", "proc_inode" },
+	{ "shmem_inode_cache", "shmem_inode_info" },
+	{ "eventpoll_epi", "epitem" }, { "eventpoll_pwq", "eppoll_entry" },
+	{ "skbuff_head_cache", "sk_buff" }, { "skbuff_fclone_cache", "sk_buff_fclones" },
+	{ "ip_dst_cache", "rtable" }, { "ip6_dst_cache", "rt6_info" },
+	{ "inet_peer_cache", "inet_peer" }, { "net_namespace", "net" },
+	{ "task_struct", "task_struct" }, { "mm_struct", "mm_struct" },
+	{ "signal_cache", "signal_struct" }, { "sighand_cache", "sighand_struct" },
+	{ "files_cache", "files_struct" }, { "fs_cache", "fs_struct" }, { "cred_jar", "cred" },
+	{ "pid", "pid" }, { "vm_area_struct", "vm_area_struct" }, { "task_group", "task_group" },
+	{ "kmem_cache", "kmem_cache" }, { "kmem_cache_node", "kmem_cache_node" },
+	{ "radix_tree_node", "xa_node" },
+};
+
+static bool read_u32(uint64_t address, uint32_t *to)
+{
+	return memory_read(address, to, sizeof(*to));
+}
+
+static bool read_u64(uint64_t address, uint64_t *to)
+{
+	return memory_read(address, to, sizeof(*to));
+}
+
+static bool read_cache(uint64_t address, struct cache *cache)
+{
+	cache->address = address;
+	if (!read_u32(address + types_offset("kmem_cache", "size"), &cache->size) ||
+	    !read_u32(address + types_offset("kmem_cache", "object_size"), &cache->object_size) ||
+	    !read_u32(address + types_offset("kmem_cache", "red_left_pad"), &cache->pad) ||
+	    !read_u32(address + types_offset("kmem_cache", "oo"), &cache->objects) ||
+	    !read_u32(address + types_offset("kmem_cache", "refcount"), (uint32_t *)&cache->users) ||
+	    !read_u64(address + types_offset("kmem_cache", "name"), &cache->name_address))
+		return false;
+	/* The upper half says how many pages (OO_SHIFT). */
+	cache->objects &= 0xffff;
+	return cache->size;
+}
+
+static void read_caches(uint64_t head)
+{
+	size_t list = types_offset("kmem_cache", "list");
+	uint64_t next;
+
+	for (bool ok = read_u64(head, &next); ok && next != head && n_caches < CACHES;
+	     ok = read_u64(next, &next)) {
+		caches = reallocarray(caches, n_caches + 1, sizeof(*caches));
+		if (!caches)
+			err(1, "caches");
+		memset(&caches[n_caches], 0, sizeof(*caches));
+		n_caches += read_cache(next - list, &caches[n_caches]);
+	}
+	if (!n_caches)
+		errx(1, "the kernel's list of slab caches cannot be read");
+}
+
+void slabs_find(uint64_t direct, uint64_t end, uint64_t pages, uint64_t head)
+{
+	direct_begin = direct;
+	direct_end = end;
+	pages_begin = pages;
+	page_size = types_size("page");
+	compound_head = types_offset("page", "compound_head");
+	slab_cache = types_offset("slab", "slab_cache");
+	read_caches(head);
+}
+
+bool slabs_direct(uint64_t address)
+{
+	uint64_t byte;
+
+	return address >= direct_begin && address < direct_end &&
+	       memory_read(address & ~7ull, &byte, sizeof(byte));
+}
+
+static const char *structure_of(const char *cache)
+{
+	for (size_t i = 0; i < sizeof(structures) / sizeof(*structures); i++)
+		if (!strcmp(structures[i].cache, cache))
+			return structures[i].structure;
+	return NULL;
+}
+
+static bool target(int folder, const char *name, char *to, size_t room)
+{
+	ssize_t n = readlinkat(folder, name, to, room - 1);
+
+	to[n > 0 ? n : 0] = 0;
+	return n > 0;
+}
+
+/*
+ * The allocator merges caches that have the same size and flags, and keeps the name of the first.
+ * What is in such a cache may belong to any of them.
+ */
+static void add_names(struct cache *cache)
+{
+	char own[256], other[256], first[sizeof(cache->name)];
+	DIR *folder = opendir(LINKS);
+	struct dirent *entry;
+	size_t names = 1;
+
+	strcpy(first, cache->name);
+	if (folder && target(dirfd(folder), first, own, sizeof(own)))
+		while (names <= NAMES && (entry = readdir(folder)))
+			if (strcmp(entry->d_name, first) &&
+			    target(dirfd(folder), entry->d_name, other, sizeof(other)) &&
+			    !strcmp(own, other) && ++names <= NAMES)
+				snprintf(cache->name + strlen(cache->name),
+					 sizeof(cache->name) - strlen(cache->name), " or %s", entry->d_name);
+	/* One name alone would be a guess. */
+	if (names == 1 || names > NAMES)
+		snprintf(cache->name + strlen(cache->name),
+			 sizeof(cache->name) - strlen(cache->name), " or others");
+	if (folder)
+		closedir(folder);
+}
+
+static void read_name(struct cache *cache)
+{
+	size_t here = PAGE - (cache->name_address & (PAGE - 1));
+
+	if (here > NAME_SIZE)
+		here = NAME_SIZE;
+	/* The name may end where readable memory does. */
+	if (memory_read(cache->name_address, cache->name, here) && !memchr(cache->name, 0, here))
+		memory_read(cache->name_address + here, cache->name + here, NAME_SIZE - here);
+	cache->name[NAME_SIZE] = 0;
+	/* The output is CSV. */
+	for (char *c = cache->name; (c = strpbrk(c, ",\"\n")); )
+		*c = '_';
+}
+
+static void complete(struct cache *cache)
+{
+	if (cache->named)
+		return;
+	cache->named = true;
+	read_name(cache);
+	if (cache->users > 1)
+		add_names(cache);
+	else
+		cache->structure = structure_of(cache->name);
+}
+
+/* A page that is a slab's says so since 6.12 by its type, before by a flag. */
+static bool is_slab(uint64_t page)
+{
+	static int known;
+	static uint32_t type, flag;
+	uint64_t flags;
+	uint32_t value;
+
+	if (!known)
+		known = types_constant("pagetype", "PGTY_slab", &type) ? 1 :
+			types_constant("pageflags", "PG_slab", &flag) ? 2 : 3;
+	if (known == 1)
+		return read_u32(page + types_offset("page", "page_type"), &value) &&
+		       value >> 24 == type;
+	return known == 2 && read_u64(page + types_offset("page", "flags"), &flags) &&
+	       flags >> flag & 1;
+}
+
+static struct cache *cache_at(uint64_t page)
+{
+	uint64_t address;
+
+	if (!is_slab(page) || !read_u64(page + slab_cache, &address))
+		return NULL;
+	for (size_t i = 0; i < n_caches; i++)
+		if (caches[i].address == address)
+			return &caches[i];
+	return NULL;
+}
+
+bool slabs_object(uint64_t address, struct object *object)
+{
+	uint64_t page, head, offset;
+	struct cache *cache;
+
+	if (address < direct_begin || address >= direct_end)
+		return false;
+	page = pages_begin + ((address - direct_begin) >> PAGE_SHIFT) * page_size;
+	if (!read_u64(page + compound_head, &head))
+		return false;
+	/* A page other than the first of its slab has the first one's address, plus one. */
+	if (head & 1)
+		page = head - 1;
+	cache = cache_at(page);
+	if (!cache)
+		return false;
+	offset = address - direct_begin - (((page - pages_begin) / page_size) << PAGE_SHIFT);
+	/* Behind its last object a slab has a rest. */
+	if (offset / cache->size >= cache->objects)
+		return false;
+	offset %= cache->size;
+	if (offset < cache->pad || offset - cache->pad >= cache->object_size)
+		return false;
+	complete(cache);
+	*object = (struct object){ cache->name, cache->structure, offset - cache->pad };
+	return true;
+}

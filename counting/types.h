@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The types of the running kernel, as its BTF describes them. */
+#ifndef COUNTING_TYPES_H
+#define COUNTING_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads the file, or ends the program with a sentence if it is not usable. */
+void types_read(const char *path);
+/* Returns false if the kernel has no such structure or member. */
+bool types_find(const char *structure, const char *member, size_t *offset);
+/* These end the program with a sentence if the kernel has no such structure or member. */
+size_t types_size(const char *structure);
+size_t types_offset(const char *structure, const char *member);
+/* Finds a constant of an enumeration. */
+bool types_constant(const char *enumeration, const char *name, uint32_t *value);
+/* Returns the structure that a per-CPU variable is; NULL if it is none, or is not known. */
+const char *types_of_per_cpu(const char *variable);
+/*
+ * Writes the member at an offset, as "structure.member": structures that are larger than a line
+ * are looked into, and the innermost one is named. Of a union this is the first member that is
+ * there. Returns false if there is none, as between members.
+ */
+bool types_member(const char *structure, size_t offset, char *text, size_t room);
+
+#endif
