@@ -23,4 +23,5 @@ trap - EXIT
 "$lab" count off
 "$lab" count dump "$folder/dump"
 "$root/counting/read" "$folder/dump" "$folder/kallsyms" "$requests" "$folder"
+awk -F , 'NR > 1 { print $NF }' "$folder/lines.csv" | "$lab" count names > "$folder/names.csv"
 tail -n +2 -q "$folder/totals.csv" "$folder/groups.csv"
