@@ -43,7 +43,7 @@ struct array {
 
 static struct array arrays[8];
 static size_t n_arrays;
-static uint64_t cpu_offsets[CPUS], per_cpu_begin, per_cpu_end, per_cpu_unit;
+static uint64_t cpu_offsets[CPUS], per_cpu_begin, per_cpu_end, per_cpu_size;
 static uint32_t n_cpus;
 static uint64_t vmalloc_begin, vmemmap_begin;
 
@@ -116,6 +116,18 @@ static void find_metrics(void)
 	n_arrays += array->begin != 0;
 }
 
+/* The size of a CPU's first area: what follows up to the next CPU's is free for other use. */
+static uint64_t per_cpu_area(void)
+{
+	uint64_t chunk = variable("pcpu_first_chunk"), begin;
+	uint32_t pages;
+
+	if (!memory_read(chunk + types_offset("pcpu_chunk", "base_addr"), &begin, sizeof(begin)) ||
+	    !memory_read(chunk + types_offset("pcpu_chunk", "nr_pages"), &pages, sizeof(pages)))
+		errx(1, "pcpu_first_chunk of the kernel cannot be read");
+	return begin + ((uint64_t)pages << 12) - variable("pcpu_base_addr");
+}
+
 static void find_cpus(void)
 {
 	n_cpus = variable("nr_cpu_ids");
@@ -123,7 +135,7 @@ static void find_cpus(void)
 		n_cpus = CPUS;
 	per_cpu_begin = address_of("__per_cpu_start");
 	per_cpu_end = address_of("__per_cpu_end");
-	per_cpu_unit = (uint32_t)variable("pcpu_unit_size");
+	per_cpu_size = per_cpu_area();
 	if (!memory_read(address_of("__per_cpu_offset"), cpu_offsets, n_cpus * sizeof(*cpu_offsets)))
 		errx(1, "__per_cpu_offset cannot be read");
 }
@@ -151,7 +163,7 @@ static bool is_per_cpu(uint64_t address, struct name *name)
 		uint64_t own = address - cpu_offsets[cpu], begin;
 		const char *variable;
 
-		if (own < per_cpu_begin || own - per_cpu_begin >= per_cpu_unit)
+		if (own < per_cpu_begin || own - per_cpu_begin >= per_cpu_size)
 			continue;
 		snprintf(name->cpu, sizeof(name->cpu), "%u", cpu);
 		variable = own < per_cpu_end + MODULES_PER_CPU ? symbols_per_cpu(own, &begin) : NULL;
@@ -235,7 +247,7 @@ static bool is_page(uint64_t address, struct name *name)
 static void print_name(uint64_t address)
 {
 	static bool (*const kinds[])(uint64_t address, struct name *name) = {
-		is_per_cpu, is_array, is_variable, is_object, is_page, is_vmalloc,
+		is_array, is_object, is_per_cpu, is_variable, is_page, is_vmalloc,
 	};
 	struct name name = { .kind = "unknown" };
 

@@ -2,6 +2,7 @@
 """What is at an address of the server's kernel (counting/names.c), where that is known."""
 import csv
 import json
+import shlex
 import subprocess
 
 import pytest
@@ -31,8 +32,8 @@ known = {"variable": symbols["tcp_hashinfo"], "later": symbols["init_net"] + 0x1
          "per_cpu": symbols["runqueues"] + own, "later_per_cpu": symbols["runqueues"] + own + 0x148,
          "table": value(symbols["tcp_hashinfo"]),
          # The image's memory by its other address.
-         "page": value(symbols["page_offset_base"]) + symbols["_text"] - 0xffffffff80000000
-                 + value(symbols["phys_base"]),
+         "page": (value(symbols["page_offset_base"]) + symbols["_text"] - 0xffffffff80000000
+                  + value(symbols["phys_base"])) % 2 ** 64,
          "user": 0x7fff00001000}
 listener = socket.create_server(("127.0.0.1", 7391))
 ends = [(socket.create_connection(("127.0.0.1", 7391)), listener.accept()[0]) for _ in range(2)]
@@ -53,7 +54,7 @@ input()
 @pytest.fixture(name="named", scope="module")
 def names_of_known_addresses(lab):
     """{what is known of an address: the row that says what is there}; the sockets are open."""
-    with subprocess.Popen([*lab.server_argv, "python3 -c '" + ADDRESSES.replace("'", "'\\''") + "'"],
+    with subprocess.Popen([*lab.server_argv, f"python3 -c {shlex.quote(ADDRESSES)}"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         known = json.loads(holder.stdout.readline())
         # A second part of a socket, in another line of it.
