@@ -209,9 +209,9 @@ def single_lines(study):
         rows, number_of = read_lines(study, raw, cell)
         sums = defaultdict(float)
         for row in rows:
-            sums[row["line"], what_of(row)] += moves(row) / number_of
+            sums[row["line"], what_of(row)] += moves(row)
         if rows:
-            found[cell] = sums
+            found[cell] = {line: value / number_of for line, value in sums.items()}
     return found
 
 

@@ -31,8 +31,6 @@ TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_tran
           "background_transfers_per_req", "lines_moved_per_req")
 # Of what moved in the window without load, this column has everything.
 MOVED = ("line_transfers_per_req", "background_transfers_per_req")
-
-
 # Columns of lines.csv that the server's kernel knows.
 NAMES = ("kind", "what", "member", "cpu")
 
