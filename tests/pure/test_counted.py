@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tables and figures of counting repetitions, and the bound that follows from them."""
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -118,6 +119,28 @@ init_net+704,variable,init_net+0x2c0,inet_timewait_death_row.tw_refcount,,inet_t
     assert "| fastsocket | `0xff01 tcp_hashinfo` |  | `tcp_hashinfo` | 1 | 7.50 | 2 |" in lines
     # A single line limits a machine, and not all of its kind.
     assert "| init_net+0x2c0: 3.0 |" in bound.table(Study(run))
+
+
+def test_address_of_a_line(tmp_path):
+    """A line is asked for by the address in it at which it moves most often."""
+    folder = ROOT / "counting"
+    subprocess.run(["make", "-s", "-C", folder, "read"], check=True)
+    (tmp_path / "kallsyms").write_text("0000000000000100 A runqueues\n"
+                                       "ffffffff81000000 T tcp_ack\nffffffff81000100 t tcp_clean\n"
+                                       "ffffffff82000010 D init_net\n")
+    (tmp_path / "dump").write_text(
+        "counting 2\nquantum 2000\nseconds 1.0\nlost 0\nvcpu 0 1000 100\n"
+        # The line 0x40 * 0x3fffffffe080000 is at 0xffffffff82000000.
+        "event 0 ffffffff81000004 3fffffffe080000 10 0 0 24\n"
+        "event 0 ffffffff81000104 3fffffffe080000 20 0 0 48\n"
+        "event 0 ffffffff81000004 3fffe0000000040 5 0 0 8\nend\n")
+    subprocess.run([folder / "read", tmp_path / "dump", tmp_path / "kallsyms", "10", tmp_path],
+                   check=True)
+    lines = contract.read_csv(tmp_path / "lines.csv")
+    assert [(line["line"], line["moved_by"], line["transfers"], line["address"])
+            for line in lines] == [
+        ("init_net+0", "tcp_clean", "3.0000", "ffffffff82000030"),
+        ("ffff800000001000", "tcp_ack", "0.5000", "ffff800000001008")]
 
 
 def test_names_of_lines(monkeypatch, capsys):
