@@ -21,6 +21,8 @@
 
 #define LINE 64
 #define CPUS 256
+/* Behind the descriptions of pages are CPU entry areas. */
+#define VMEMMAP_END 0xfffffe0000000000
 /* For the per-CPU variables of modules (PERCPU_MODULE_RESERVE). */
 #define MODULES_PER_CPU (8 << 10)
 /* CONFIG_VMAP_STACK aligns stacks to their size, and marks their end. */
@@ -147,7 +149,7 @@ static void put(struct name *name, const char *kind, const char *what, uint64_t 
 	uint64_t line = address & ~(uint64_t)(LINE - 1);
 
 	name->kind = kind;
-	snprintf(name->what, sizeof(name->what), "%s+%#llx", what,
+	snprintf(name->what, sizeof(name->what), "%s+0x%llx", what,
 		 line > begin ? (unsigned long long)(line - begin) : 0);
 }
 
@@ -224,6 +226,17 @@ static bool is_object(uint64_t address, struct name *name)
 	return true;
 }
 
+static bool is_description(uint64_t address, struct name *name)
+{
+	struct object object;
+
+	if (address < vmemmap_begin || address >= VMEMMAP_END || !slabs_page(address, &object))
+		return false;
+	put(name, "page description", object.cache, address - object.offset, address);
+	put_member(name, object.structure, object.offset);
+	return true;
+}
+
 static bool is_vmalloc(uint64_t address, struct name *name)
 {
 	uint64_t end = address & ~(uint64_t)(STACK_SIZE - 1), mark;
@@ -247,7 +260,7 @@ static bool is_page(uint64_t address, struct name *name)
 static void print_name(uint64_t address)
 {
 	static bool (*const kinds[])(uint64_t address, struct name *name) = {
-		is_array, is_object, is_per_cpu, is_variable, is_page, is_vmalloc,
+		is_array, is_object, is_per_cpu, is_variable, is_page, is_description, is_vmalloc,
 	};
 	struct name name = { .kind = "unknown" };
 

@@ -17,7 +17,7 @@
 #define NAME_SIZE 64
 #define LINKS "/sys/kernel/slab"
 /* Merged caches whose names are told. */
-#define NAMES 4
+#define NAMES 3
 /* A list that changes while it is read could lead anywhere. */
 #define CACHES 4096
 
@@ -137,31 +137,62 @@ static bool target(int folder, const char *name, char *to, size_t room)
 	return n > 0;
 }
 
+static void add_name(struct cache *cache, const char *name)
+{
+	size_t length = strlen(cache->name);
+
+	snprintf(cache->name + length, sizeof(cache->name) - length, "%s%s", length ? " or " : "", name);
+}
+
+/*
+ * Adds caches that have been merged with the first one, as long as there is room for their names:
+ * those whose objects are a known structure, or the others. Returns how many there are of both.
+ */
+static size_t add_links(struct cache *cache, int in, const char *first, bool known, size_t *names)
+{
+	char own[256], other[256];
+	DIR *folder = in >= 0 ? fdopendir(dup(in)) : NULL;
+	struct dirent *entry;
+	size_t all = 0;
+
+	if (!folder)
+		return 0;
+	rewinddir(folder);
+	if (target(in, first, own, sizeof(own)))
+		while ((entry = readdir(folder))) {
+			if (!target(in, entry->d_name, other, sizeof(other)) || strcmp(own, other))
+				continue;
+			all++;
+			if (!structure_of(entry->d_name) == known || *names == NAMES)
+				continue;
+			++*names;
+			add_name(cache, entry->d_name);
+		}
+	closedir(folder);
+	return all;
+}
+
 /*
  * The allocator merges caches that have the same size and flags, and keeps the name of the first.
  * What is in such a cache may belong to any of them.
  */
 static void add_names(struct cache *cache)
 {
-	char own[256], other[256], first[sizeof(cache->name)];
-	DIR *folder = opendir(LINKS);
-	struct dirent *entry;
-	size_t names = 1;
+	char first[sizeof(cache->name)];
+	int folder = open(LINKS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	size_t names = 0, all;
 
 	strcpy(first, cache->name);
-	if (folder && target(dirfd(folder), first, own, sizeof(own)))
-		while (names <= NAMES && (entry = readdir(folder)))
-			if (strcmp(entry->d_name, first) &&
-			    target(dirfd(folder), entry->d_name, other, sizeof(other)) &&
-			    !strcmp(own, other) && ++names <= NAMES)
-				snprintf(cache->name + strlen(cache->name),
-					 sizeof(cache->name) - strlen(cache->name), " or %s", entry->d_name);
+	*cache->name = 0;
+	all = add_links(cache, folder, first, true, &names);
+	add_links(cache, folder, first, false, &names);
+	if (!names)
+		add_name(cache, first);
 	/* One name alone would be a guess. */
-	if (names == 1 || names > NAMES)
-		snprintf(cache->name + strlen(cache->name),
-			 sizeof(cache->name) - strlen(cache->name), " or others");
-	if (folder)
-		closedir(folder);
+	if (names < 2 || names < all)
+		add_name(cache, "others");
+	if (folder >= 0)
+		close(folder);
 }
 
 static void read_name(struct cache *cache)
@@ -219,6 +250,18 @@ static struct cache *cache_at(uint64_t page)
 		if (caches[i].address == address)
 			return &caches[i];
 	return NULL;
+}
+
+bool slabs_page(uint64_t address, struct object *object)
+{
+	uint64_t flags, page = address - (address - pages_begin) % page_size;
+
+	if (address < pages_begin || !read_u64(page + types_offset("page", "flags"), &flags))
+		return false;
+	*object = (struct object){ "struct page", "page", address - page };
+	if (is_slab(page))
+		*object = (struct object){ "struct slab", "slab", address - page };
+	return true;
 }
 
 bool slabs_object(uint64_t address, struct object *object)

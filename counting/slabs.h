@@ -18,6 +18,8 @@ struct object {
 void slabs_find(uint64_t direct, uint64_t end, uint64_t pages, uint64_t caches);
 /* Returns false if the page is no slab's, as it never was, or has been freed since. */
 bool slabs_object(uint64_t address, struct object *object);
+/* Returns false if the address is none of the kernel's descriptions of pages (struct page). */
+bool slabs_page(uint64_t address, struct object *object);
 /* Returns whether the address is one that the kernel has all memory at. */
 bool slabs_direct(uint64_t address);
 

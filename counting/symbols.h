@@ -10,7 +10,7 @@
 void symbols_read(const char *path);
 /* Returns the function at an address; "?" if none is known. */
 const char *symbols_function(uint64_t address);
-/* Returns the first variable of the line at the address, and the offset in it; NULL if there is none. */
+/* Returns the first variable of the line, and the line's offset in it; NULL if there is none. */
 const char *symbols_data(uint64_t address, uint64_t *offset);
 /* Returns the variable that has the address, and where it begins; NULL if there is none. */
 const char *symbols_variable(uint64_t address, uint64_t *begin);

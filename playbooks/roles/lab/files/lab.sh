@@ -523,8 +523,8 @@ up() { # CPUS KERNEL
 	say "up: ssh answers"
 }
 
-# The server gets the program, and a copy of the symbols, which an emulated kernel takes seconds
-# to write, when it has not got them: since it was booted, or since modules were loaded.
+# The server gets the program, and a copy of the symbols that are no functions, which takes an
+# emulated kernel seconds, when it has not got them: since it was booted, or since modules were loaded.
 names() {
 	local program addresses ask
 	make -s -C "$counting" names > "$lab/counting.log" 2>&1 ||
@@ -535,7 +535,7 @@ names() {
 		copy=/run/fsbench-kallsyms
 		cut -d ' ' -f 1,6 /proc/modules > \$copy.now
 		cmp -s \$copy.now \$copy.modules ||
-			{ cat /proc/kallsyms > \$copy && mv \$copy.now \$copy.modules; } &&
+			{ grep -v ' [tTwW] ' /proc/kallsyms > \$copy && mv \$copy.now \$copy.modules; } &&
 		exec $program \$copy"
 	in_guest() { ssh -F "$lab/ssh_config" fsb-server "$1"; }
 	in_guest "$ask" <<< "$addresses" && return
