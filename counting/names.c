@@ -163,7 +163,8 @@ static bool is_per_cpu(uint64_t address, struct name *name)
 {
 	for (uint32_t cpu = 0; cpu < n_cpus; cpu++) {
 		uint64_t own = address - cpu_offsets[cpu], begin;
-		const char *variable;
+		const char *variable, *structure;
+		size_t offset;
 
 		if (own < per_cpu_begin || own - per_cpu_begin >= per_cpu_size)
 			continue;
@@ -174,7 +175,9 @@ static bool is_per_cpu(uint64_t address, struct name *name)
 			return true;
 		}
 		put(name, "per-CPU variable", variable, begin, address - cpu_offsets[cpu]);
-		put_member(name, types_of_per_cpu(variable), own - begin);
+		offset = own - begin;
+		structure = types_of_per_cpu(variable, &offset);
+		put_member(name, structure, offset);
 		return true;
 	}
 	return false;

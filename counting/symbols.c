@@ -73,7 +73,7 @@ static char *content(const char *path)
 	return to;
 }
 
-/* strtoull() would be a third of the work, which an emulated CPU does in names.c. */
+/* strtoull() would be a third of the work, which is an emulated CPU's where names.c runs. */
 static uint64_t hexadecimal(char **at)
 {
 	uint64_t value = 0;
@@ -106,7 +106,9 @@ static void read_line(char *line)
 	else
 		return;
 	line = end + 3;
-	line[strcspn(line, " \t")] = 0;
+	for (end = line; *end > ' '; end++)
+		;
+	*end = 0;
 	add(list, address, line);
 }
 

@@ -117,7 +117,7 @@ bool types_constant(const char *enumeration, const char *name, uint32_t *value)
 	return false;
 }
 
-const char *types_of_per_cpu(const char *variable)
+const char *types_of_per_cpu(const char *variable, size_t *offset)
 {
 	for (size_t i = 0; i < n_variables; i++) {
 		const struct btf_type *type = variables[i];
@@ -125,6 +125,14 @@ const char *types_of_per_cpu(const char *variable)
 		if (strcmp(name_of(type), variable))
 			continue;
 		type = plain(type->type, true);
+		while (type && btf_is_array(type)) {
+			int64_t size = btf__resolve_size(btf, btf_array(type)->type);
+
+			if (size <= 0)
+				return NULL;
+			*offset %= size;
+			type = plain(btf_array(type)->type, true);
+		}
 		return type && btf_is_struct(type) && type->name_off ? name_of(type) : NULL;
 	}
 	return NULL;

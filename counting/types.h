@@ -16,8 +16,11 @@ size_t types_size(const char *structure);
 size_t types_offset(const char *structure, const char *member);
 /* Finds a constant of an enumeration. */
 bool types_constant(const char *enumeration, const char *name, uint32_t *value);
-/* Returns the structure that a per-CPU variable is; NULL if it is none, or is not known. */
-const char *types_of_per_cpu(const char *variable);
+/*
+ * Returns the structure that a per-CPU variable is, or that the elements of an array are, and
+ * makes the offset that in the element; NULL if it is none, or is not known.
+ */
+const char *types_of_per_cpu(const char *variable, size_t *offset);
 /*
  * Writes the member at an offset, as "structure.member": structures that are larger than a line
  * are looked into, and the innermost one is named. Of a union this is the first member that is
