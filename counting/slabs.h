@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct object {
-	/* The name of the cache; of merged caches those of all, or of some "or others" */
+	/* The name of the cache; of merged caches up to three, "or others" */
 	const char *cache;
 	/* The structure that all objects of the cache are; NULL if they are not known to be any. */
 	const char *structure;

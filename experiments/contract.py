@@ -117,17 +117,17 @@ SEARCH = {
     "fault": "why the load does not count, in words",
 }
 
-# raw/CELL/cN/lines.csv of a repetition in which the emulator counted: a row for each line. Runs
-# of before 27 November 2026 have the first and the last two.
+# raw/CELL/cN/lines.csv of a repetition in which the emulator counted: a row for each line. Older
+# runs have the first and the last two of these columns.
 LINES = {
     "line": "64-byte line: its address, or the symbol of a variable and the offset in it",
     "kind": "what it belongs to: variable of the kernel's image, per-CPU variable, array (a hash "
-            "table), slab, stack; page, vmalloc, image, per-CPU memory and unknown where the "
-            "guest could say no more",
+            "table), slab, page description, stack; page, vmalloc, image, per-CPU memory and "
+            "unknown where the guest could say no more",
     "what": "variable, array, slab cache or stack, and the offset in the variable or object at "
-            "which the line begins (0 where the variable or object begins within the line); merged "
-            "caches have the names of all, up to four; empty where it is not known, as the memory "
-            "has been freed or is no object",
+            "which the line begins (0 where the variable or object begins within the line); of "
+            "merged caches up to three names; empty where it is not known, as the memory has been "
+            "freed or is no object",
     "member": "structure and member that are accessed where the line moves most often; of a union "
               "the first that is there; empty where the structure is not known",
     "cpu": "whose per-CPU variable it is",
