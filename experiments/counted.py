@@ -19,9 +19,10 @@ METRICS = [("line transfers between cores", LINES, 1),
 BACKGROUND = [("background transfers per connection", "background_transfers_per_req", 1),
               ("transfers per second without load", "idle_transfers_per_s", 0)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
-# The number of functions, and of lines of each setup, that are shown.
+# The number of functions that are shown, and of each setup of lines, or of kinds of lines.
 MOST_FUNCTIONS = 20
 MOST_LINES = 8
+MOST_KINDS = 15
 
 
 def known(study):
@@ -231,9 +232,18 @@ def lines(study):
                         for what, same in kinds.items()), key=lambda kind: (-kind[0], kind[1]))
         rows += [[cell, f"`{what}`", *(f"`{word}`" if word else "" for word in place_of(same)),
                   number(len(same) / number_of, 0), number(value, 2),
-                  repetitions(study, cell)] for value, what, same in shown[:MOST_LINES]]
+                  number(hottest(same) / number_of, 2), repetitions(study, cell)]
+                 for value, what, same in shown[:MOST_KINDS]]
+        rest = shown[MOST_KINDS:]
+        if rest:
+            rows.append([cell, f"{len(rest)} more kinds", "", "",
+                         number(sum(len(same) for *_, same in rest) / number_of, 0),
+                         number(sum(value for value, *_ in rest), 2),
+                         number(max(hottest(same) for *_, same in rest) / number_of, 2),
+                         repetitions(study, cell)])
     return markdown(["cell", "what the lines are", "member", "moved most by",
-                     "lines of a repetition", "transfers per connection", "n"], rows)
+                     "lines of a repetition", "transfers per connection",
+                     "of the line that moves most", "n"], rows)
 
 
 def read_lines(study, raw, cell):
@@ -245,6 +255,14 @@ def read_lines(study, raw, cell):
 
 def moves(row):
     return float(row["transfers_per_req"] or 0)
+
+
+def hottest(rows):
+    """Transfers of the line that moves most, of all repetitions together."""
+    sums = defaultdict(float)
+    for row in rows:
+        sums[row["line"]] += moves(row)
+    return max(sums.values())
 
 
 def place_of(rows):

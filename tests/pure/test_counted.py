@@ -9,6 +9,7 @@ import pytest
 import bound
 import compare
 import contract
+import counted
 import counts
 import plan
 import pooled
@@ -88,7 +89,7 @@ def test_tables_of_counts(run):
         "n_counts": 2}
 
 
-def test_lines_of_one_kind_are_one_row(run):
+def test_lines_of_one_kind_are_one_row(run, monkeypatch):
     """Lines are grouped by what they are, whatever socket or CPU they belong to; those of which
     that is not known stay alone."""
     header = ",".join(contract.LINES)
@@ -106,17 +107,27 @@ init_net+704,variable,init_net+0x2c0,inet_timewait_death_row.tw_refcount,,inet_t
 """)
     lines = dict(tables.every(Study(run)))["lines"].splitlines()
     assert lines[0] == ("| cell | what the lines are | member | moved most by | "
-                        "lines of a repetition | transfers per connection | n |")
+                        "lines of a repetition | transfers per connection | "
+                        "of the line that moves most | n |")
     assert lines[2:8] == [
-        "| shared | `TCP+0x80` | `sock_common.skc_refcnt` | `sk_clone_lock` | 3 | 6.00 | 2 |",
+        "| shared | `TCP+0x80` | `sock_common.skc_refcnt` | `sk_clone_lock` | 3 | 6.00 | 2.50 "
+        "| 2 |",
         "| shared | `init_net+0x2c0` | `inet_timewait_death_row.tw_refcount` | `inet_twsk_alloc` "
-        "| 1 | 3.00 | 2 |",
-        "| shared | `TCP+0xc0` | `sock.sk_backlog` | `tcp_v4_rcv` | 1 | 1.00 | 2 |",
-        "| shared | `per-CPU runqueues+0x0` | `rq.__lock` | `_raw_spin_lock` | 2 | 0.75 | 2 |",
-        "| shared | `page ff07` |  | `tcp_ack` | 1 | 0.50 | 2 |",
-        "| shared | `page ff08` |  | `tcp_ack` | 1 | 0.25 | 2 |"]
+        "| 1 | 3.00 | 3.00 | 2 |",
+        "| shared | `TCP+0xc0` | `sock.sk_backlog` | `tcp_v4_rcv` | 1 | 1.00 | 1.00 | 2 |",
+        "| shared | `per-CPU runqueues+0x0` | `rq.__lock` | `_raw_spin_lock` | 2 | 0.75 | 0.50 "
+        "| 2 |",
+        "| shared | `page ff07` |  | `tcp_ack` | 1 | 0.50 | 0.50 | 2 |",
+        "| shared | `page ff08` |  | `tcp_ack` | 1 | 0.25 | 0.25 | 2 |"]
+    monkeypatch.setattr(counted, "MOST_KINDS", 4)
+    lines = dict(tables.every(Study(run)))["lines"].splitlines()
+    assert lines[5:7] == [
+        "| shared | `per-CPU runqueues+0x0` | `rq.__lock` | `_raw_spin_lock` | 2 | 0.75 | 0.50 "
+        "| 2 |",
+        "| shared | 2 more kinds |  |  | 2 | 0.75 | 0.50 | 2 |"]
     # Of a cell that was counted before lines had names.
-    assert "| fastsocket | `0xff01 tcp_hashinfo` |  | `tcp_hashinfo` | 1 | 7.50 | 2 |" in lines
+    assert ("| fastsocket | `0xff01 tcp_hashinfo` |  | `tcp_hashinfo` | 1 | 7.50 | 7.50 "
+            "| 2 |") in lines
     # A single line limits a machine, and not all of its kind.
     assert "| init_net+0x2c0: 3.0 |" in bound.table(Study(run))
 
