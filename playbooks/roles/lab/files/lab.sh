@@ -523,34 +523,12 @@ up() { # CPUS KERNEL
 	say "up: ssh answers"
 }
 
-# The server gets the program, and a copy of the symbols that are no functions, which takes an
-# emulated kernel seconds, when it has not got them: since it was booted, or since modules were loaded.
-names() {
-	local program addresses ask
-	make -s -C "$counting" names > "$lab/counting.log" 2>&1 ||
-		die "counting/names does not build: see .lab/counting.log, or run make packages-sweep"
-	program=/usr/local/lib/fsbench-names-$(sha1sum < "$counting/names" | cut -c1-8)
-	addresses=$(cat)
-	ask="test -x $program || exit 77
-		copy=/run/fsbench-kallsyms
-		cut -d ' ' -f 1,6 /proc/modules > \$copy.now
-		cmp -s \$copy.now \$copy.modules ||
-			{ grep -v ' [tTwW] ' /proc/kallsyms > \$copy && mv \$copy.now \$copy.modules; } &&
-		exec $program \$copy"
-	in_guest() { ssh -F "$lab/ssh_config" fsb-server "$1"; }
-	in_guest "$ask" <<< "$addresses" && return
-	[ $? = 77 ] || die "the server's kernel cannot be asked what its lines are"
-	in_guest "cat > $program.new && chmod +x $program.new && mv $program.new $program" \
-		< "$counting/names"
-	in_guest "$ask" <<< "$addresses"
-}
-
 count() { # COMMAND...
 	local answer
 	[ ${#guests[@]} = 1 ] || die "of two guests none is counted: count in the lab that has one"
 	running server || die "the lab is not up: start it with make lab-up"
 	if [ "${1:-}" = names ]; then
-		names
+		"$counting/names.sh" "$lab/ssh_config" "$lab/counting.log"
 		return
 	fi
 	[ "$(cat "$lab/accel")" = tcg ] ||
