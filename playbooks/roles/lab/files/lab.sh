@@ -444,9 +444,16 @@ lock() {
 	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
 }
 
+# A build that was killed leaves /dev, /proc and others mounted in its tree, where make_image()
+# removes everything.
+unmount_leftovers() {
+	findmnt -rno TARGET | sed 's/\\x20/ /g' | awk -v tree="$lab/tree.new/" 'index($0, tree) == 1' |
+		sort -r | xargs -r -d '\n' -n 1 umount
+}
+
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
-	have_image || make_image
+	have_image || { unmount_leftovers; make_image; }
 	# What the guest builds outlives it; each begins with what the image's own compiler has built.
 	if [ ${#guests[@]} = 2 ] && ! [ "$lab/loadgen/build" -nt "$lab/disk" ]; then
 		mkdir -p "$lab/loadgen"
