@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include "clock.h"
 #include "device.h"
 #include "fds.h"
 #include "group.h"

@@ -62,8 +62,6 @@ void ctl_process(int tid, int *pid, char comm[64]);
 
 /* Prints names of processes without what a terminal would obey. */
 void ctl_put_plain(const char *text);
-/* The time of the clock by which the library stamps its workers. */
-long ctl_now_ms(void);
 
 /* ctl_json.c: one JSON value, in calls that follow its structure. */
 struct json {

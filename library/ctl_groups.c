@@ -16,6 +16,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "ctl.h"
 #include "route.h"
 
@@ -213,7 +214,7 @@ static void add_worker(struct group_seen *g, const struct memory *m, int slot)
 		w->queued = socket->queued;
 		w->limit = socket->limit;
 		/* A stamp in the future comes from another time namespace. */
-		w->attached = c->ready && ctl_now_ms() - c->stamp < STALE(m->route);
+		w->attached = c->ready && fsocket_now_ms() - c->stamp < STALE(m->route);
 	}
 	w->tid = thread_of(m, c->pid, c->tid);
 	if (w->tid)

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "ctl.h"
 
 /* The exit statuses that env(1) and nohup(1) use. */
@@ -240,11 +241,11 @@ static void watch_program(int pid, int pidfd, unsigned long long since, bool ker
 {
 	struct pollfd end = { .fd = pidfd, .events = POLLIN };
 	struct found f = { .kernel = kernel, .mapped = true };
-	long until = ctl_now_ms() + WATCH_MS;
+	long until = fsocket_now_ms() + WATCH_MS;
 	int before, calm = 0;
 
 	/* By the clock: on a busy host, looking takes time. */
-	while (ctl_now_ms() < until) {
+	while (fsocket_now_ms() < until) {
 		struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 
 		nanosleep(&pause, NULL);
@@ -260,8 +261,8 @@ static void watch_program(int pid, int pidfd, unsigned long long since, bool ker
 			/* A reader waiting for EOF on that pipe must not wait for the watcher. */
 			if (is_pipe(STDERR_FILENO))
 				break;
-			if (until > ctl_now_ms() + BACKGROUND_MS)
-				until = ctl_now_ms() + BACKGROUND_MS;
+			if (until > fsocket_now_ms() + BACKGROUND_MS)
+				until = fsocket_now_ms() + BACKGROUND_MS;
 		}
 		if (end.fd >= 0)
 			f.mapped = library_mapped(pid);

@@ -12,9 +12,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "device.h"
 #include "fds.h"
 #include "real.h"
@@ -119,26 +119,18 @@ static void report(int error)
 		_exit(1);
 }
 
-static long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
-}
-
 static bool try_to_open(void)
 {
 	int error = atomic_load(&failure), expected = -1, fd;
 	struct stat s;
 
-	if (error && !passes(error) && now_ms() - atomic_load(&failed_at) < RETRY_MS)
+	if (error && !passes(error) && fsocket_now_ms() - atomic_load(&failed_at) < RETRY_MS)
 		return false;
 	fd = open_device();
 	if (fd < 0) {
 		report(-fd);
 		atomic_store(&failure, -fd);
-		atomic_store(&failed_at, now_ms());
+		atomic_store(&failed_at, fsocket_now_ms());
 		return false;
 	}
 	atomic_store(&failure, 0);

@@ -21,8 +21,6 @@ struct group {
 
 #pragma GCC visibility push(hidden)
 
-long fsocket_now_ms(void);
-
 /* group.c */
 struct group *fsocket_group_of(int fd);
 /* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */

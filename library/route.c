@@ -14,9 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "group.h"
 #include "real.h"
 
@@ -25,14 +25,6 @@
  * without it.
  */
 #define LOCK_TRIES	200
-
-long fsocket_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
-}
 
 struct route *fsocket_route_new(void)
 {

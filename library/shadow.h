@@ -105,7 +105,6 @@ static inline void fsocket_shadow_strike(struct shadow *s)
 	fsocket_owed_count--;
 }
 
-
 /* Makes the kernel know what the program has asked for: of fd; of all sockets in an instance. */
 void fsocket_shadow_settle(struct shadow *s);
 void fsocket_shadow_settle_instance(uint32_t id);

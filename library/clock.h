@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The time by which the library tells who is late, and fsocketctl, which reads its stamps. */
+#ifndef FSOCKET_CLOCK_H
+#define FSOCKET_CLOCK_H
+
+#include <time.h>
+
+/* Milliseconds since some moment in the past; behind by up to a tick of the kernel. */
+static inline long fsocket_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
+}
+
+#endif
