@@ -9,6 +9,7 @@ import io
 from collections import Counter
 
 from markdown import DASH
+from tools.base import percentile_of
 
 SLOWER = 10
 PERCENTS = (50, 90, 99, 99.9, 99.99)
@@ -29,14 +30,10 @@ def requests_by_latency(study, raw, cell):
 
 def percentile(counts, percent):
     """ms, of sorted [(ms, requests)]; None where too few requests are slower."""
-    total, so_far = sum(number for _, number in counts), 0
+    total = sum(number for _, number in counts)
     if total * (100 - percent) < 100 * SLOWER * (1 - 1e-9):
         return None
-    for latency, number in counts:
-        so_far += number
-        if 100 * so_far >= percent * total:
-            return latency
-    return None
+    return percentile_of(dict(counts), percent)
 
 
 def table(study, raw, title):

@@ -99,10 +99,7 @@ class Httperf(base.Tool):
         metrics = base.added([metrics for metrics, _ in found])
         # A connection that waited long ends a process late, and has not left it the server alone.
         metrics.pop(base.SHORTEST, None)
-        counts = sum(map(histogram, texts), Counter())
-        for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9)):
-            metrics[f"latency_p{name}_ms"] = base.percentile_of(counts, percent)
-        return metrics, None
+        return {**metrics, **base.percentiles_of(sum(map(histogram, texts), Counter()))}, None
 
     def kept_of(self, loads):
         """With the counts by latency, in whole ms as ab has them, which figures are drawn from."""

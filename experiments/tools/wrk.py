@@ -61,10 +61,7 @@ class Wrk(base.Tool):
         histograms = [histogram(load) for load in loads]
         if reason or not all(histograms):
             return metrics, reason
-        counts = sum(histograms, Counter())
-        return {**{f"latency_p{name}_ms": base.percentile_of(counts, percent)
-                   for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9))},
-                **metrics}, None
+        return {**base.percentiles_of(sum(histograms, Counter())), **metrics}, None
 
     def kept_of(self, loads):
         """With the counts by latency of all generators, which figures are drawn from."""
