@@ -125,6 +125,15 @@ static void name_line(unsigned long long line, char *name, size_t size)
 		snprintf(name, size, "%016llx", (unsigned long long)address);
 }
 
+/* Whether a place that moves so much is the row's largest so far, after which the row is named. */
+static bool leads(struct row *row, double moves)
+{
+	if (moves < row->most)
+		return false;
+	row->most = moves;
+	return true;
+}
+
 static void read_event(const char *line)
 {
 	unsigned long long context, instruction, address;
@@ -150,10 +159,8 @@ static void read_event(const char *line)
 	row = row_of(&functions, name);
 	add(&row->counts, &counts);
 	/* One that belongs to several groups, by who calls it, has the group of its largest place. */
-	if (dirty + invalidate >= row->most) {
-		row->most = dirty + invalidate;
+	if (leads(row, dirty + invalidate))
 		row->group = group;
-	}
 	snprintf(name, sizeof(name), "%s", chain[0]);
 	for (size_t i = 1; i < n && i < 5; i++)
 		snprintf(name + strlen(name), sizeof(name) - strlen(name), " < %s", chain[i]);
@@ -166,8 +173,7 @@ static void read_event(const char *line)
 	row = row_of(&lines, name);
 	add(&row->counts, &counts);
 	/* The row takes its group, function and address from the place that moves the line most often. */
-	if (dirty + invalidate >= row->most) {
-		row->most = dirty + invalidate;
+	if (leads(row, dirty + invalidate)) {
 		row->group = group;
 		row->function = chain[0];
 		row->address = (uint64_t)address << 6 | offset;

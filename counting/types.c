@@ -187,16 +187,14 @@ bool types_member(const char *structure, size_t offset, char *text, size_t room)
 			return found;
 		name = btf__name_by_offset(btf, member->name_off);
 		type = plain(member->type, false);
-		if (*name) {
-			found = true;
-			snprintf(text, room, "%s.%s", owner, name);
-			type = element(type, &offset, text, room);
-			/* A lock, a list, a counter: their members would say nothing. */
-			if (!type || !btf_is_composite(type) || type->size <= LINE)
-				return true;
-		}
 		if (!*name)
 			continue;
+		found = true;
+		snprintf(text, room, "%s.%s", owner, name);
+		type = element(type, &offset, text, room);
+		/* A lock, a list, a counter: their members would say nothing. */
+		if (!type || !btf_is_composite(type) || type->size <= LINE)
+			return true;
 		if (type->name_off)
 			snprintf(owner, sizeof(owner), "%s", name_of(type));
 		else

@@ -42,7 +42,7 @@ def bound(cores, core, line):
 def hottest_lines(study):
     """{cell: (name of the line that moves most, transfers per connection)}."""
     found = {}
-    for cell, lines in counted.single_lines(study).items():
+    for cell, lines in counted.single_lines(counted.read_lines(study)).items():
         (_, what), value = max(lines.items(), key=lambda item: (item[1], item[0]))
         found[cell] = what, value
     return found

@@ -203,28 +203,36 @@ def what_of(row):
     return f"per-CPU {row['what']}" if row["cpu"] else row["what"]
 
 
-def single_lines(study):
-    """{cell: {(line, what it is): transfers per connection}}."""
+def read_lines(study):
+    """{cell: (rows of lines.csv of all repetitions, the number of repetitions)}."""
     raw, found = Raw(study.run), {}
     for cell in study.cells["cell"]:
-        rows, number_of = read_lines(study, raw, cell)
+        tables = [places.read_table(raw, sample, "lines.csv")
+                  for sample in study.own(cell, "counts").to_dict("records")]
+        rows = [row for table in tables for row in table]
+        if rows:
+            found[cell] = rows, sum(map(bool, tables))
+    return found
+
+
+def single_lines(read):
+    """{cell: {(line, what it is): transfers per connection}}. read: by read_lines()."""
+    found = {}
+    for cell, (rows, number_of) in read.items():
         sums = defaultdict(float)
         for row in rows:
             sums[row["line"], what_of(row)] += moves(row)
-        if rows:
-            found[cell] = {line: value / number_of for line, value in sums.items()}
+        found[cell] = {line: value / number_of for line, value in sums.items()}
     return found
 
 
 def lines(study):
     """What moves most, of each cell: lines of one kind, as all sockets have, in one row."""
-    raw = Raw(study.run)
-    if not any("what" in row for cell in study.cells["cell"]
-               for row in read_lines(study, raw, cell)[0]):
-        return unnamed_lines(study)
+    read = read_lines(study)
+    if not any("what" in row for found, _ in read.values() for row in found):
+        return unnamed_lines(study, read)
     rows = []
-    for cell in study.cells["cell"]:
-        found, number_of = read_lines(study, raw, cell)
+    for cell, (found, number_of) in read.items():
         kinds = defaultdict(list)
         for row in found:
             kinds[what_of(row)].append(row)
@@ -244,13 +252,6 @@ def lines(study):
     return markdown(["cell", "what the lines are", "member", "moved most by",
                      "lines of a repetition", "transfers per connection",
                      "of the line that moves most", "n"], rows)
-
-
-def read_lines(study, raw, cell):
-    """Rows of lines.csv of all of a cell's repetitions, and the number of repetitions."""
-    tables = [places.read_table(raw, sample, "lines.csv")
-              for sample in study.own(cell, "counts").to_dict("records")]
-    return [row for table in tables for row in table], sum(map(bool, tables))
 
 
 def moves(row):
@@ -273,10 +274,10 @@ def place_of(rows):
     return max(sums, key=lambda place: (sums[place], place))
 
 
-def unnamed_lines(study):
+def unnamed_lines(study, read):
     """The lines that move most, of each cell, where nobody knows what they are."""
     rows = []
-    for cell, places_of in single_lines(study).items():
+    for cell, places_of in single_lines(read).items():
         most = sorted(places_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_LINES]
         rows += [[cell, what, number(value, 2), repetitions(study, cell)]
                  for (_, what), value in most]

@@ -54,23 +54,26 @@ def totals(text):
     return {row["name"]: float(row["value"]) for row in csv.DictReader(io.StringIO(text))}
 
 
-def by_line(text, names):
-    """lines.csv with contract.LINES as columns; no background. names: as named() returns them."""
-    return [[row["line"], *(names.get(row["address"], {}).get(column, "") for column in NAMES),
-             row["moved_by"], row["transfers"]]
-            for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
+def foreground(text):
+    """Rows of lines.csv that are no background."""
+    return [row for row in csv.DictReader(io.StringIO(text)) if row["group"] != "background"]
 
 
-def named(text):
-    """{address: row} of what the server's kernel says of the addresses in lines.csv.
+def by_line(lines, names):
+    """Rows with contract.LINES as columns. names: as named() returns them."""
+    return [[line["line"], *(names.get(line["address"], {}).get(column, "") for column in NAMES),
+             line["moved_by"], line["transfers"]] for line in lines]
+
+
+def named(lines):
+    """{address: row} of what the server's kernel says of the lines' addresses.
 
     Lines without a name count as well as those that have one: so a kernel that cannot be asked
     is no failure.
     """
-    addresses = [row["address"] for row in csv.DictReader(io.StringIO(text))
-                 if row["group"] != "background"]
     try:
-        found = command(LAB, "count", "names", given="".join(f"{one}\n" for one in addresses))
+        found = command(LAB, "count", "names",
+                        given="".join(f"{line['address']}\n" for line in lines))
     except (CountError, subprocess.TimeoutExpired) as error:
         print(f"what the lines are is not known: {error}", file=sys.stderr)
         return {}
@@ -97,7 +100,7 @@ class Emulator:
         # when it begins. The program that names lines is installed by a first call for nothing.
         if not self.symbols:
             self.symbols = self.server.run("symbols")
-            named("line,group,address\n")
+            named([])
         command(LAB, "count", "on", QUANTUM)
 
     def zero(self):
@@ -129,13 +132,14 @@ class Emulator:
             idle = self.idle(folder)
             command(LAB, "count", "off")
             # Not counting, the server is fast again.
-            names = named(text["lines"])
+            lines = foreground(text["lines"])
+            names = named(lines)
         found = totals(text["totals"])
         if found["lost"]:
             raise CountError("the plugin's tables were full: count fewer requests")
         return ({**{name: found[name] for name in TOTALS}, "idle_transfers_per_s": idle},
                 {"totals.csv": text["totals"].encode(), "callers.csv": text["callers"].encode(),
-                 "lines.csv": table(contract.LINES, by_line(text["lines"], names))})
+                 "lines.csv": table(contract.LINES, by_line(lines, names))})
 
     def abandon(self):
         """Switches counting off after a failure, since it would slow the next repetition."""

@@ -130,8 +130,8 @@ def sections(study):
         if heading == "Locks":
             one["tables"] = [*one["tables"][:1], *profiles(study), *one["tables"][1:]]
         if heading == "Latency":
-            one["tables"] += [latencies.table(study, Raw(study.run), tables.load_name)]
-            one["tables"] = [table for table in one["tables"] if table]
+            one["tables"] += filter(None, [latencies.table(study, Raw(study.run),
+                                                           tables.load_name)])
         if heading == "What was left out":
             one["text"] += tables.load_remedies(study)
         one["flames"] = flames(study) if heading == "Flame graphs" else []
