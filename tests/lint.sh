@@ -30,6 +30,13 @@ licensed() {
 	[ -z "$missing" ] || { echo "no licence identifier in: $missing"; return 1; }
 }
 
+# What is built from the tree is none of it.
+sources_only() {
+	local built
+	built=$(git ls-files -z ':!results' | xargs -0 grep -lP '\A\x7fELF')
+	[ -z "$built" ] || { echo "built from other files, and committed: $built"; return 1; }
+}
+
 # Outside the tree, so that the module's own build is left alone. Warnings of the
 # kernel's headers are the kernel's.
 build_module() { # KERNEL-RELEASE
@@ -72,6 +79,7 @@ manual_pages() {
 	[ -z "$warnings" ] || { echo "$warnings"; return 1; }
 }
 
+check "no built files" sources_only
 check "licence identifiers" licensed
 check "manual pages" manual_pages
 check "shellcheck" shellcheck "${shell[@]}"
