@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import contract
+import run as runner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,6 +48,20 @@ def fill(run, rates, boots=(1,)):
         else:
             sample(run, step, order, rates[step["setup"]][int(step["repetition"]) - 1],
                    time_s=1, latency_p50_ms=5, latency_p90_ms=6, latency_p99_ms=7)
+
+
+def sweep_on(run, hosts, lab=True, **facts):
+    """A sweep of run.py on hosts that do not exist, before its first repetition."""
+    sweep = object.__new__(runner.Sweep)
+    sweep.run, sweep.facts = run, contract.read_run(run)
+    sweep.facts.update(server_settings={}, boots=[{"boot_id": "x", "first_order": 1}], **facts)
+    sweep.plan = sweep.facts["plan"]
+    sweep.columns = contract.sample_columns(sweep.plan["factors"])
+    sweep.server = sweep.loadgen = hosts
+    sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
+    sweep.parameters, sweep.lab = {}, lab
+    sweep.order = sweep.open_samples()
+    return sweep
 
 
 def summary_of(run):

@@ -18,7 +18,7 @@ import run as runner
 import samples
 import tools
 import verdicts
-from made import fill, planned, planned_of, program, sample, summary_of
+from made import fill, planned, planned_of, program, sample, summary_of, sweep_on
 from test_rooms import REDIS, WRK
 from test_sweep import CELL, PLAN, TINY, counters, load
 
@@ -77,16 +77,8 @@ class Hosts:
 
 def swept(run, hosts):
     """A sweep on hosts that do not exist, at its end."""
-    sweep = object.__new__(runner.Sweep)
-    sweep.run, sweep.facts = run, contract.read_run(run)
-    sweep.facts.update(server_settings={}, boots=[{"boot_id": "x", "first_order": 1}])
+    sweep = sweep_on(run, hosts)
     contract.write_run(run, sweep.facts)
-    sweep.plan = sweep.facts["plan"]
-    sweep.columns = contract.sample_columns(sweep.plan["factors"])
-    sweep.server = sweep.loadgen = hosts
-    sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
-    sweep.parameters, sweep.lab = {}, True
-    sweep.order = sweep.open_samples()
     sweep.all()
 
 

@@ -12,7 +12,7 @@ import proc
 import run as runner
 import search
 import tools
-from made import planned, program, summary_of
+from made import planned, program, summary_of, sweep_on
 from test_sweep import TINY
 
 AB = """This is ApacheBench, Version 2.3
@@ -111,27 +111,17 @@ class Model:
             "requests": lzma.compress(lists.encode())}.items())
 
 
-def sweep_on(run, model, cores=8, lab=False):
+def searching(run, model, cores=8, lab=False):
     """A sweep on hosts that do not exist, before its first repetition."""
-    sweep = object.__new__(runner.Sweep)
-    sweep.run, sweep.facts = run, contract.read_run(run)
-    sweep.facts.update(server_settings={}, boots=[{"boot_id": "x", "first_order": 1}],
-                       loadgen={"cores": str(cores)}, loadgens=[{"cores": str(cores)}]
-                       * len(model.hosts))
-    sweep.plan = sweep.facts["plan"]
-    sweep.columns = contract.sample_columns(sweep.plan["factors"])
-    sweep.server = sweep.loadgen = model
-    sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
-    sweep.parameters, sweep.lab = {}, lab
-    sweep.order = sweep.open_samples()
-    return sweep
+    return sweep_on(run, model, lab, loadgen={"cores": str(cores)},
+                    loadgens=[{"cores": str(cores)}] * len(model.hosts))
 
 
 def searched(tmp_path, model, *settings, cores=8):
     """(the run, what run.json says of the search)"""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0",
                   *(word for one in settings for word in ("--set", one)))
-    sweep = sweep_on(run, model, cores)
+    sweep = searching(run, model, cores)
     search.search(sweep, contract.unfinished(run))
     return run, contract.read_run(run).get("loads", [])
 
@@ -163,7 +153,7 @@ def test_the_largest_load_is_for_all(tmp_path):
     model = Model({"shared": 2500, "fastsocket": 500})
     run, (entry,) = searched(tmp_path, model)
     assert entry["processes"] == 8
-    sweep = sweep_on(run, model)
+    sweep = searching(run, model)
     for setup in ("shared", "fastsocket"):
         task, = sweep.tasks({"setup": setup, "tool": "ab", "concurrency": "100", "workers": "8"},
                             500)
@@ -246,7 +236,7 @@ def test_threads_of_wrk(tmp_path):
     assert entry["tool"] == "wrk" and entry["processes"] == 4
     command = model.commands[-1][0][0]
     assert "-t 8 -c 100 -d 2s" in command
-    sweep = sweep_on(run, model)
+    sweep = searching(run, model)
     task, = sweep.tasks({"setup": "shared", "tool": "wrk", "concurrency": "100", "workers": "8"}, 2)
     assert task.processes == 4
     assert tools.TOOLS["wrk"].usual(5, False) == tools.TOOLS["wrk"].usual(5, True) == 3
@@ -312,7 +302,7 @@ def test_a_sweep_with_a_search(tmp_path):
             model.core = core
 
     model.printed = less_busy
-    sweep_on(run, model).all()
+    searching(run, model).all()
     rows = contract.read_samples(run)
     assert len(rows) == 6 * 3 and {row["valid"] for row in rows} == {"0"}
     assert {row["invalid_reason"].partition(":")[0] for row in rows} == {"not saturated"}
@@ -327,7 +317,7 @@ def test_a_sweep_with_a_search(tmp_path):
     assert " A search chose 4 processes of ab on each load generator.\n" in table
     # The search is done once.
     steps = len(contract.read_csv(run / "search.csv"))
-    search.search(sweep_on(run, model), contract.read_plan(run))
+    search.search(searching(run, model), contract.read_plan(run))
     assert len(contract.read_csv(run / "search.csv")) == steps
 
 
