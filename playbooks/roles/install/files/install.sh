@@ -35,6 +35,23 @@ install_module() { # RELEASE; false if it was there
 		depmod "$1" > $log 2>&1 || die "depmod failed: $(tail -3 $log)"
 	fi
 }
+# One folder for each kernel: the lab has several.
+build_module() { # RELEASE
+	! ls "/lib/modules/$1/updates/dkms/fastsocket.ko"* > /dev/null 2>&1 ||
+		die "DKMS has installed fastsocket for kernel $1: use that (install_dkms=true), or remove it (apt-get remove fastsocket-dkms, or dkms remove fastsocket/VERSION --all)"
+	kmod=$src/kmod-$1
+	mkdir -p "$kmod"
+	cp -rpu $src/kmod/* "$kmod"
+	# Kbuild would take 16 s in an emulator to find that out.
+	if [ -e "$kmod/fastsocket.ko" ] && [ -z "$(find "$kmod" -newer "$kmod/fastsocket.ko" \
+		'(' -name '*.[ch]' ! -name '*.mod.c' -o -name Kbuild -o -name Makefile ')')" ]; then
+		return
+	fi
+	# Leave out debugging information, which takes a quarter of an emulated compiler's time.
+	# BTF is made from it, so there is none either.
+	build "kmod-$1" KVER="$1" KCFLAGS=-g0 CONFIG_DEBUG_INFO_BTF_MODULES=
+}
+
 # DKMS builds the module with its debugging information, signs it, and keeps the sources.
 install_by_dkms() { # RELEASE; false if it was there
 	version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' $src/kmod/dkms.conf)
@@ -70,23 +87,9 @@ if [ "${1:-}" = image ]; then
 else
 	set -- "$(uname -r)"
 fi
-for release; do
-	[ $module = install_module ] || continue
-	! ls "/lib/modules/$release/updates/dkms/fastsocket.ko"* > /dev/null 2>&1 ||
-		die "DKMS has installed fastsocket for kernel $release: use that (install_dkms=true), or remove it (apt-get remove fastsocket-dkms, or dkms remove fastsocket/VERSION --all)"
-	# One folder for each kernel: the lab has several.
-	kmod=$src/kmod-$release
-	mkdir -p "$kmod"
-	cp -rpu $src/kmod/* "$kmod"
-	# Kbuild would take 16 s in an emulator to find that out.
-	if [ -e "$kmod/fastsocket.ko" ] && [ -z "$(find "$kmod" -newer "$kmod/fastsocket.ko" \
-		'(' -name '*.[ch]' ! -name '*.mod.c' -o -name Kbuild -o -name Makefile ')')" ]; then
-		continue
-	fi
-	# Leave out debugging information, which takes a quarter of an emulated compiler's time.
-	# BTF is made from it, so there is none either.
-	build "kmod-$release" KVER="$release" KCFLAGS=-g0 CONFIG_DEBUG_INFO_BTF_MODULES=
-done
+if [ $module = install_module ]; then
+	for release; do build_module "$release"; done
+fi
 build library
 build demo
 if [ -n "$image" ]; then
