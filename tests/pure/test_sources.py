@@ -18,8 +18,7 @@ import sources
 import tools
 from made import planned
 from test_generators import STEP, sweep_on
-from test_search import Model
-from test_search import sweep_on as sweep_of
+from test_search import Model, searching
 from test_sweep import CELL, PLAN, TINY, counters, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,7 +201,7 @@ def test_the_search_stops_where_the_ports_end(tmp_path):
     model = Model({"shared": 9000, "fastsocket": 9000}, process=4000, connection=2)
     real = model.printed
     model.printed = lambda *args: b"==> ports <==\n1024 1573\n2\n1\n" + real(*args)
-    search.search(sweep_of(run, model), contract.unfinished(run))
+    search.search(searching(run, model), contract.unfinished(run))
     entry, = contract.read_run(run)["loads"]
     assert {one["limit"] for one in entry["limits"].values()} == {"ports"}
     assert max(int(row["concurrency"]) for row in contract.read_csv(run / "search.csv")) == 550
