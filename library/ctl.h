@@ -185,7 +185,13 @@ int ctl_run(char **argv);
 /* Its option --backend. */
 void ctl_run_backend(const char *backend);
 
-/* ctl_doctor.c: reports one finding of a check that doctor makes. */
+/* ctl_findings.c: doctor's checks report to this, between doctor_begin() and doctor_end(). */
+void doctor_begin(void);
+/* Makes the check of that name; @ok is what to say if it reports nothing. */
+void doctor_check(const char *name, void (*check)(void), const char *ok);
+/* Returns the number of findings. */
+int doctor_end(void);
+/* Reports one finding of a check. */
 void doctor_finding(const char *remedy, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void doctor_fine(const char *format, ...) __attribute__((format(printf, 1, 2)));

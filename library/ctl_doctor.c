@@ -5,87 +5,13 @@
  * its own, so most checks ask whether the network gives each core packets of its own.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "ctl.h"
 
-enum state { OK, FINDING, SKIPPED };
-
 static cpu_set_t online;
-
-static struct json json;
-/* The item being checked; whether a line was printed for it; the number of findings. */
-static const char *item;
-static bool said;
-static int findings;
-
-static void report(enum state state, const char *text, const char *remedy)
-{
-	static const char *const names[] = {
-		[OK] = "ok", [FINDING] = "finding", [SKIPPED] = "skipped",
-	};
-
-	said = true;
-	if (ctl_json) {
-		json_open(&json, NULL, '{');
-		json_string(&json, "item", item);
-		json_string(&json, "state", names[state]);
-		json_string(&json, "text", text);
-		json_string(&json, "remedy", remedy);
-		json_close(&json, '}', false);
-		return;
-	}
-	printf("%-8s %-13s ", names[state], item);
-	ctl_put_plain(text);
-	printf("\n");
-	if (remedy)
-		printf("%22s  remedy: %s\n", "", remedy);
-}
-
-void doctor_finding(const char *remedy, const char *format, ...)
-{
-	va_list args;
-	char *text;
-
-	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		ctl_fail(CTL_FAILED, "out of memory");
-	va_end(args);
-	report(FINDING, text, remedy);
-	findings++;
-	free(text);
-}
-
-static void report_list(enum state state, const char *format, va_list args)
-{
-	char *text;
-
-	if (vasprintf(&text, format, args) < 0)
-		ctl_fail(CTL_FAILED, "out of memory");
-	report(state, text, NULL);
-	free(text);
-}
-
-void doctor_fine(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	report_list(OK, format, args);
-	va_end(args);
-}
-
-void doctor_skip(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	report_list(SKIPPED, format, args);
-	va_end(args);
-}
 
 static void check_module(void)
 {
@@ -238,23 +164,8 @@ int ctl_doctor(char **argv)
 		ctl_fail(CTL_USAGE, "%s: doctor takes no argument", argv[0]);
 	ctl_cpus_online(&online);
 	doctor_find_nics();
-
-	json.out = ctl_json_out;
-	if (ctl_json) {
-		json_open(&json, NULL, '{');
-		json_open(&json, "items", '[');
-	}
-	for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++) {
-		item = items[i].name;
-		said = false;
-		items[i].check();
-		if (!said)
-			report(OK, items[i].ok, NULL);
-	}
-	if (ctl_json) {
-		json_close(&json, ']', false);
-		json_integer(&json, "findings", findings);
-		json_close(&json, '}', true);
-	}
-	return findings ? CTL_FAILED : 0;
+	doctor_begin();
+	for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++)
+		doctor_check(items[i].name, items[i].check, items[i].ok);
+	return doctor_end() ? CTL_FAILED : 0;
 }

@@ -37,6 +37,7 @@
 #include "fds.h"
 #include "group.h"
 #include "real.h"
+#include "worker.h"
 
 #define MAX_GROUPS 64
 
@@ -90,6 +91,14 @@ struct group *fsocket_group_of(int fd)
 	    (unsigned int)fd >= FSOCKET_MAX_FD || !group_of[fd])
 		return NULL;
 	return &groups[group_of[fd] - 1];
+}
+
+void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (g)
+		fsocket_worker_ctl(g, epfd, op, fd, event);
 }
 
 bool fsocket_group_member(int fd)

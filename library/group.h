@@ -1,66 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the files of the kernel backend share: see group.c. */
+/* Which listener has which group. */
 #ifndef FSOCKET_GROUP_H
 #define FSOCKET_GROUP_H
 
-#include <sched.h>
-#include <stdbool.h>
-#include <sys/types.h>
-
-#include "kernel.h"
-#include "route.h"
-
-/* A listener, and the sockets beside it. */
-struct group {
-	ino_t inode;		/* of the listener; 0: there is none */
-	int count;
-	int members[GROUP_MEMBERS];
-	struct route *route;
-	bool reuseport;		/* as the program has set it since */
-};
+#include "backend.h"
 
 #pragma GCC visibility push(hidden)
 
-/* group.c */
+/* Returns the group of the listener fd, or NULL if it has none. */
 struct group *fsocket_group_of(int fd);
-/* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */
-bool fsocket_group_inherit(int member, int fd, int family);
-
-/* route.c */
-struct route *fsocket_route_new(void);
-/* Returns a claim for the calling thread, or NULL if there is no room. */
-struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
-void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);
-/* Returns the number of workers. */
-int fsocket_route_live(const struct route *r);
-/*
- * Chooses a CPU among those allowed, and a member, which listens from then on; false if there
- * is none.
- */
-bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed);
-/* Connections may be sent to the worker from now on. */
-void fsocket_route_ready(struct group *g, struct claim *c);
-/* Takes the CPUs of stale workers away; does so only now and then. */
-void fsocket_route_tend(struct group *g);
-/*
- * Marks in timely[] the members that this thread must not take from: its own, and those of
- * workers that are late by less than so many milliseconds, or at work. Returns whether a
- * worker is out of its wait now.
- */
-bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
-			  bool *timely);
-
-/* worker.c: this process is about to lose the group's members; or one of them. */
-void fsocket_worker_forsake(struct group *g, int member);
-
-/* pin.c */
-/* Pins this thread to the CPU, unless it may run on one only. */
-void fsocket_pin(int cpu);
-/* Returns the CPUs that the program lets this thread run on. */
-void fsocket_pin_allowed(cpu_set_t *set);
-/* Pins the thread again, if that has been lifted meanwhile. */
-void fsocket_pin_again(void);
-void fsocket_pin_end(void);
 
 #pragma GCC visibility pop
 

@@ -9,7 +9,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "group.h"
+#include "backend.h"
 #include "real.h"
 
 /* The longest are names. */

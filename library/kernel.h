@@ -53,7 +53,7 @@ void fsocket_group_shutdown(int fd);
 bool fsocket_group_member(int fd);
 
 /* The program's epoll_ctl() of a listener has succeeded. */
-void fsocket_worker_ctl(int epfd, int op, int fd, const struct epoll_event *event);
+void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event);
 /* The epoll instance is about to be closed. */
 void fsocket_worker_close(int epfd);
 /*

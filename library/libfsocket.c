@@ -136,13 +136,13 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 			fsocket_listener_left(fd);
 	} else if (op == EPOLL_CTL_DEL || !(event->events & EPOLLIN)) {
 		fsocket_listener_left(fd);
-		fsocket_worker_ctl(epfd, op, fd, event);
+		fsocket_group_ctl(epfd, op, fd, event);
 	} else if (op == EPOLL_CTL_MOD && fsocket_listener_resumed(fd)) {
 		ret = fsocket_kernel_chosen() ? 0 : register_anew(epfd, fd, event);
 		saved = ret ? errno : saved;
-		fsocket_worker_ctl(epfd, op, fd, event);
+		fsocket_group_ctl(epfd, op, fd, event);
 	} else {
-		fsocket_worker_ctl(epfd, op, fd, event);
+		fsocket_group_ctl(epfd, op, fd, event);
 	}
 	errno = saved;
 	return ret;

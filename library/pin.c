@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "group.h"
+#include "backend.h"
 #include "real.h"
 
 static __thread cpu_set_t own __attribute__((tls_model("initial-exec")));

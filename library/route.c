@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "group.h"
+#include "backend.h"
 #include "real.h"
 
 /*

@@ -25,7 +25,6 @@
 #include "clock.h"
 #include "device.h"
 #include "fds.h"
-#include "group.h"
 #include "real.h"
 #include "worker.h"
 
@@ -170,14 +169,14 @@ static struct watch *new_watch(int epfd, int fd, struct group *g)
 	return NULL;
 }
 
-void fsocket_worker_ctl(int epfd, int op, int fd, const struct epoll_event *event)
+void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
+			const struct epoll_event *event)
 {
-	struct group *g = fsocket_group_of(fd);
 	bool wanted = op != EPOLL_CTL_DEL && event->events & EPOLLIN &&
 		      !(event->events & EPOLLONESHOT);
 	struct watch *w;
 
-	if (!g || fsocket_device_confined() || !hold())
+	if (fsocket_device_confined() || !hold())
 		return;
 	w = find_watch(epfd, fd);
 	if (wanted && !w)

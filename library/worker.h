@@ -5,7 +5,7 @@
 
 #include <fcntl.h>
 
-#include "group.h"
+#include "backend.h"
 #include "real.h"
 
 /* Of one instance. */
@@ -42,6 +42,11 @@ struct worker {
 extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
 /* Returns whether what the thread has found is still true. */
 bool fsocket_worker_known(void);
+/* The program's epoll_ctl() of the listener fd, which has the group g, has succeeded. */
+void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
+			const struct epoll_event *event);
+/* This process is about to lose the group's member, or all of them if it is -1. */
+void fsocket_worker_forsake(struct group *g, int member);
 
 #pragma GCC visibility pop
 
