@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "log.h"
-#include "worker.h"
 
 /* A client that sends more bytes than this after its last answer is disconnected. */
 #define LINGER_BYTES (64 << 20)
@@ -155,5 +154,5 @@ void conn_linger(struct worker *w, struct conn *c)
 bool conn_busy(const struct conn *c)
 {
 	return c->fd >= 0 && (conn_has_output(c) || c->peer || c->linger_left ||
-			      http_request_begun(&c->request));
+			      request_begun(&c->request));
 }

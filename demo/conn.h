@@ -6,45 +6,7 @@
 #ifndef DEMO_CONN_H
 #define DEMO_CONN_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "http.h"
-
-struct worker;
-
-/* What the worker does with a connection when its output has been sent. */
-enum conn_after {
-	AFTER_CONTINUE,		/* read the next request */
-	AFTER_CLOSE,		/* close: everything sent to us has been read */
-	AFTER_LINGER,		/* conn_linger(): the client may still be sending */
-};
-
-/* A file descriptor in the epoll set: a connection, a listening socket, or the signals. */
-struct conn {
-	void (*ready)(struct worker *w, struct conn *c, uint32_t events);
-	int fd;			/* -1: closed */
-	uint32_t interest;	/* epoll events asked for; 0: not in the epoll set */
-	struct conn *next;	/* in the worker's list of free or of closed ones */
-
-	char *out;		/* malloc()ed output that the socket did not take */
-	size_t out_start, out_end;
-
-	/* Server mode */
-	struct http_request request;
-	unsigned int owed;	/* responses queued, not all sent */
-	enum conn_after after;
-
-	size_t linger_left;	/* bytes that a lingering connection may still send */
-
-	/* Proxy mode */
-	struct conn *peer;	/* the other side */
-	bool is_backend;
-	bool read_ended;	/* this side has sent its end of file */
-	bool write_broken;	/* this side takes no data any more */
-	bool received;		/* this side has sent something */
-};
+#include "state.h"
 
 /* Returns a connection for fd, not watched yet, or NULL without memory (fd is closed then). */
 struct conn *conn_new(struct worker *w, int fd,

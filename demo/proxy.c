@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 
 #include "conn.h"
+#include "http.h"
 #include "log.h"
-#include "worker.h"
 
 static void watch_side(struct worker *w, struct conn *c)
 {

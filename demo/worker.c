@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "conn.h"
 #include "http.h"
 #include "log.h"
 #include "proxy.h"
