@@ -25,12 +25,25 @@
 
 FSOCKET_KERNEL_FUNCTION(pins, cpuset_cpus_allowed);
 
+/*
+ * Locks, in this order: @lock, fsocket_pins_lock. No user of one worker's pin waits for
+ * another's: set_cpus_allowed_ptr() sleeps until the task has left a CPU, and allocations
+ * that are charged to a user sleep while his memory is reclaimed, so neither is done under
+ * anything global.
+ */
 struct fsocket_pin {
 	struct hlist_node node;
 	struct task_struct *task;
-	/* The CPUs that @task could use before it was pinned. */
+	/* Around changes of the task's CPUs by the module. */
+	struct mutex lock;
+	/* The CPUs that @task could use before it was pinned; changed under both locks. */
 	struct cpumask *allowed;
+	/* Those that it gets back; under @lock. */
+	struct cpumask *back;
+	/* Calls of fsocket_unpin() that are owed; under @lock. */
 	unsigned int users;
+	/* These, and who is about to lock it; under fsocket_pins_lock. In the table while not 0. */
+	unsigned int refs;
 	int cpu;
 };
 
@@ -38,14 +51,8 @@ static DEFINE_HASHTABLE(fsocket_pins, 6);
 /* Taken in process context only. */
 static DEFINE_SPINLOCK(fsocket_pins_lock);
 
-/*
- * Serialises pinning and unpinning; taken before fsocket_pins_lock. set_cpus_allowed_ptr()
- * may sleep until the task has left a CPU, so it is called without that one.
- */
-static DEFINE_MUTEX(fsocket_pins_mutex);
-
-/* The mask that a child gets, under fsocket_pins_lock; and a worker, under the mutex. */
-static struct cpumask fsocket_childs, fsocket_workers;
+/* The mask that a child gets; under fsocket_pins_lock. */
+static struct cpumask fsocket_childs;
 
 static struct tracepoint *fsocket_process_fork;
 
@@ -108,6 +115,16 @@ static void fsocket_forked(void *unused, struct task_struct *parent,
 	spin_unlock(&fsocket_pins_lock);
 }
 
+static void fsocket_pin_free(struct fsocket_pin *pin)
+{
+	if (!pin)
+		return;
+	put_task_struct(pin->task);
+	kfree(pin->allowed);
+	kfree(pin->back);
+	kfree(pin);
+}
+
 static struct fsocket_pin *fsocket_pin_new(struct task_struct *task, int cpu)
 {
 	struct fsocket_pin *pin;
@@ -115,24 +132,51 @@ static struct fsocket_pin *fsocket_pin_new(struct task_struct *task, int cpu)
 	pin = kzalloc(sizeof(*pin), GFP_KERNEL_ACCOUNT);
 	if (!pin)
 		return NULL;
+	pin->task = get_task_struct(task);
 	pin->allowed = kzalloc(cpumask_size(), GFP_KERNEL_ACCOUNT);
-	if (!pin->allowed) {
-		kfree(pin);
+	pin->back = kzalloc(cpumask_size(), GFP_KERNEL_ACCOUNT);
+	if (!pin->allowed || !pin->back) {
+		fsocket_pin_free(pin);
 		return NULL;
 	}
 	cpumask_copy(pin->allowed, &task->cpus_mask);
-	pin->task = get_task_struct(task);
+	mutex_init(&pin->lock);
 	pin->cpu = cpu;
 	return pin;
 }
 
-static void fsocket_pin_free(struct fsocket_pin *pin)
+/* The pin of @task, made if need be, with a reference; or NULL. */
+static struct fsocket_pin *fsocket_pin_get(struct task_struct *task, int cpu)
 {
-	if (!pin)
-		return;
-	put_task_struct(pin->task);
-	kfree(pin->allowed);
-	kfree(pin);
+	struct fsocket_pin *pin, *new;
+
+	new = fsocket_pin_new(task, cpu);
+	if (!new)
+		return NULL;
+	spin_lock(&fsocket_pins_lock);
+	pin = fsocket_pin_of(task);
+	if (!pin) {
+		pin = new;
+		new = NULL;
+		hash_add(fsocket_pins, &pin->node, (unsigned long)task);
+	}
+	pin->refs++;
+	spin_unlock(&fsocket_pins_lock);
+	fsocket_pin_free(new);
+	return pin;
+}
+
+static void fsocket_pin_put(struct fsocket_pin *pin)
+{
+	bool last;
+
+	spin_lock(&fsocket_pins_lock);
+	last = !--pin->refs;
+	if (last)
+		hash_del(&pin->node);
+	spin_unlock(&fsocket_pins_lock);
+	if (last)
+		fsocket_pin_free(pin);
 }
 
 /* What sched_setaffinity(2) of current would refuse. */
@@ -146,89 +190,70 @@ static int fsocket_pinnable(struct task_struct *task)
 	return task->policy == SCHED_DEADLINE ? -EBUSY : 0;
 }
 
-/* Undoes one call of fsocket_pin_task(); under fsocket_pins_mutex. */
-static void fsocket_unpin_task(struct task_struct *task)
+/* Under the lock of @pin. */
+static int fsocket_pin_to(struct fsocket_pin *pin, int cpu)
 {
-	struct fsocket_pin *pin;
-	bool last;
-
-	spin_lock(&fsocket_pins_lock);
-	pin = fsocket_pin_of(task);
-	last = pin && !--pin->users;
-	spin_unlock(&fsocket_pins_lock);
-	if (!last)
-		return;
-	if (fsocket_pin_holds(pin)) {
-		fsocket_pin_allowed(pin, task, &fsocket_workers);
-		set_cpus_allowed_ptr(task, &fsocket_workers);
-	}
-	/*
-	 * Remove the pin only now, so that tasks which @task has created up to here still
-	 * find it.
-	 */
-	spin_lock(&fsocket_pins_lock);
-	hash_del(&pin->node);
-	spin_unlock(&fsocket_pins_lock);
-	fsocket_pin_free(pin);
-}
-
-/* Under fsocket_pins_mutex. */
-static int fsocket_pin_task(struct task_struct *task, int cpu)
-{
-	struct fsocket_pin *pin, *new;
 	int was, ret;
 
-	ret = fsocket_pinnable(task);
-	if (ret)
-		return ret;
-	new = fsocket_pin_new(task, cpu);
-	if (!new)
-		return -ENOMEM;
 	spin_lock(&fsocket_pins_lock);
-	pin = fsocket_pin_of(task);
-	if (!pin) {
-		pin = new;
-		new = NULL;
-		hash_add(fsocket_pins, &pin->node, (unsigned long)task);
-	} else if (!fsocket_pin_holds(pin)) {
-		/* The program or somebody else has changed the mask since. */
-		cpumask_copy(pin->allowed, &task->cpus_mask);
-	}
-	pin->users++;
+	/* The program or somebody else has changed the mask since. */
+	if (!fsocket_pin_holds(pin))
+		cpumask_copy(pin->allowed, &pin->task->cpus_mask);
 	was = pin->cpu;
-	pin->cpu = cpu;
-	ret = cpumask_test_cpu(cpu, pin->allowed) ? 0 : -EINVAL;
+	WRITE_ONCE(pin->cpu, cpu);
 	spin_unlock(&fsocket_pins_lock);
-	fsocket_pin_free(new);
 
-	if (!ret)
-		ret = set_cpus_allowed_ptr(task, cpumask_of(cpu));
-	if (ret) {
-		/*
-		 * The task stays where an earlier call has pinned it, and is unpinned
-		 * from there.
-		 */
+	ret = -EINVAL;
+	if (cpumask_test_cpu(cpu, pin->allowed))
+		ret = set_cpus_allowed_ptr(pin->task, cpumask_of(cpu));
+	/* The task stays where an earlier call has pinned it, and is unpinned from there. */
+	if (ret)
 		WRITE_ONCE(pin->cpu, was);
-		fsocket_unpin_task(task);
-	}
+	else
+		pin->users++;
 	return ret;
 }
 
 int fsocket_pin(struct task_struct *task, int cpu)
 {
+	struct fsocket_pin *pin;
 	int ret;
 
-	mutex_lock(&fsocket_pins_mutex);
-	ret = fsocket_pin_task(task, cpu);
-	mutex_unlock(&fsocket_pins_mutex);
+	ret = fsocket_pinnable(task);
+	if (ret)
+		return ret;
+	pin = fsocket_pin_get(task, cpu);
+	if (!pin)
+		return -ENOMEM;
+	mutex_lock(&pin->lock);
+	ret = fsocket_pin_to(pin, cpu);
+	mutex_unlock(&pin->lock);
+	/* Else until fsocket_unpin(). */
+	if (ret)
+		fsocket_pin_put(pin);
 	return ret;
 }
 
 void fsocket_unpin(struct task_struct *task)
 {
-	mutex_lock(&fsocket_pins_mutex);
-	fsocket_unpin_task(task);
-	mutex_unlock(&fsocket_pins_mutex);
+	struct fsocket_pin *pin;
+
+	/* It stays: the call that this one undoes has a reference. */
+	spin_lock(&fsocket_pins_lock);
+	pin = fsocket_pin_of(task);
+	spin_unlock(&fsocket_pins_lock);
+
+	mutex_lock(&pin->lock);
+	if (!--pin->users && fsocket_pin_holds(pin)) {
+		fsocket_pin_allowed(pin, task, pin->back);
+		set_cpus_allowed_ptr(task, pin->back);
+	}
+	mutex_unlock(&pin->lock);
+	/*
+	 * Remove the pin only now, so that tasks which @task has created up to here still
+	 * find it.
+	 */
+	fsocket_pin_put(pin);
 }
 
 void fsocket_pins_allowed(struct cpumask *allowed)
