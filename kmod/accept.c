@@ -186,7 +186,7 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 
 	/* do_accept() has copied the listener's ops to the new socket: put back TCP's. */
 	if (newsock->ops)
-		newsock->ops = fsocket_orig_ops(newsock);
+		fsocket_ops_take_back(newsock);
 
 	l = fsocket_call_begins(sock);
 	if (!l)

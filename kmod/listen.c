@@ -24,11 +24,10 @@
  * put back there and then; they are replaced with the socket locked, too. So whatever
  * the kernel does with the ops of a TCP socket that does not listen, as kTLS and
  * IPV6_ADDRFORM do, it does with the original ones.
+ * ops.c is about sockets that have our ops all the same.
  *
- * The ops are constant, and the same for all: a socket that has been given them by
- * mistake (do_accept() and kernel_accept() copy the listener's) has no listener of
- * ours, and is served by the original ones. Our functions run under SRCU, hold a
- * reference, or are counted: the listener, and with it the module, stays for as long.
+ * Our functions run under SRCU, hold a reference, or are counted: the listener, and with
+ * it the module, stays for as long.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -50,13 +49,6 @@
 #include "resolve.h"
 #include "stats.h"
 
-/* IPv4's and IPv6's. */
-static struct fsocket_family {
-	struct proto_ops ops;
-	/* NULL until the first listener is adopted; under fsocket_listeners_mutex. */
-	const struct proto_ops *orig;
-} fsocket_families[2];
-
 /* Around changes of the list and the table. */
 DEFINE_MUTEX(fsocket_listeners_mutex);
 LIST_HEAD(fsocket_listeners);
@@ -67,38 +59,6 @@ struct workqueue_struct *fsocket_wq;
 static DEFINE_HASHTABLE(fsocket_table, 8);
 
 static struct tracepoint *fsocket_set_state;
-
-static struct fsocket_family *fsocket_family_of(const struct socket *sock)
-{
-	const struct proto_ops *ops = READ_ONCE(sock->ops);
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
-		if (ops == &fsocket_families[i].ops)
-			return &fsocket_families[i];
-	}
-	return NULL;
-}
-
-bool fsocket_listen_is_ours(const struct socket *sock)
-{
-	return fsocket_family_of(sock);
-}
-
-const struct proto_ops *fsocket_orig_ops(const struct socket *sock)
-{
-	const struct fsocket_family *family = fsocket_family_of(sock);
-
-	return family ? family->orig : READ_ONCE(sock->ops);
-}
-
-const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
-{
-	const struct proto_ops *ops = fsocket_orig_ops(sock);
-
-	return ops->accept == inet_accept && sock->type == SOCK_STREAM &&
-	       sk_is_tcp(sock->sk) ? ops : NULL;
-}
 
 struct fsocket_listener *fsocket_listener_find(const struct socket *sock)
 {
@@ -199,7 +159,7 @@ static void fsocket_listener_hide(struct fsocket_listener *l)
 static void fsocket_listener_restore(struct fsocket_listener *l)
 {
 	fsocket_see_sol_socket(l->sock, false);
-	WRITE_ONCE(l->sock->ops, fsocket_orig_ops(l->sock));
+	fsocket_ops_take_back(l->sock);
 	l->sock->sk->sk_reuseport = l->reuseport;
 }
 
@@ -305,7 +265,7 @@ static int fsocket_listener_release(struct socket *sock)
 
 	/* do_accept() releases by the listener's ops what it could not accept. */
 	if (!l)
-		return orig->release(sock);
+		return fsocket_ops_release_copy(sock);
 	mutex_lock(&l->lock);
 	fsocket_listener_hide(l);
 	fsocket_listener_clear(l);
@@ -375,22 +335,12 @@ static int fsocket_listener_listen(struct socket *sock, int backlog)
 	return ret;
 }
 
-static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
+void fsocket_listener_set_ops(struct proto_ops *ops)
 {
-	if (family->orig)
-		return family->orig == orig ? 0 : -EOPNOTSUPP;
-	if (orig->accept != inet_accept || orig->poll != tcp_poll)
-		return -EOPNOTSUPP;
-	family->ops = *orig;
-	family->ops.release = fsocket_listener_release;
-	family->ops.connect = fsocket_listener_connect;
-	family->ops.listen = fsocket_listener_listen;
-	family->ops.shutdown = fsocket_listener_shutdown;
-	fsocket_accept_set_ops(&family->ops);
-	fsocket_options_set_ops(&family->ops);
-	fsocket_info_set_ops(&family->ops);
-	family->orig = orig;
-	return 0;
+	ops->release = fsocket_listener_release;
+	ops->connect = fsocket_listener_connect;
+	ops->listen = fsocket_listener_listen;
+	ops->shutdown = fsocket_listener_shutdown;
 }
 
 static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
@@ -428,23 +378,17 @@ static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
 static int fsocket_listener_publish(struct fsocket_listener *l)
 {
 	struct socket *sock = l->sock;
-	struct fsocket_family *family =
-		&fsocket_families[sock->sk->sk_family == AF_INET6];
 	int ret;
 
 	if (inet_sk_state_load(sock->sk) != TCP_LISTEN)
 		return -EINVAL;
 	l->reuseport = sock->sk->sk_reuseport;
 	mutex_lock(&fsocket_listeners_mutex);
-	if (fsocket_listen_is_ours(sock))
-		ret = -EEXIST;
-	else
-		ret = fsocket_family_init(family, sock->ops);
+	/* Not whether its ops are ours, which may be a copy: see ops.c. */
+	ret = fsocket_listener_find(sock) ? -EEXIST : fsocket_ops_put(sock);
 	if (!ret) {
 		/* Until fsocket_listener_free(). */
 		__module_get(THIS_MODULE);
-		/* Readers of sock->ops take no lock: publish it complete. */
-		smp_store_release(&sock->ops, &family->ops);
 		fsocket_see_sol_socket(sock, true);
 		/* Last: a listener that is found without our ops is one that ends. */
 		list_add_rcu(&l->in_all, &fsocket_listeners);
@@ -531,9 +475,12 @@ int fsocket_listen_init(void)
 	fsocket_wq = alloc_workqueue("fastsocket", WQ_UNBOUND, WQ_UNBOUND_MAX_ACTIVE);
 	if (!fsocket_wq)
 		return -ENOMEM;
-	ret = fsocket_pins_init();
+	ret = fsocket_ops_init();
 	if (ret)
 		goto err_wq;
+	ret = fsocket_pins_init();
+	if (ret)
+		goto err_ops;
 	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
@@ -548,6 +495,8 @@ err_claims:
 	fsocket_claims_exit();
 err_pins:
 	fsocket_pins_exit();
+err_ops:
+	fsocket_ops_exit();
 err_wq:
 	destroy_workqueue(fsocket_wq);
 	return ret;
@@ -560,8 +509,7 @@ void fsocket_listen_exit(void)
 	fsocket_tidy_exit();
 	fsocket_claims_exit();
 	fsocket_pins_exit();
-	/* Sockets that could not be accepted are released by way of our ops. */
-	flush_delayed_fput();
+	fsocket_ops_exit();
 	srcu_barrier(&fsocket_srcu);
 	/* Claims. */
 	rcu_barrier();

@@ -179,8 +179,22 @@ void fsocket_listener_put(struct fsocket_listener *l);
 struct fsocket_listener *fsocket_listener_adopt(struct socket *sock);
 /* Back to one shared accept queue: the socket is an ordinary one again. */
 void fsocket_listener_end(struct fsocket_listener *l);
+/* Makes release(), connect(), listen() and shutdown() of @ops ours. */
+void fsocket_listener_set_ops(struct proto_ops *ops);
+
+/* ops.c */
+
+int fsocket_ops_init(void);
+/* Nobody runs one of our functions any more by way of a socket's ops, or will. */
+void fsocket_ops_exit(void);
 /* The ops that @sock would have without us. */
 const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
+/* Gives @sock, which is locked, our ops; under fsocket_listeners_mutex. */
+int fsocket_ops_put(struct socket *sock);
+/* Gives @sock, which is locked, or nobody else's yet, its original ones. */
+void fsocket_ops_take_back(struct socket *sock);
+/* Releases @sock, which has our ops but no listener. */
+int fsocket_ops_release_copy(struct socket *sock);
 
 /* options.c */
 

@@ -43,18 +43,39 @@ bool fsocket_listener_refresh(struct fsocket_listener *l)
 	return false;
 }
 
+/*
+ * @sock has our ops, but no listener. An option may have the kernel copy the ops of a socket
+ * to where all sockets find them (kTLS), or put others in their place, so it may not meet
+ * ours.
+ */
+static void fsocket_copy_take_back(struct socket *sock)
+{
+	lock_sock(sock->sk);
+	/* It may have been made one since. */
+	if (!fsocket_listener_find(sock))
+		fsocket_ops_take_back(sock);
+	release_sock(sock->sk);
+}
+
+static int fsocket_orig_setsockopt(struct socket *sock, const struct fsocket_listener *l,
+				   int level, int optname, sockptr_t optval,
+				   unsigned int optlen)
+{
+	if (!l)
+		fsocket_copy_take_back(sock);
+	if (level == SOL_SOCKET)
+		return sock_setsockopt(sock, level, optname, optval, optlen);
+	return fsocket_orig_ops(sock)->setsockopt(sock, level, optname, optval, optlen);
+}
+
 /* An option set on the shared listener holds for the local ones too. */
 static int fsocket_listener_setsockopt(struct socket *sock, int level, int optname,
 				       sockptr_t optval, unsigned int optlen)
 {
-	const struct proto_ops *orig = fsocket_orig_ops(sock);
 	struct fsocket_listener *l = fsocket_listener_get(sock);
 	int ret;
 
-	if (level == SOL_SOCKET)
-		ret = fsocket_passing(sock_setsockopt(sock, level, optname, optval, optlen));
-	else
-		ret = fsocket_passing(orig->setsockopt(sock, level, optname, optval, optlen));
+	ret = fsocket_passing(fsocket_orig_setsockopt(sock, l, level, optname, optval, optlen));
 	if (!l)
 		return ret;
 	if (!ret)

@@ -130,6 +130,14 @@ def test_ntuple(lab, name):
             "loading out-of-tree module|module verification failed")
 
 
+@pytest.mark.parametrize("name", names("test_copies"))
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_copies(lab, name):
+    run_one(lab, f"COPIES_KO={FOLDER}/nic/copied_ops.ko "
+            "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko", "test_copies", name,
+            "loading out-of-tree module|module verification failed")
+
+
 @pytest.fixture(scope="module")
 def failing_module(lab):
     """In the place of the module: one whose calls for memory fail when a test says so."""

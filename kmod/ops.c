@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The proto_ops of listeners: one structure for IPv4, and one for IPv6.
+ *
+ * Both are the same for all listeners, and work with any socket: one that has been given
+ * them by mistake (do_accept() and kernel_accept() copy the listener's to the new socket)
+ * has no listener of ours, and is served by the original ones.
+ *
+ * Such a copy holds no reference to the module, as the owner of TCP's ops is the kernel: one
+ * would be a cache line which all CPUs write for each connection. But do_accept() sleeps
+ * between its look at the listener's ops and their call, the new socket that it could not
+ * accept is released still later, by a task work, and kernel_accept() leaves the copy in the
+ * new socket, as do_accept() does on 6.1 if the listener ends meanwhile. The module may be
+ * unloaded before. So neither structure is the module's: they are allocated with it, and
+ * stay for ever once they have been in use, 500 bytes for each time that it is loaded. When
+ * it is unloaded they become copies of the original ones.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/atomic.h>
+#include <linux/build_bug.h>
+#include <linux/delay.h>
+#include <linux/kmemleak.h>
+#include <linux/module.h>
+#include <linux/net.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+#include <net/inet_common.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "listen.h"
+#include "listener.h"
+
+/* IPv4's and IPv6's. */
+static struct fsocket_family {
+	struct proto_ops *ops;
+	/* NULL until the first listener is adopted; under fsocket_listeners_mutex. */
+	const struct proto_ops *orig;
+} fsocket_families[2] __read_mostly;
+
+/* Sockets that are being released by our ops while the module is unloaded. */
+static atomic_t fsocket_late_releases;
+
+static struct fsocket_family *fsocket_family_of(const struct socket *sock)
+{
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
+		if (ops == fsocket_families[i].ops)
+			return &fsocket_families[i];
+	}
+	return NULL;
+}
+
+bool fsocket_listen_is_ours(const struct socket *sock)
+{
+	return fsocket_family_of(sock);
+}
+
+const struct proto_ops *fsocket_orig_ops(const struct socket *sock)
+{
+	const struct fsocket_family *family = fsocket_family_of(sock);
+
+	return family ? family->orig : READ_ONCE(sock->ops);
+}
+
+const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
+{
+	const struct proto_ops *ops = fsocket_orig_ops(sock);
+
+	return ops->accept == inet_accept && sock->type == SOCK_STREAM &&
+	       sk_is_tcp(sock->sk) ? ops : NULL;
+}
+
+static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
+{
+	if (family->orig)
+		return family->orig == orig ? 0 : -EOPNOTSUPP;
+	if (orig->accept != inet_accept || orig->poll != tcp_poll)
+		return -EOPNOTSUPP;
+	*family->ops = *orig;
+	fsocket_listener_set_ops(family->ops);
+	fsocket_accept_set_ops(family->ops);
+	fsocket_options_set_ops(family->ops);
+	fsocket_info_set_ops(family->ops);
+	family->orig = orig;
+	return 0;
+}
+
+int fsocket_ops_put(struct socket *sock)
+{
+	struct fsocket_family *family =
+		&fsocket_families[sock->sk->sk_family == AF_INET6];
+	int ret = fsocket_family_init(family, fsocket_orig_ops(sock));
+
+	if (ret)
+		return ret;
+	/* Readers of sock->ops take no lock: publish it complete. */
+	smp_store_release(&sock->ops, family->ops);
+	return 0;
+}
+
+void fsocket_ops_take_back(struct socket *sock)
+{
+	WRITE_ONCE(sock->ops, fsocket_orig_ops(sock));
+}
+
+int fsocket_ops_release_copy(struct socket *sock)
+{
+	const struct proto_ops *orig = fsocket_orig_ops(sock);
+	bool held = try_module_get(THIS_MODULE);
+	int ret;
+
+	if (!held)
+		atomic_inc(&fsocket_late_releases);
+	ret = orig->release(sock);
+	if (held)
+		module_put(THIS_MODULE);
+	else
+		atomic_dec(&fsocket_late_releases);
+	return ret;
+}
+
+int fsocket_ops_init(void)
+{
+	struct proto_ops *ops;
+	int i;
+
+	ops = kcalloc(ARRAY_SIZE(fsocket_families), sizeof(*ops), GFP_KERNEL);
+	if (!ops)
+		return -ENOMEM;
+	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++)
+		fsocket_families[i].ops = &ops[i];
+	return 0;
+}
+
+/* Word by word, since somebody may be about to call one of the functions. */
+static void fsocket_ops_become(struct proto_ops *ops, const struct proto_ops *orig)
+{
+	unsigned long *to = (unsigned long *)ops;
+	const unsigned long *from = (const unsigned long *)orig;
+	size_t i;
+
+	BUILD_BUG_ON(sizeof(*ops) % sizeof(*to));
+	for (i = 0; i < sizeof(*ops) / sizeof(*to); i++)
+		WRITE_ONCE(to[i], from[i]);
+}
+
+void fsocket_ops_exit(void)
+{
+	struct proto_ops *ops = fsocket_families[0].ops;
+	bool used = false;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
+		if (!fsocket_families[i].orig)
+			continue;
+		fsocket_ops_become(fsocket_families[i].ops, fsocket_families[i].orig);
+		used = true;
+	}
+	if (!used) {
+		kfree(ops);
+		return;
+	}
+	kmemleak_not_leak(ops);
+	/* None of our functions sleeps without a reference to the module, or being counted. */
+	synchronize_rcu_tasks();
+	while (atomic_read(&fsocket_late_releases))
+		msleep(20);
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A socket that has the module's ops although it is no listener, as accept() leaves one that
+ * is overtaken by the end of the listener. nic/copied_ops.c makes it.
+ */
+
+#include "device.h"
+
+#define COPY "/sys/module/copied_ops/parameters/copy"
+
+static union address where;
+static int ours = -1;
+
+static int setup(void **state)
+{
+	(void)state;
+	unpin();
+	dev = open(FSOCKET_DEVICE, O_RDONLY);
+	assert_ok(dev);
+	assert_ok(load_module(getenv("COPIES_KO"), ""));
+	ours = listener(AF_INET, &where);
+	assert_ok(spawn(ours, 1));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unpin();
+	close(ours);
+	close(dev);
+	return syscall(SYS_delete_module, "copied_ops", O_NONBLOCK);
+}
+
+static int copied_to(int fd)
+{
+	char text[40];
+
+	snprintf(text, sizeof(text), "%d %d", ours, fd);
+	write_file(COPY, text);
+	return fd;
+}
+
+static void talk(int one, int other)
+{
+	char byte;
+
+	assert_int_equal(write(one, "x", 1), 1);
+	assert_int_equal(readable(other, 5000), 1);
+	assert_int_equal(read(other, &byte, 1), 1);
+	assert_int_equal(write(other, "y", 1), 1);
+	assert_int_equal(read(one, &byte, 1), 1);
+}
+
+/* kTLS copies the ops of the first socket that asks for it for all others. */
+static void no_option_spreads_them(void **state)
+{
+	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), ret, i;
+
+	(void)state;
+	assert_ok(conn);
+	copied_to(conn);
+	talk(client, conn);
+	ret = setsockopt(conn, IPPROTO_TCP, TCP_ULP, "tls", 3);
+	assert_true(!ret || errno == ENOENT);
+	close(conn);
+	close(client);
+	for (i = 0; i < 2; i++) {
+		client = connect_on(1, &where);
+		conn = accept(ours, NULL, NULL);
+		assert_ok(conn);
+		assert_int_equal(setsockopt(conn, IPPROTO_TCP, TCP_ULP, "tls", 3), ret);
+		talk(client, conn);
+		close(conn);
+		close(client);
+	}
+}
+
+static void such_a_socket_can_listen(void **state)
+{
+	union address a;
+	int fd = copied_to(bound_socket(AF_INET, &a)), client, conn;
+
+	(void)state;
+	assert_ok(listen(fd, 10));
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	talk(client, conn);
+	close(conn);
+	close(client);
+	close(fd);
+}
+
+static void wait_for(int (*done)(void))
+{
+	int i;
+
+	for (i = 0; i < 50 && !done(); i++)
+		usleep(100000);
+	assert_true(i < 50);
+}
+
+static int unloaded(void)
+{
+	return !syscall(SYS_delete_module, "fastsocket", O_NONBLOCK);
+}
+
+static int has_device(void)
+{
+	return !access(FSOCKET_DEVICE, F_OK);
+}
+
+static void they_outlive_the_module(void **state)
+{
+	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), on = 1;
+	/* accept() has not come to the connection of that one. */
+	int fresh = copied_to(socket(AF_INET, SOCK_STREAM, 0));
+
+	(void)state;
+	assert_ok(conn);
+	copied_to(conn);
+	close(ours);
+	close(dev);
+	wait_for(unloaded);
+	talk(client, conn);
+	assert_ok(setsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
+	assert_ok(shutdown(conn, SHUT_WR));
+	assert_int_equal(readable(client, 5000), 1);
+	close(conn);
+	close(fresh);
+	close(client);
+	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
+	wait_for(has_device);
+	ours = dev = -1;
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(no_option_spreads_them),
+		T(such_a_socket_can_listen),
+		T(they_outlive_the_module),
+	};
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
