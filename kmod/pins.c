@@ -242,7 +242,8 @@ void fsocket_unpin(struct task_struct *task)
 	spin_lock(&fsocket_pins_lock);
 	pin = fsocket_pin_of(task);
 	spin_unlock(&fsocket_pins_lock);
-
+	if (WARN_ON_ONCE(!pin))
+		return;
 	mutex_lock(&pin->lock);
 	if (!--pin->users && fsocket_pin_holds(pin)) {
 		fsocket_pin_allowed(pin, task, pin->back);
