@@ -3,7 +3,7 @@
 """Makes docs/reference.md from where each thing is declared: make docs runs it.
 
 Parameters are described in kmod/params.c (MODULE_PARM_DESC), counters in kmod/stats.h,
-listeners in kmod/listen.h, tracepoints in kmod/trace.h, calls in kmod/fastsocket_abi.h, and
+listeners in kmod/listen_seq.h, tracepoints in kmod/trace.h, calls in kmod/fastsocket_abi.h, and
 columns of result files in experiments/contract.py.
 """
 import re
@@ -59,7 +59,7 @@ def fields(struct):
 
 
 def listener_columns():
-    text = re.search(r"Columns:\n \*\n(.*?)\n \*/", source("kmod/listen.h"), re.S)[1]
+    text = re.search(r"Columns:\n \*\n(.*?)\n \*/", source("kmod/listen_seq.h"), re.S)[1]
     return [(name, plain(said)) for name, said in
             re.findall(r"^ \* (\w+)\t+(.*?)(?=^ \* \w|\Z)", text + "\n", re.S | re.M)]
 

@@ -10,8 +10,8 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-#include "listen.h"
 #include "listener.h"
+#include "ops.h"
 #include "stats.h"
 
 /*

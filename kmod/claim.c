@@ -18,7 +18,7 @@
 #include <linux/tracepoint.h>
 #include <net/inet_sock.h>
 
-#include "listen.h"
+#include "claim.h"
 #include "listener.h"
 #include "log.h"
 #include "pins.h"
@@ -106,11 +106,6 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 	spin_lock(&claim->file->lock);
 	list_del(&claim->in_file);
 	spin_unlock(&claim->file->lock);
-}
-
-bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
-{
-	return READ_ONCE(claim->worker->flags) & PF_EXITING;
 }
 
 /*
@@ -352,7 +347,7 @@ static bool fsocket_alone(struct fsocket_listener *l)
 	return true;
 }
 
-static int fsocket_spawn_allowed(void)
+int fsocket_spawn_allowed(void)
 {
 	enum fsocket_spawn_mode mode = READ_ONCE(fsocket_spawn_mode);
 
@@ -387,8 +382,7 @@ static int fsocket_my_cpu(struct fsocket_claims *file)
 	return cpu;
 }
 
-static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l,
-			    int want)
+int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, int want)
 {
 	struct cpumask *allowed;
 	bool alone;
@@ -415,23 +409,6 @@ static int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener
 	}
 	mutex_unlock(&l->lock);
 	kfree(allowed);
-	return ret;
-}
-
-int fsocket_listen_spawn(struct fsocket_claims *file, struct socket *sock, int want)
-{
-	struct fsocket_listener *l;
-	int ret;
-
-	ret = fsocket_spawn_allowed();
-	if (ret)
-		return ret;
-	l = fsocket_listener_adopt(sock);
-	if (IS_ERR(l))
-		return PTR_ERR(l);
-	/* 6.1 does not tell of options that have been set since. */
-	ret = fsocket_listener_refresh(l) ? fsocket_spawn_on(file, l, want) : -EOPNOTSUPP;
-	fsocket_listener_put(l);
 	return ret;
 }
 
@@ -470,13 +447,13 @@ static void fsocket_retire_if(struct fsocket_claims *file, const struct socket *
 	}
 }
 
-void fsocket_listen_retire(struct fsocket_claims *file, struct socket *sock)
+void fsocket_claims_retire(struct fsocket_claims *file, struct socket *sock)
 {
 	fsocket_retire_if(file, sock, current->files, current);
 }
 
-void fsocket_listen_retire_all(struct fsocket_claims *file,
-			       const struct socket *sock, fl_owner_t owner)
+void fsocket_claims_retire_all(struct fsocket_claims *file, const struct socket *sock,
+			       fl_owner_t owner)
 {
 	fsocket_retire_if(file, sock, owner, NULL);
 }

@@ -25,33 +25,9 @@
 #include <linux/topology.h>
 #include <net/inet_sock.h>
 
+#include "hotplug.h"
 #include "listener.h"
 #include "log.h"
-
-void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host)
-{
-	struct fsocket_local *old = local->host;
-	struct socket_wq *wq = host ? &host->wq : &local->wq;
-
-	if (old == host)
-		return;
-	if (host) {
-		set_bit(local->cpu, host->served);
-		WRITE_ONCE(host->guests, host->guests + 1);
-	}
-	WRITE_ONCE(local->host, host);
-	rcu_assign_pointer(local->sock->sk->sk_wq, wq);
-	if (old) {
-		clear_bit(local->cpu, old->served);
-		WRITE_ONCE(old->guests, old->guests - 1);
-	}
-	/*
-	 * What waits, or is about to wake the former wait queue. A worker that looks too
-	 * early is of no matter: this starts the timer, too.
-	 */
-	smp_mb();
-	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLRDNORM);
-}
 
 void fsocket_cover_want(struct fsocket_listener *l, int cpu)
 {

@@ -29,6 +29,7 @@
 #include "features.h"
 #include "listen.h"
 #include "log.h"
+#include "ops.h"
 #include "resolve.h"
 #include "rfd.h"
 #include "sockfs.h"
@@ -123,7 +124,7 @@ static int fsocket_call_close(struct fsocket_claims *claims,
 
 	sock = sockfd_lookup(arg->fd, &ret);
 	if (sock) {
-		fsocket_listen_retire_all(claims, sock, current->files);
+		fsocket_claims_retire_all(claims, sock, current->files);
 		sockfd_put(sock);
 	}
 	ret = close_fd(arg->fd);
@@ -159,7 +160,7 @@ static int fsocket_call_retire(struct fsocket_claims *claims, int fd)
 	sock = sockfd_lookup(fd, &ret);
 	if (!sock)
 		return ret;
-	fsocket_listen_retire(claims, sock);
+	fsocket_claims_retire(claims, sock);
 	sockfd_put(sock);
 	return 0;
 }
@@ -281,13 +282,13 @@ static int fsocket_open(struct inode *inode, struct file *file)
  */
 static int fsocket_flush(struct file *file, fl_owner_t owner)
 {
-	fsocket_listen_retire_all(file->private_data, NULL, owner);
+	fsocket_claims_retire_all(file->private_data, NULL, owner);
 	return 0;
 }
 
 static int fsocket_file_release(struct inode *inode, struct file *file)
 {
-	fsocket_listen_retire_all(file->private_data, NULL, NULL);
+	fsocket_claims_retire_all(file->private_data, NULL, NULL);
 	kfree(file->private_data);
 	return 0;
 }

@@ -32,7 +32,6 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/file.h>
-#include <linux/hashtable.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/tracepoint.h>
@@ -41,192 +40,17 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
+#include "hotplug.h"
 #include "inherit.h"
 #include "listen.h"
 #include "listener.h"
 #include "log.h"
+#include "ops.h"
 #include "pins.h"
 #include "resolve.h"
 #include "stats.h"
 
-/* Around changes of the list and the table. */
-DEFINE_MUTEX(fsocket_listeners_mutex);
-LIST_HEAD(fsocket_listeners);
-DEFINE_SRCU(fsocket_srcu);
-struct workqueue_struct *fsocket_wq;
-
-/* By socket; changed under fsocket_listeners_mutex. */
-static DEFINE_HASHTABLE(fsocket_table, 8);
-
 static struct tracepoint *fsocket_set_state;
-
-struct fsocket_listener *fsocket_listener_find(const struct socket *sock)
-{
-	struct fsocket_listener *l, *found = NULL;
-
-	rcu_read_lock();
-	hash_for_each_possible_rcu(fsocket_table, l, in_table, (unsigned long)sock) {
-		if (l->sock == sock) {
-			found = l;
-			break;
-		}
-	}
-	rcu_read_unlock();
-	return found;
-}
-
-struct fsocket_listener *fsocket_listener_get(const struct socket *sock)
-{
-	struct fsocket_listener *l;
-	int idx;
-
-	idx = srcu_read_lock(&fsocket_srcu);
-	l = fsocket_listener_find(sock);
-	if (l)
-		refcount_inc(&l->refs);
-	srcu_read_unlock(&fsocket_srcu, idx);
-	return l;
-}
-
-/* Whether calls of accept() are under way for @l, which nobody can find any more. */
-static bool fsocket_listener_called(const struct fsocket_listener *l)
-{
-	int cpu, calls = 0;
-
-	for_each_possible_cpu(cpu)
-		calls += READ_ONCE(*per_cpu_ptr(l->calls, cpu));
-	/* Pairs with fsocket_call_ends(). */
-	smp_mb();
-	return calls;
-}
-
-/* Frees @l, which has ended, and nobody can find; false while it is polled, or accepts. */
-static bool fsocket_listener_free(struct fsocket_listener *l)
-{
-	int cpu;
-
-	if (fsocket_listener_called(l))
-		return false;
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu] && fsocket_local_polled(l->locals[cpu]))
-			return false;
-	}
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			fsocket_local_free(l->locals[cpu]);
-	}
-	free_percpu(l->calls);
-	/* The timer and what sees connections arrive were ended before. */
-	kfree_rcu(l, rcu);
-	/* fsocket_listen_exit() waits until we have left. */
-	module_put(THIS_MODULE);
-	return true;
-}
-
-static void fsocket_free_work(struct work_struct *work)
-{
-	struct fsocket_listener *l = container_of(work, struct fsocket_listener, free_work.work);
-
-	/*
-	 * poll() and select() may take as long as the program likes, which can have many
-	 * such listeners: ask less and less often.
-	 */
-	if (!fsocket_listener_free(l))
-		queue_delayed_work(fsocket_wq, &l->free_work, HZ << min(l->free_tries++, 4U));
-}
-
-void fsocket_listener_put(struct fsocket_listener *l)
-{
-	if (refcount_dec_and_test(&l->refs))
-		queue_delayed_work(fsocket_wq, &l->free_work, 0);
-}
-
-static void fsocket_unread(struct rcu_head *rcu)
-{
-	fsocket_listener_put(container_of(rcu, struct fsocket_listener, rcu));
-}
-
-/* Nobody finds @l any more. */
-static void fsocket_listener_hide(struct fsocket_listener *l)
-{
-	mutex_lock(&fsocket_listeners_mutex);
-	list_del_rcu(&l->in_all);
-	hash_del_rcu(&l->in_table);
-	mutex_unlock(&fsocket_listeners_mutex);
-}
-
-/* The socket is an ordinary one again, but for its group; it is locked. */
-static void fsocket_listener_restore(struct fsocket_listener *l)
-{
-	fsocket_see_sol_socket(l->sock, false);
-	fsocket_ops_take_back(l->sock);
-	l->sock->sk->sk_reuseport = l->reuseport;
-}
-
-/*
- * Ends all local listeners of @l. Their queued connections move to the shared one,
- * where closing or disconnecting that deals with them. Under its lock.
- */
-static void fsocket_listener_clear(struct fsocket_listener *l)
-{
-	int cpu;
-
-	l->ended = true;
-	fsocket_claims_drop(l, NULL, NULL, NULL);
-	/* All, before the first is quiet: by then none has another's wait queue. */
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu])
-			fsocket_local_park(l->locals[cpu]);
-	}
-	for_each_possible_cpu(cpu) {
-		if (l->locals[cpu]) {
-			fsocket_local_unbind(l->locals[cpu]);
-			fsocket_local_quiet(l->locals[cpu]);
-		}
-	}
-	if (l->guard)
-		sock_release(l->guard);
-	l->guard = NULL;
-}
-
-void fsocket_listener_end(struct fsocket_listener *l)
-{
-	bool last;
-
-	mutex_lock(&l->lock);
-	last = !l->ended;
-	if (last) {
-		lock_sock(l->sock->sk);
-		fsocket_listener_hide(l);
-		fsocket_listener_restore(l);
-		release_sock(l->sock->sk);
-		fsocket_listener_clear(l);
-	}
-	mutex_unlock(&l->lock);
-	if (last)
-		call_srcu(&fsocket_srcu, &l->rcu, fsocket_unread);
-}
-
-static void fsocket_end_work(struct work_struct *work)
-{
-	struct fsocket_listener *l = container_of(work, struct fsocket_listener, end_work);
-	struct file *file = l->file;
-
-	fsocket_listener_end(l);
-	fsocket_listener_put(l);
-	fput(file);
-}
-
-/* Takes back @end_work, or waits for it. */
-static void fsocket_end_cancel(struct fsocket_listener *l)
-{
-	struct file *file = READ_ONCE(l->file);
-
-	if (cancel_work_sync(&l->end_work)) {
-		fsocket_listener_put(l);
-		fput(file);
-	}
-}
 
 /*
  * A TCP socket changes its state, and is locked. If it is a listener whose file is
@@ -335,7 +159,7 @@ static int fsocket_listener_listen(struct socket *sock, int backlog)
 	return ret;
 }
 
-void fsocket_listener_set_ops(struct proto_ops *ops)
+static void fsocket_listener_set_ops(struct proto_ops *ops)
 {
 	ops->release = fsocket_listener_release;
 	ops->connect = fsocket_listener_connect;
@@ -391,8 +215,7 @@ static int fsocket_listener_publish(struct fsocket_listener *l)
 		__module_get(THIS_MODULE);
 		fsocket_see_sol_socket(sock, true);
 		/* Last: a listener that is found without our ops is one that ends. */
-		list_add_rcu(&l->in_all, &fsocket_listeners);
-		hash_add_rcu(fsocket_table, &l->in_table, (unsigned long)sock);
+		fsocket_listener_show(l);
 	}
 	mutex_unlock(&fsocket_listeners_mutex);
 	return ret;
@@ -420,7 +243,7 @@ static int fsocket_adoptable(struct socket *sock)
 	return 0;
 }
 
-struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
+static struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
 {
 	struct fsocket_listener *l;
 	int ret;
@@ -465,6 +288,31 @@ int fsocket_listen_adopt(struct socket *sock)
 	return 0;
 }
 
+int fsocket_listen_spawn(struct fsocket_claims *file, struct socket *sock, int want)
+{
+	struct fsocket_listener *l;
+	int ret;
+
+	ret = fsocket_spawn_allowed();
+	if (ret)
+		return ret;
+	l = fsocket_listener_adopt(sock);
+	if (IS_ERR(l))
+		return PTR_ERR(l);
+	/* 6.1 does not tell of options that have been set since. */
+	ret = fsocket_listener_refresh(l) ? fsocket_spawn_on(file, l, want) : -EOPNOTSUPP;
+	fsocket_listener_put(l);
+	return ret;
+}
+
+static const fsocket_ops_setter fsocket_setters[] = {
+	fsocket_listener_set_ops,
+	fsocket_accept_set_ops,
+	fsocket_options_set_ops,
+	fsocket_info_set_ops,
+	NULL
+};
+
 int fsocket_listen_init(void)
 {
 	int ret;
@@ -475,7 +323,7 @@ int fsocket_listen_init(void)
 	fsocket_wq = alloc_workqueue("fastsocket", WQ_UNBOUND, WQ_UNBOUND_MAX_ACTIVE);
 	if (!fsocket_wq)
 		return -ENOMEM;
-	ret = fsocket_ops_init();
+	ret = fsocket_ops_init(fsocket_setters);
 	if (ret)
 		goto err_wq;
 	ret = fsocket_pins_init();
@@ -484,13 +332,13 @@ int fsocket_listen_init(void)
 	ret = fsocket_claims_init();
 	if (ret)
 		goto err_pins;
-	ret = fsocket_tidy_init();
+	ret = fsocket_hotplug_init();
 	if (ret)
 		goto err_claims;
 	ret = tracepoint_probe_register(fsocket_set_state, fsocket_state_changes, NULL);
 	if (!ret)
 		return 0;
-	fsocket_tidy_exit();
+	fsocket_hotplug_exit();
 err_claims:
 	fsocket_claims_exit();
 err_pins:
@@ -506,7 +354,7 @@ void fsocket_listen_exit(void)
 {
 	tracepoint_probe_unregister(fsocket_set_state, fsocket_state_changes, NULL);
 	tracepoint_synchronize_unregister();
-	fsocket_tidy_exit();
+	fsocket_hotplug_exit();
 	fsocket_claims_exit();
 	fsocket_pins_exit();
 	fsocket_ops_exit();

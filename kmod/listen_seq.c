@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /proc/net/fastsocket_listeners, whose columns are described in listen.h, and
+ * /proc/net/fastsocket_listeners, whose columns are described in listen_seq.h, and
  * getsockopt(TCP_INFO) of a listening socket.
  */
 #include <linux/pid.h>
@@ -9,8 +9,9 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-#include "listen.h"
+#include "listen_seq.h"
 #include "listener.h"
+#include "ops.h"
 
 /*
  * Anybody may read this, and as often as he likes, so nobody waits for who does: listeners,

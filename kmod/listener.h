@@ -165,36 +165,39 @@ extern struct workqueue_struct *fsocket_wq;
 	__ret;								\
 })
 
-/* listen.c */
+/* listener.c */
 
 /* The listener of @sock, if it has one; under fsocket_srcu. */
 struct fsocket_listener *fsocket_listener_find(const struct socket *sock);
 /* The same with a reference, or NULL; anywhere. */
 struct fsocket_listener *fsocket_listener_get(const struct socket *sock);
 void fsocket_listener_put(struct fsocket_listener *l);
-/*
- * Returns the listener of @sock, made if need be, with a reference; or an ERR_PTR():
- * -EINVAL if it does not listen, -EOPNOTSUPP if it cannot have local listeners.
- */
-struct fsocket_listener *fsocket_listener_adopt(struct socket *sock);
+/* @l is found from now on; under fsocket_listeners_mutex. */
+void fsocket_listener_show(struct fsocket_listener *l);
+/* Nobody finds @l any more. */
+void fsocket_listener_hide(struct fsocket_listener *l);
+/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
+void fsocket_listener_tidy(struct fsocket_listener *l);
+
+/* end.c */
+
 /* Back to one shared accept queue: the socket is an ordinary one again. */
 void fsocket_listener_end(struct fsocket_listener *l);
-/* Makes release(), connect(), listen() and shutdown() of @ops ours. */
-void fsocket_listener_set_ops(struct proto_ops *ops);
-
-/* ops.c */
-
-int fsocket_ops_init(void);
-/* Nobody runs one of our functions any more by way of a socket's ops, or will. */
-void fsocket_ops_exit(void);
-/* The ops that @sock would have without us. */
-const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
-/* Gives @sock, which is locked, our ops; under fsocket_listeners_mutex. */
-int fsocket_ops_put(struct socket *sock);
-/* Gives @sock, which is locked, or nobody else's yet, its original ones. */
-void fsocket_ops_take_back(struct socket *sock);
-/* Releases @sock, which has our ops but no listener. */
-int fsocket_ops_release_copy(struct socket *sock);
+/* The work of that, which holds a reference to @l, and @l's to the file; it may be taken back. */
+void fsocket_end_work(struct work_struct *work);
+/* Takes it back, or waits for it. */
+void fsocket_end_cancel(struct fsocket_listener *l);
+/* The socket is an ordinary one again, but for its group; it is locked. */
+void fsocket_listener_restore(struct fsocket_listener *l);
+/*
+ * Ends all local listeners of @l. Their queued connections move to the shared one,
+ * where closing or disconnecting that deals with them. Under its lock.
+ */
+void fsocket_listener_clear(struct fsocket_listener *l);
+/* Frees @l, which has ended, and nobody can find; false while it is polled, or accepts. */
+bool fsocket_listener_free(struct fsocket_listener *l);
+/* The work of that. */
+void fsocket_free_work(struct work_struct *work);
 
 /* options.c */
 
@@ -225,8 +228,6 @@ void fsocket_local_free(struct fsocket_local *local);
 
 /* cover.c */
 
-/* Makes the worker of @host serve @local; NULL: its own, if any. Under the listener's lock. */
-void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host);
 /* A connection that was handled on @cpu came elsewhere. Anywhere. */
 void fsocket_cover_want(struct fsocket_listener *l, int cpu);
 /* To be called when claims on @l, or CPUs, have come or gone. Under its lock. */
@@ -234,8 +235,10 @@ void fsocket_cover(struct fsocket_listener *l);
 
 /* claim.c */
 
-/* A thread that is on its way out has given up its claims. */
-bool fsocket_claim_is_dead(const struct fsocket_claim *claim);
+/* Whether the sysadmin lets current spawn: 0, or an error. */
+int fsocket_spawn_allowed(void);
+/* Does what fsocket_listen_spawn() does, with a listener that has been adopted. */
+int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, int want);
 /* Drops the claims on @l of @owner and @worker; each NULL is for any. Under its lock. */
 void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
 			 fl_owner_t owner, const struct task_struct *worker);
@@ -248,14 +251,8 @@ void fsocket_follow_pin(struct fsocket_listener *l);
 
 /* tidy.c */
 
-/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
-void fsocket_listener_tidy(struct fsocket_listener *l);
-/* The work of that. */
+/* The work of fsocket_listener_tidy(). */
 void fsocket_tidy_work(struct work_struct *work);
-/* Neither offline nor about to be. */
-bool fsocket_cpu_is_here(int cpu);
-int fsocket_tidy_init(void);
-void fsocket_tidy_exit(void);
 
 /* accept.c */
 
@@ -266,6 +263,12 @@ void fsocket_accept_set_ops(struct proto_ops *ops);
 
 /* Makes getsockopt() of @ops ours. */
 void fsocket_info_set_ops(struct proto_ops *ops);
+
+/* A thread that is on its way out has given up its claims. */
+static inline bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
+{
+	return READ_ONCE(claim->worker->flags) & PF_EXITING;
+}
 
 static inline bool fsocket_acceptq_empty(const struct socket *sock)
 {

@@ -19,8 +19,8 @@
 
 #include "bind.h"
 #include "inherit.h"
-#include "listen.h"
 #include "listener.h"
+#include "local.h"
 #include "stats.h"
 #include "trace.h"
 
@@ -281,6 +281,32 @@ static int fsocket_local_attach(struct fsocket_local *local)
 	fsocket_local_count(local, offsetof(struct fsocket_stats, spawn));
 	trace_fsocket_spawn(inet_sk(shared)->inet_num, local->cpu);
 	return 0;
+}
+
+/* Makes the worker of @host serve @local; NULL: its own, if any. Under the listener's lock. */
+static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host)
+{
+	struct fsocket_local *old = local->host;
+	struct socket_wq *wq = host ? &host->wq : &local->wq;
+
+	if (old == host)
+		return;
+	if (host) {
+		set_bit(local->cpu, host->served);
+		WRITE_ONCE(host->guests, host->guests + 1);
+	}
+	WRITE_ONCE(local->host, host);
+	rcu_assign_pointer(local->sock->sk->sk_wq, wq);
+	if (old) {
+		clear_bit(local->cpu, old->served);
+		WRITE_ONCE(old->guests, old->guests - 1);
+	}
+	/*
+	 * What waits, or is about to wake the former wait queue. A worker that looks too
+	 * early is of no matter: this starts the timer, too.
+	 */
+	smp_mb();
+	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 void fsocket_local_park(struct fsocket_local *local)

@@ -29,8 +29,7 @@
 #include <net/sock.h>
 #include <net/tcp.h>
 
-#include "listen.h"
-#include "listener.h"
+#include "ops.h"
 
 /* IPv4's and IPv6's. */
 static struct fsocket_family {
@@ -38,6 +37,9 @@ static struct fsocket_family {
 	/* NULL until the first listener is adopted; under fsocket_listeners_mutex. */
 	const struct proto_ops *orig;
 } fsocket_families[2] __read_mostly;
+
+/* See fsocket_ops_init(). */
+static const fsocket_ops_setter *fsocket_setters __read_mostly;
 
 /* Sockets that are being released by our ops while the module is unloaded. */
 static atomic_t fsocket_late_releases;
@@ -76,15 +78,15 @@ const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
 
 static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
 {
+	int i;
+
 	if (family->orig)
 		return family->orig == orig ? 0 : -EOPNOTSUPP;
 	if (orig->accept != inet_accept || orig->poll != tcp_poll)
 		return -EOPNOTSUPP;
 	*family->ops = *orig;
-	fsocket_listener_set_ops(family->ops);
-	fsocket_accept_set_ops(family->ops);
-	fsocket_options_set_ops(family->ops);
-	fsocket_info_set_ops(family->ops);
+	for (i = 0; fsocket_setters[i]; i++)
+		fsocket_setters[i](family->ops);
 	family->orig = orig;
 	return 0;
 }
@@ -123,7 +125,7 @@ int fsocket_ops_release_copy(struct socket *sock)
 	return ret;
 }
 
-int fsocket_ops_init(void)
+int fsocket_ops_init(const fsocket_ops_setter *setters)
 {
 	struct proto_ops *ops;
 	int i;
@@ -133,6 +135,7 @@ int fsocket_ops_init(void)
 		return -ENOMEM;
 	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++)
 		fsocket_families[i].ops = &ops[i];
+	fsocket_setters = setters;
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "inherit.h"
 #include "listener.h"
 #include "log.h"
+#include "ops.h"
 
 /* Gives the local listeners the options of @l; NULL, or what they cannot carry. */
 static const char *fsocket_listener_inherit(struct fsocket_listener *l)

@@ -10,9 +10,10 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 
+#include "claim.h"
 #include "established.h"
 #include "features.h"
-#include "listen.h"
+#include "local.h"
 #include "log.h"
 #include "params.h"
 #include "rcs.h"

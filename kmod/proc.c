@@ -2,14 +2,14 @@
 /*
  * /proc/net/fastsocket shows a header row and one row for each CPU, with the counters of
  * the reader's network namespace. This file also creates
- * /proc/net/fastsocket_listeners (listen.h).
+ * /proc/net/fastsocket_listeners (listen_seq.h).
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 #include <linux/seq_file_net.h>
 #include <net/net_namespace.h>
 
-#include "listen.h"
+#include "listen_seq.h"
 #include "proc.h"
 #include "sockfs.h"
 #include "stats.h"

@@ -39,7 +39,7 @@
 #include "compat.h"
 #include "fastsocket_abi.h"
 #include "features.h"
-#include "listen.h"
+#include "ops.h"
 #include "resolve.h"
 #include "sockfs.h"
 #include "stats.h"

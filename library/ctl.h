@@ -60,6 +60,9 @@ void ctl_cpus_online(cpu_set_t *set);
  */
 void ctl_process(int tid, int *pid, char comm[64]);
 
+/* Calls @look with the ID of each process. */
+void ctl_each_process(void (*look)(int pid));
+
 /* Prints names of processes without what a terminal would obey. */
 void ctl_put_plain(const char *text);
 
@@ -94,7 +97,7 @@ struct counters {
 	char *text;
 };
 
-/* A row of /proc/net/fastsocket_listeners; kmod/listen.h describes the columns. */
+/* A row of /proc/net/fastsocket_listeners; kmod/listen_seq.h describes the columns. */
 struct listener_row {
 	unsigned long inode;
 	unsigned int port, queued, limit;
@@ -220,8 +223,6 @@ void doctor_sockets(void);
 void doctor_migrate(void);
 /* The groups of the kernel backend, as doctor has found them at its start. */
 const struct group_seen *doctor_groups(int *count);
-/* Calls @look with the ID of each process. */
-void doctor_each_process(void (*look)(int pid));
 
 /* ctl_programs.c: what doctor looks at in known programs and their configurations. */
 void doctor_irqbalance(void);

@@ -301,7 +301,7 @@ struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 	*count = 0;
 	wanted_process = wanted;
 	forget_memories();
-	doctor_each_process(look_for_memory);
+	ctl_each_process(look_for_memory);
 	/* Without this check, asking would load a module of the kernel's. */
 	if (any_route())
 		sockets = ctl_listening(&socket_count);

@@ -83,7 +83,7 @@ static void look_for_nginx(int pid)
 
 void doctor_accept_mutex(void)
 {
-	doctor_each_process(look_for_nginx);
+	ctl_each_process(look_for_nginx);
 }
 
 static bool is_called(int pid, const char *name)
@@ -105,7 +105,7 @@ static void look_for_irqbalance(int pid)
 
 void doctor_irqbalance(void)
 {
-	doctor_each_process(look_for_irqbalance);
+	ctl_each_process(look_for_irqbalance);
 }
 
 /* Returns whether the configuration @text has a line of the words @first and @second. */
@@ -147,7 +147,7 @@ static void look_for_haproxy(int pid)
 
 void doctor_multi_queue(void)
 {
-	doctor_each_process(look_for_haproxy);
+	ctl_each_process(look_for_haproxy);
 }
 
 /* Returns whether the environment @text chooses a backend that needs no device. */
@@ -186,5 +186,5 @@ static void look_for_preload(int pid)
 
 void doctor_preload(void)
 {
-	doctor_each_process(look_for_preload);
+	ctl_each_process(look_for_preload);
 }

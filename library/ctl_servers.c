@@ -156,18 +156,6 @@ static void look_at(int pid)
 	free(folder);
 }
 
-void doctor_each_process(void (*look)(int pid))
-{
-	DIR *dir = ctl_opendir("/proc");
-	struct dirent *entry;
-
-	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
-			look(atoi(entry->d_name));
-	if (dir)
-		closedir(dir);
-}
-
 /* The library itself knows which workers of its kernel backend are to be pinned by now. */
 static void note_groups(void)
 {
@@ -213,7 +201,7 @@ static bool look_at_servers(void)
 		read_listeners("/proc/net/tcp");
 		read_listeners("/proc/net/tcp6");
 		note_groups();
-		doctor_each_process(look_at);
+		ctl_each_process(look_at);
 		looked = true;
 	}
 	for (int i = 0; i < listener_count; i++)

@@ -200,3 +200,15 @@ void ctl_put_plain(const char *text)
 	for (; *text; text++)
 		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
 }
+
+void ctl_each_process(void (*look)(int pid))
+{
+	DIR *dir = ctl_opendir("/proc");
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] >= '0' && entry->d_name[0] <= '9')
+			look(atoi(entry->d_name));
+	if (dir)
+		closedir(dir);
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How a listener ends: its socket becomes an ordinary one, its local listeners and claims go,
+ * and it is freed once nobody polls it or accepts from it.
+ */
+#include <linux/file.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <net/sock.h>
+
+#include "inherit.h"
+#include "listener.h"
+#include "ops.h"
+
+/* Whether calls of accept() are under way for @l, which nobody can find any more. */
+static bool fsocket_listener_called(const struct fsocket_listener *l)
+{
+	int cpu, calls = 0;
+
+	for_each_possible_cpu(cpu)
+		calls += READ_ONCE(*per_cpu_ptr(l->calls, cpu));
+	/* Pairs with fsocket_call_ends(). */
+	smp_mb();
+	return calls;
+}
+
+bool fsocket_listener_free(struct fsocket_listener *l)
+{
+	int cpu;
+
+	if (fsocket_listener_called(l))
+		return false;
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu] && fsocket_local_polled(l->locals[cpu]))
+			return false;
+	}
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu])
+			fsocket_local_free(l->locals[cpu]);
+	}
+	free_percpu(l->calls);
+	/* The timer and what sees connections arrive were ended before. */
+	kfree_rcu(l, rcu);
+	/* fsocket_listen_exit() waits until we have left. */
+	module_put(THIS_MODULE);
+	return true;
+}
+
+void fsocket_free_work(struct work_struct *work)
+{
+	struct fsocket_listener *l = container_of(work, struct fsocket_listener, free_work.work);
+
+	/*
+	 * poll() and select() may take as long as the program likes, which can have many
+	 * such listeners: ask less and less often.
+	 */
+	if (!fsocket_listener_free(l))
+		queue_delayed_work(fsocket_wq, &l->free_work, HZ << min(l->free_tries++, 4U));
+}
+
+static void fsocket_unread(struct rcu_head *rcu)
+{
+	fsocket_listener_put(container_of(rcu, struct fsocket_listener, rcu));
+}
+
+void fsocket_listener_restore(struct fsocket_listener *l)
+{
+	fsocket_see_sol_socket(l->sock, false);
+	fsocket_ops_take_back(l->sock);
+	l->sock->sk->sk_reuseport = l->reuseport;
+}
+
+void fsocket_listener_clear(struct fsocket_listener *l)
+{
+	int cpu;
+
+	l->ended = true;
+	fsocket_claims_drop(l, NULL, NULL, NULL);
+	/* All, before the first is quiet: by then none has another's wait queue. */
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu])
+			fsocket_local_park(l->locals[cpu]);
+	}
+	for_each_possible_cpu(cpu) {
+		if (l->locals[cpu]) {
+			fsocket_local_unbind(l->locals[cpu]);
+			fsocket_local_quiet(l->locals[cpu]);
+		}
+	}
+	if (l->guard)
+		sock_release(l->guard);
+	l->guard = NULL;
+}
+
+void fsocket_listener_end(struct fsocket_listener *l)
+{
+	bool last;
+
+	mutex_lock(&l->lock);
+	last = !l->ended;
+	if (last) {
+		lock_sock(l->sock->sk);
+		fsocket_listener_hide(l);
+		fsocket_listener_restore(l);
+		release_sock(l->sock->sk);
+		fsocket_listener_clear(l);
+	}
+	mutex_unlock(&l->lock);
+	if (last)
+		call_srcu(&fsocket_srcu, &l->rcu, fsocket_unread);
+}
+
+void fsocket_end_work(struct work_struct *work)
+{
+	struct fsocket_listener *l = container_of(work, struct fsocket_listener, end_work);
+	struct file *file = l->file;
+
+	fsocket_listener_end(l);
+	fsocket_listener_put(l);
+	fput(file);
+}
+
+void fsocket_end_cancel(struct fsocket_listener *l)
+{
+	struct file *file = READ_ONCE(l->file);
+
+	if (cancel_work_sync(&l->end_work)) {
+		fsocket_listener_put(l);
+		fput(file);
+	}
+}
