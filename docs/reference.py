@@ -4,7 +4,7 @@
 
 Parameters are described in kmod/params.c (MODULE_PARM_DESC), counters in kmod/stats.h,
 listeners in kmod/listen_seq.h, tracepoints in kmod/trace.h, calls in kmod/fastsocket_abi.h, and
-columns of result files in experiments/contract.py.
+columns and keys of result files in experiments/contract.py.
 """
 import re
 import sys
@@ -113,6 +113,10 @@ def page():
     parts.append("\n## Columns of search.csv\n\nA row for each load that was tried, before the "
                  "repetitions, to find one that is enough.\n\n"
                  + table(("column", "meaning"), code(contract.SEARCH.items(), 0)))
+    parts += ["\n## run.json\n\nWhat a run was made of. Older runs have less.\n\n",
+              table(("key", "what it is"), code(contract.RUN.items(), 0)),
+              "\nOf hosts, under `server` and `loadgen`:\n\n",
+              table(("key", "what it is"), code(contract.FACTS.items(), 0))]
     parts += ["\n## Columns of lines.csv\n\nOf each repetition in which the emulator counted, in "
               "`raw/`.\n\n", table(("column", "meaning"), code(contract.LINES.items(), 0))]
     return "".join(parts)

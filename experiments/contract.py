@@ -135,6 +135,62 @@ LINES = {
     "transfers_per_req": "times that the line moved from one core to another per request",
 }
 
+# run.json: what is under each of its keys. Those of "server" and "loadgen" are FACTS.
+RUN = {
+    "plan": "the experiment, resolved: its factors with all levels, setups, rounds, requests "
+            "(plan.py explains the keys)",
+    "seed": "of the shuffle of plan.csv",
+    "settings": "what the sweep was given beside experiment and profile, NAME=VALUE,...",
+    "command": "what makes such a run, in playbooks/",
+    "inventory": "name of the inventory",
+    "git_commit": "of the suite, when the run began",
+    "git_dirty": "whether files differed from that commit",
+    "git_difference": "file of the run that says by what",
+    "server": "what the server says of itself; a run goes on only on one that says the same",
+    "loadgen": "what the load generator says of itself, the first of several",
+    "loadgens": "what each of several says",
+    "sources": "of each load generator the addresses that it connects from, if they were given",
+    "server_settings": "settings of the server that are the same in all repetitions",
+    "boots": "a list of the server's boots: boot_id, first_order (of its first repetition), in the "
+             "lab the emulator's version and options, and where each number of cores is a boot "
+             "what differs by it",
+    "loads": "a list of searches for a load that is enough: tool, workers, processes on each "
+             "load generator that were chosen (null: none), and limits: by setup the largest load "
+             "that counted (processes, concurrency, rate in requests per second, server and "
+             "generator as busy as they were, %, the fault of a larger one) and limit, what it "
+             "ended at: server, generator, ports, failed (a larger load did), nothing (none "
+             "worked), unknown",
+    "rounds_end": "of rounds: auto, the last round and why there were no more",
+    "changes": "a list of what was another when the run was taken up again: what, was, is, and "
+               "first_order, from which repetition on",
+}
+
+FACTS = {
+    "os": "Debian's release",
+    "kernel": "release",
+    "command_line": "of the kernel; server only",
+    "cpu_model": "as in /proc/cpuinfo",
+    "microcode": "its revision",
+    "mitigations": "of processor faults that concern it, as in /sys",
+    "governor": "of its frequency; absent where nothing governs it",
+    "cores": "CPUs",
+    "siblings": "CPUs of each core, a core after the other",
+    "numa": "CPUs of each node",
+    "memory_mb": "of the host; server: a run goes on if it is within one percent",
+    "nic": "name, driver and firmware of the network interface; load generator: of the one to the "
+           "server",
+    "nic_node": "the NUMA node that it is on",
+    "clock_source": "server only",
+    "module_srcversion": "of the module that is loaded: what its sources are",
+    "module_sha256": "of the module's file, which also has a signature",
+    "library_sha256": "of libfsocket.so",
+    "demo_sha256": "of the demo server",
+    "perf": "its version",
+    "packages": "Debian's, with versions: of the server kernels, compiler, C library and servers; "
+                "of load generators the tools",
+    "accelerator": "what runs the lab's server: tcg, which emulates, or kvm",
+}
+
 
 def sample_columns(factors):
     return [*IDENTITY, *factors, *VALIDITY, *METRICS]

@@ -8,6 +8,7 @@ the warm-up, so that timed repetitions cost nothing.
 import csv
 import io
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -190,6 +191,16 @@ def pmu(text, requests):
 def accelerator():
     """What runs the lab's server: tcg, which emulates, or kvm."""
     return ACCELERATOR.read_text(encoding="utf-8").strip()
+
+
+def emulator():
+    """The version of the lab's emulator and the options that it runs with, in which the checkout's
+    folder is "."."""
+    pid = ACCELERATOR.with_name("pid").read_text(encoding="utf-8").strip()
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    version = subprocess.run([words[0], "--version"], capture_output=True, text=True,
+                             check=True).stdout.splitlines()[0]
+    return f"{version}: {shlex.join(words)}".replace(str(contract.ROOT), ".")
 
 
 def counter(lab, server):

@@ -47,7 +47,7 @@ class Host:
     def __init__(self, name, argv, script):
         self.name = name
         self.argv = argv
-        self.script = (HERE / script).read_bytes()
+        self.script = (HERE / "host.sh").read_bytes() + (HERE / script).read_bytes()
 
     def command(self, words, limit):
         """The words that run the script, which has to be their standard input; timeout ends it
@@ -82,10 +82,11 @@ class Host:
                           f"{'; '.join(lines[-3:]) or f'exit status {done.returncode}'}")
         return done.stdout
 
-    def facts(self, *packages):
-        """What the script's facts prints, by name."""
-        lines = self.run("facts", *packages).decode().splitlines()
-        return dict(line.split(" ", 1) for line in lines)
+    def facts(self, *words):
+        """What the script's facts prints, by name; what the host cannot tell is left out."""
+        lines = self.run("facts", *words).decode().splitlines()
+        found = (line.partition(" ")[::2] for line in lines)
+        return {name: value.strip() for name, value in found if value.strip()}
 
 
 class Generators:
@@ -99,9 +100,9 @@ class Generators:
                       for number, argv in enumerate(argvs, 1)]
         self.run = self.hosts[0].run
 
-    def facts(self, *packages):
+    def facts(self, *words):
         """A list, of each host's facts by name."""
-        return [host.facts(*packages) for host in self.hosts]
+        return [host.facts(*words) for host in self.hosts]
 
     def together(self, words, limit, failure=LoadError, what=None):
         """Runs words[i], a list each, on host i, all at one time; what they print, a list.

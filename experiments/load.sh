@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What run.py has done on the load generator, by bash -s:
+# What run.py has done on the load generator, by bash -s, behind host.sh:
 #
-#	facts PACKAGE...			what the host is, one "name value" line each
+#	facts ADDRESS PACKAGE...		what the host is, one "name value" line each
 #	load FILE... -- COMMAND... [-- COMMAND...]...	apply load with these commands at a time
 #	warm-up COMMAND... [-- COMMAND...]...		the same; nothing kept
 #	ready COMMAND WORD...		print "ready", read a line, and do the command: several hosts that
@@ -19,13 +19,11 @@
 # has to be the last.
 set -euo pipefail
 
-facts() { # PACKAGE...
-	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
-	echo "kernel $(uname -r)"
-	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
-	echo "cores $(nproc)"
-	echo "memory_mb $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
-	echo "packages $(dpkg-query -W "$@" 2> /dev/null | tr -s '\t\n' '= ')"
+facts() { # ADDRESS PACKAGE...
+	# The NIC that a load for this address leaves by.
+	host_facts "$(ip -o route get "$1" | sed 's/.* dev \([^ ]*\).*/\1/')"
+	shift
+	packages "$@"
 }
 
 counters() {

@@ -29,6 +29,7 @@ import time
 from pathlib import Path
 
 import boots
+import conditions
 import contract
 import counted
 import counts
@@ -40,17 +41,12 @@ import servers
 import sources
 import stopping
 import tools
-from hosts import HERE, Generators, Host, LoadError, RunError
+from hosts import Generators, Host, LoadError, RunError
 from study import Study
 
 # Repetitions that are watched, by the first letter of their names, and not timed.
 WATCHED = {"p": "perf", "l": "locks"}
 COUNTED = "c"
-
-
-def git(*words):
-    return subprocess.run(["git", "-C", HERE, *words], capture_output=True, text=True,
-                          check=False).stdout.strip()
 
 
 def now_utc():
@@ -143,56 +139,26 @@ class Sweep:
         return len(rows)
 
     def record_hosts(self, inventory):
-        server = self.server.facts()
+        server = self.server.facts(self.nic)
         steps = contract.unfinished(self.run)
-        boot = {"boot_id": server.pop("boot_id"), "first_order": self.order + 1,
-                **self.check_cores(server, steps)}
+        first = self.order + 1
+        boot = {"boot_id": server.pop("boot_id"), "first_order": first,
+                **conditions.check_cores(self.plan, server, steps)}
         if self.lab:
             server["accelerator"] = counts.accelerator()
-        known = self.facts.setdefault("server", server)
-        if known != server:
-            changed = sorted(name for name in known | server
-                             if known.get(name) != server.get(name))
-            raise RunError(f"the server is not what the run began with ({', '.join(changed)} "
-                           "changed): start a new run (plan.py --fresh, or -e fresh=true)")
-        self.record_generators()
+            boot["emulator"] = counts.emulator()
+        conditions.record_server(self.facts, server, first)
+        conditions.record_generators(self.facts, self.loadgen.facts(
+            self.address, *(tool.package for tool in tools.TOOLS.values())), first)
         self.facts.setdefault("inventory", inventory)
-        self.facts.setdefault("git_commit", git("rev-parse", "HEAD"))
-        self.facts.setdefault("git_dirty", bool(git("status", "--porcelain", "--", ":!/results")))
+        self.facts.setdefault("command", conditions.command(self.facts, inventory))
+        conditions.record_sources(self.facts, self.run, first)
         # Repetitions of different boots are never compared: see summarise.py.
         known = self.facts.setdefault("boots", [])
         if (not known or known[-1]["boot_id"] != boot["boot_id"]
                 or steps and self.another_boot(steps[0])):
             known.append(boot)
         contract.write_run(self.run, self.facts)
-
-    def record_generators(self):
-        """A run is measured with as many load generators as it began with."""
-        generators = self.loadgen.facts(*(tool.package for tool in tools.TOOLS.values()))
-        had = len(self.facts.get("loadgens", [0] if "loadgen" in self.facts else generators))
-        if had != len(generators):
-            raise RunError(f"the load generators are {len(generators)}, and were {had} when the "
-                           "run began: start a new run (plan.py --fresh, or -e fresh=true)")
-        self.facts.setdefault("loadgen", generators[0])
-        if len(generators) > 1:
-            self.facts.setdefault("loadgens", generators)
-
-    def check_cores(self, server, steps):
-        """What of the server's facts is the boot's own, taken out of them."""
-        cores, wanted = int(server["cores"]), self.plan["server_cores"]
-        if not boots.by_workers(self.plan):
-            if cores < wanted:
-                raise RunError(f"the server has {cores} cores, and the experiment needs {wanted}: "
-                               "give another server, or fewer workers and server_cores in the "
-                               "experiment file")
-            return {}
-        if steps and cores != int(steps[0]["workers"]):
-            raise RunError(f"the server has {cores} cores, and what is measured next needs "
-                           f"{steps[0]['workers']}: boot it with as many (the lab: make lab-down, "
-                           "and the same command again; other hosts: maxcpus= of their kernel)")
-        levels = self.plan["factors"]["workers"]
-        server["cores"] = f"{min(levels)} to {max(levels)}"
-        return {"cores": cores, "memory_mb": server.pop("memory_mb")}
 
     def append(self, row):
         contract.append_row(self.run / "samples.csv", row, self.columns)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What run.py has done on the server host, by bash -s, as root:
+# What run.py has done on the server host, by bash -s, as root, behind host.sh:
 #
-#	facts			what the host is, one "name value" line each
+#	facts NIC		what the host is, one "name value" line each
 #	defaults		load the module afresh; its parameters, one "name value" line each
 #	start WORD... -- COMMAND...	replace the server; says what really runs
 #	in-force		what of the library is in force (in start's output too)
@@ -38,17 +38,21 @@ module=/sys/module/fastsocket
 trace=/sys/kernel/tracing
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-facts() {
-	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
-	echo "kernel $(uname -r)"
-	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
-	echo "cores $(nproc)"
-	echo "memory_mb $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
+facts() { # NIC
+	host_facts "$1"
+	echo "command_line $(< /proc/cmdline)"
 	echo "clock_source $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 	echo "boot_id $(cat /proc/sys/kernel/random/boot_id)"
 	[ ! -e $module/srcversion ] || echo "module_srcversion $(cat $module/srcversion)"
+	sha256 module "$(modinfo -n fastsocket 2> /dev/null || true)"
+	sha256 library /usr/local/lib/libfsocket.so
+	sha256 demo /usr/local/bin/fsbench-server
 	echo "perf $(perf --version)"
-	echo "packages $(dpkg-query -W linux-perf 'linux-image-*' gcc 2> /dev/null | tr -s '\t\n' '= ')"
+	packages linux-perf 'linux-image-*' gcc libc6 nginx-light haproxy redis-server
+}
+
+sha256() { # NAME FILE
+	[ ! -f "$2" ] || echo "$1_sha256 $(sha256sum < "$2" | cut -c1-64)"
 }
 
 # Settings of earlier repetitions are put back, also those of one that was killed.
@@ -413,7 +417,7 @@ counts_stop() {
 command=$1
 shift
 case $command in
-facts) facts ;;
+facts) facts "$@" ;;
 defaults) defaults ;;
 start) start "$@" ;;
 counters) counters ;;

@@ -3,8 +3,9 @@
 import pytest
 
 import boots
+import conditions
 import contract
-import run as runner
+from hosts import RunError
 from made import planned_of, program, sample
 
 
@@ -51,14 +52,14 @@ def test_a_number_of_cores_is_a_boot(tmp_path):
 
 
 def test_the_server_has_the_cores_of_the_boot():
-    sweep = object.__new__(runner.Sweep)
-    sweep.plan = {"server_cores": "workers", "factors": {"workers": [1, 2, 4]}}
-    facts = {"cores": "2", "memory_mb": "2900"}
-    assert sweep.check_cores(facts, [{"workers": "2"}]) == {"cores": 2, "memory_mb": "2900"}
+    plan = {"server_cores": "workers", "factors": {"workers": [1, 2, 4]}}
+    facts = {"cores": "2", "memory_mb": "2900", "numa": "node0: 0-1"}
+    assert conditions.check_cores(plan, facts, [{"workers": "2"}]) == {
+        "cores": 2, "memory_mb": "2900", "numa": "node0: 0-1"}
     assert facts == {"cores": "1 to 4"}
-    with pytest.raises(runner.RunError, match="has 2 cores, and what is measured next needs 4"):
-        sweep.check_cores({"cores": "2"}, [{"workers": "4"}])
-    sweep.plan["server_cores"] = 8
-    assert sweep.check_cores({"cores": "9"}, []) == {}
-    with pytest.raises(runner.RunError, match="has 2 cores, and the experiment needs 8"):
-        sweep.check_cores({"cores": "2"}, [])
+    with pytest.raises(RunError, match="has 2 cores, and what is measured next needs 4"):
+        conditions.check_cores(plan, {"cores": "2"}, [{"workers": "4"}])
+    plan["server_cores"] = 8
+    assert conditions.check_cores(plan, {"cores": "9"}, []) == {}
+    with pytest.raises(RunError, match="has 2 cores, and the experiment needs 8"):
+        conditions.check_cores(plan, {"cores": "2"}, [])

@@ -227,18 +227,3 @@ def test_fewer_connections_than_generators():
     sweep.plan["factors"]["concurrency"] = [100, 2]
     with pytest.raises(runner.RunError, match="concurrency 2: fewer connections than load gen"):
         sweep.check_generators()
-
-
-def test_a_run_keeps_its_number_of_generators():
-    def facts_of(number, facts):
-        sweep = sweep_on(SimpleNamespace(facts=lambda *_: [{"cores": "4"}] * number))
-        sweep.facts = facts
-        sweep.record_generators()
-        return facts
-
-    one, two = facts_of(1, {}), facts_of(2, {})
-    assert "loadgens" not in one and len(two["loadgens"]) == 2 and two["loadgen"]["cores"] == "4"
-    assert facts_of(2, two) == two and facts_of(1, one) == one
-    for number, facts in ((2, one), (1, two)):
-        with pytest.raises(runner.RunError, match=f"the load generators are {number}, and were"):
-            facts_of(number, facts)

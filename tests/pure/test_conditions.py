@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What run.json says of hosts and sources, and what of it may change."""
+import json
+import subprocess
+
+import pytest
+
+import conditions
+import contract
+import counts
+from hosts import Host, RunError
+
+SERVER = {"kernel": "6.1", "cores": "8", "memory_mb": "2970", "module_sha256": "aa"}
+
+
+def server_of(facts, **changes):
+    conditions.record_server(facts, {**SERVER, **changes}, 7)
+    return facts
+
+
+def test_a_run_goes_on_with_the_same_server():
+    facts = server_of({})
+    assert facts == {"server": SERVER}
+    # So much differs from boot to boot; and an older run knows less.
+    assert server_of(facts, memory_mb="2960") == {"server": SERVER}
+    assert server_of({"server": {"kernel": "6.1"}}) == {"server": SERVER}
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"kernel": "6.12"}, "kernel"), ({"memory_mb": "2000", "cores": "4"}, "cores, memory_mb")])
+def test_another_server_is_another_run(changes, words):
+    with pytest.raises(RunError, match=rf"\({words} changed\): start a new run"):
+        server_of({"server": SERVER}, **changes)
+
+
+def test_a_library_that_was_built_of_other_sources_is_another_run():
+    with pytest.raises(RunError, match="library_sha256 changed"):
+        server_of({"server": {**SERVER, "library_sha256": "a"}}, library_sha256="b")
+
+
+def test_a_module_that_was_signed_again_is_recorded():
+    facts = server_of({"server": SERVER}, module_sha256="bb")
+    change = {"what": "server module_sha256", "was": "aa", "is": "bb", "first_order": 7}
+    assert facts == {"server": SERVER, "changes": [change]}
+    # Once.
+    assert server_of(facts, module_sha256="bb")["changes"] == [change]
+
+
+def test_a_run_keeps_its_number_of_generators():
+    def facts_of(number, facts, kernel="6.1"):
+        conditions.record_generators(facts, [{"cores": "4", "kernel": kernel}] * number, 1)
+        return facts
+
+    one, two = facts_of(1, {}), facts_of(2, {})
+    assert "loadgens" not in one and len(two["loadgens"]) == 2 and two["loadgen"]["cores"] == "4"
+    assert facts_of(2, two) == two and facts_of(1, one) == one
+    for number, facts in ((2, one), (1, two)):
+        with pytest.raises(RunError, match=f"the load generators are {number}, and were"):
+            facts_of(number, facts)
+    assert facts_of(2, two, "6.12")["changes"] == [
+        {"what": f"loadgen {number} kernel", "was": "6.1", "is": "6.12", "first_order": 1}
+        for number in (1, 2)]
+
+
+@pytest.fixture(name="tree")
+def a_checkout(tmp_path, monkeypatch):
+    tree = tmp_path / "tree"
+    for words in (["init", "-q", tree], ["-C", tree, "config", "user.email", "a@b"],
+                  ["-C", tree, "config", "user.name", "a"]):
+        subprocess.run(["git", *words], check=True)
+    (tree / "file").write_text("one\n")
+    subprocess.run(["git", "-C", tree, "add", "."], check=True)
+    subprocess.run(["git", "-C", tree, "commit", "-qm", "one"], check=True)
+    monkeypatch.setattr(conditions, "HERE", tree)
+    return tree
+
+
+def test_what_a_tree_is_more_than_its_commit_is_kept(tree, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    facts = {}
+    conditions.record_sources(facts, run, 1)
+    assert facts["git_dirty"] is False and len(facts["git_commit"]) == 40
+    assert facts["git_difference"] == "" and not list(run.iterdir())
+    (tree / "file").write_text("two\n")
+    (tree / "new").write_text("")
+    conditions.record_sources(facts, run, 5)
+    kept = (run / "tree-1.diff").read_text()
+    assert "-one\n+two\n" in kept and f"commit {facts['git_commit']}\n?? new\n" in kept
+    assert [(change["what"], change["is"], change["first_order"]) for change in facts["changes"]
+            ] == [("sources git_difference", "tree-1.diff", 5), ("sources git_dirty", True, 5)]
+    conditions.record_sources(facts, run, 9)
+    assert len(facts["changes"]) == 2 and len(list(run.iterdir())) == 1
+    (tree / "file").write_text("three\n")
+    conditions.record_sources(facts, run, 9)
+    assert facts["changes"][-1]["is"] == "tree-2.diff"
+    fresh = {}
+    conditions.record_sources(fresh, run, 1)
+    assert fresh["git_dirty"] and fresh["git_difference"] == "tree-2.diff"
+
+
+def test_the_command_that_makes_such_a_run():
+    facts = {"plan": {"experiment": "cores", "profile": "full"}, "settings": ["workers=1,2"]}
+    assert conditions.command(facts, "mine.yml") == (
+        "ansible-playbook -i inventory/mine.yml run-sweep.yml -e experiment=cores -e profile=full "
+        "-e '{\"sweep_set\": [\"workers=1,2\"]}'")
+
+
+def test_this_host_tells_what_is_documented():
+    for script, words in (("server.sh", ["lo"]), ("load.sh", ["127.0.0.1", "bash"])):
+        facts = Host("this host", ["sh", "-c"], script).facts(*words)
+        assert set(facts) <= {*contract.FACTS, "boot_id"} and all(facts.values())
+        assert facts["kernel"] and facts["nic"] == "lo" and int(facts["cores"]) > 0
+
+
+def test_runs_have_keys_that_are_documented():
+    for path in contract.ROOT.glob("results/*/*/run.json"):
+        facts = json.loads(path.read_text())
+        assert set(facts) <= set(contract.RUN), path
+        assert {*facts["server"], *facts["loadgen"]} <= set(contract.FACTS), path
+
+
+def test_the_emulator_is_told_without_this_machines_folders(tmp_path, monkeypatch):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # Once it answers, it has its command line.
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        (tmp_path / "pid").write_text(f"{process.pid}\n")
+        monkeypatch.setattr(counts, "ACCELERATOR", tmp_path / "accel")
+        told = counts.emulator()
+        process.stdin.close()
+    assert told.startswith("cat (GNU coreutils) ") and told.endswith(": cat")
