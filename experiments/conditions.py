@@ -85,8 +85,8 @@ def check_cores(plan, server, steps):
     if not boots.by_workers(plan):
         if cores < wanted:
             raise RunError(f"the server has {cores} cores, and the experiment needs {wanted}: "
-                           "give another server, or fewer workers and server_cores in the "
-                           "experiment file")
+                           "give another server, or fewer: sweep_set of the playbook takes "
+                           f"workers={cores} and server_cores={cores}")
         return {}
     if steps and cores != int(steps[0]["workers"]):
         raise RunError(f"the server has {cores} cores, and what is measured next needs "

@@ -73,8 +73,8 @@ without, with setups in these roles: the first table has a column for each, and 
 pairs         further setups without and with Fastsocket, for the first table: lists of two
 
 Any factor is varied without writing a file: --set NAME=LEVEL,... (sweep_set of the playbook), as
-parameter:enable_socket_pool_size=0,16,64,256, workers=1,4,8,16,24 (server_cores follows) or
-tool=wrk.
+parameter:enable_socket_pool_size=0,16,64,256, workers=1,4,8,16,24 (server_cores follows, upwards:
+a server with fewer needs server_cores=4, too) or tool=wrk.
 
 Every plan has a null cell besides: the baseline once more, under the name "again", at the
 first level of the other factors. What differs between the two does so by chance.
@@ -113,6 +113,8 @@ OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
                 "rounds_max", "null", "processes", "search"}
+# A key of the experiment that --set knows, for hosts that have fewer.
+CORES = "server_cores"
 # The name of the null cell's setup.
 AGAIN = "again"
 
@@ -133,7 +135,8 @@ def override(experiment, profile, settings):
     for setting in settings:
         name, _, text = setting.partition("=")
         if not factors_of.is_setting(name):
-            known("factor or profile key", [name], FACTORS | PROFILE_KEYS | {factors_of.RATE}
+            known("factor or profile key", [name], FACTORS | PROFILE_KEYS
+                  | {factors_of.RATE, CORES}
                   | {f"{kind}:NAME" for kind in factors_of.KINDS})
         values = [int(value) if value.isdigit() else value for value in text.split(",")]
         if name in FACTORS | {factors_of.RATE} or factors_of.is_setting(name):
@@ -147,6 +150,11 @@ def override(experiment, profile, settings):
                 # Whoever asks for more workers has, or wants, a server with as many cores.
                 experiment["server_cores"] = max(experiment["server_cores"], *(
                     value for value in values if isinstance(value, int)), 0)
+        elif name == CORES:
+            if len(values) != 1 or not (values == [boots.AS_WORKERS] or isinstance(values[0], int)
+                                        and values[0]):
+                raise PlanError(f"{setting}: give one number from 1, or {boots.AS_WORKERS}")
+            experiment[CORES] = values[0]
         elif setting == "processes=0":
             raise PlanError("processes=0: give a number from 1, or leave it out")
         elif len(values) == 1 and (isinstance(values[0], int) or setting == "rounds=auto"):

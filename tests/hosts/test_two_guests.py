@@ -4,6 +4,7 @@
 make test-hosts runs this, and make test does not: it makes an image of each Debian release. The
 tests of a release are one story, in this order.
 """
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 
 import contract
 import measure
+import search
+import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
@@ -25,6 +28,23 @@ ROUNDS = 2
 TINY = ["setup=shared,fastsocket", "workers=2", "concurrency=20", f"rounds={ROUNDS}",
         "count_repetitions=0", f"requests={REQUESTS}", "warmup_requests=100", "attempts=1",
         "null=0", "processes=2"]
+# One that looks for a load that is enough, as an experiment does that is to saturate its server.
+SEARCHING = ["setup=shared,fastsocket", "tool=ab", "workers=2", "server_cores=2", "concurrency=20",
+             "rounds=1", "count_repetitions=0", "perf_repetitions=0", f"requests={REQUESTS}",
+             "warmup_requests=100", "attempts=1", "null=0"]
+# Another name for the load generator, with records of its own: to the playbooks it is a second one.
+SECOND = """all:
+  children:
+    loadgen:
+      hosts:
+        fsb-loadgen-2:
+          ansible_host: fsb-loadgen
+          bench_ssh: [ssh, -F, "{{ ssh_config }}", bench@fsb-loadgen]
+          bench_state: /var/lib/fsbench-2
+          bench_address: 10.66.0.2
+          bench_sources: /usr/local/src/fsbench
+          bench_nic: eth0
+"""
 # In guests that share two cores with each other a repetition may be invalid for these reasons.
 BUSY = ("the load generator was the bottleneck|the kernel warned: .*(hrtimer|clocksource)|"
         "other virtual")
@@ -46,6 +66,7 @@ class TwoGuests:
         self.kernel, self.dkms = RELEASES[release]
         self.environment = {**os.environ, "LAB_EXTRA": f"two-{release}"}
         self.options = ["-e", "install_dkms=true"] if self.dkms else []
+        self.printed = ""
 
     def lab(self, *words, limit=900, **options):
         return subprocess.run([LAB, *words], env=self.environment, timeout=limit, check=False,
@@ -63,18 +84,18 @@ class TwoGuests:
                 for host in ("server", "loadgen")}
 
     def playbook(self, *words, limit=2400):
-        """Runs playbooks; how many tasks reported a change."""
+        """Runs playbooks; how many tasks reported a change. Their output stays in self.printed."""
         done = subprocess.run(["ansible-playbook", "-i", "inventory/two-guests.yml", *words,
                                *self.options], cwd=ROOT / "playbooks", env=self.environment,
                               capture_output=True, text=True, check=False, timeout=limit)
         print(done.stdout)
+        self.printed = done.stdout
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
         return sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
 
-    def sweep(self, results, *words):
-        settings = ", ".join(f'"{setting}"' for setting in TINY)
-        return self.playbook("run-sweep.yml", "-e", "experiment=cores", "-e",
-                             f'{{"sweep_set": [{settings}], "sweep_results": "{results}"}}', *words)
+    def sweep(self, results, *words, experiment="cores", settings=tuple(TINY)):
+        given = json.dumps({"sweep_set": settings, "sweep_results": str(results)})
+        return self.playbook("run-sweep.yml", "-e", f"experiment={experiment}", "-e", given, *words)
 
     def assert_as_found(self, before):
         """All settings are what they were, and nothing runs or is loaded."""
@@ -82,7 +103,8 @@ class TwoGuests:
         assert self.out("server", "systemctl is-active fsbench-demo", check=False) != "active"
         assert self.out("server", "grep -c ^fastsocket /proc/modules", check=False) == "0"
         for host in ("server", "loadgen"):
-            assert self.out(host, "sudo ls /var/lib/fsbench /run/fsbench/undo", check=False) == ""
+            assert self.out(host, "sudo ls -d /var/lib/fsbench* /run/fsbench/undo",
+                            check=False) == ""
 
 
 @pytest.fixture(scope="module", name="hosts", params=RELEASE_NAMES)
@@ -134,6 +156,9 @@ def test_checking_changes_nothing(hosts, tmp_path):
     before = hosts.settings()
     assert hosts.sweep(tmp_path, "--check", "--diff") == 0
     hosts.assert_as_found(before)
+    assert hosts.playbook("provision.yml", "install.yml", "tune.yml", "teardown.yml", "--check",
+                          "--diff") == 0
+    hosts.assert_as_found(before)
     assert not list(tmp_path.iterdir())
 
 
@@ -179,3 +204,56 @@ def test_swept(hosts, tmp_path):
 
     hosts.assert_as_found(before)
     assert hosts.playbook("teardown.yml") == 0
+
+
+def test_a_search_for_enough_load(hosts, tmp_path):
+    """To its end, which says what was the limit; of hosts that are as they were, in a minute."""
+    before = hosts.settings()
+    hosts.sweep(tmp_path, "--skip-tags", "install,backend", experiment="seed-demo",
+                settings=SEARCHING)
+    run, = (tmp_path / "seed-demo").glob("*Z")
+    steps = contract.read_csv(run / "search.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, len(steps) + 1))
+    assert {row["setup"] for row in steps} == {"shared", "fastsocket"}
+    assert {row["processes"] for row in steps} == {"1", "2"}
+    for row in steps:
+        assert row["fault"] or float(row["throughput_rps"]) > 0 and row["failed"] == "0"
+    entry, = contract.read_run(run)["loads"]
+    assert entry["tool"] == "ab" and entry["workers"] == 2
+    assert list(entry["limits"]) == ["shared", "fastsocket"]
+    for found in entry["limits"].values():
+        assert found["limit"] in search.LIMITS and found["rate"] > 0
+    for sentence in search.ends(entry, ["shared", "fastsocket"]):
+        assert sentence in hosts.printed
+    # The repetitions have what it has chosen.
+    rows = contract.read_samples(run)
+    assert len(rows) == 2
+    for row in rows:
+        raw, = (run / "raw" / row["cell"]).glob(f"{row['repetition']}*")
+        assert (raw / "ab-tool.txt").read_bytes().count(b"This is Ap") == entry["processes"]
+    lost = [row for row in rows if row["valid"] == "0"]
+    for row in lost:
+        assert re.match(f"not saturated|{BUSY}", row["invalid_reason"]), row["invalid_reason"]
+    short = [row["setup"] for row in lost if row["invalid_reason"].startswith(
+        verdicts.SHORT_OF_LOAD)]
+    table = run / "tables/left-out.md"
+    assert not lost or all(sentence in table.read_text() for sentence in search.ends(entry, short))
+    if len(lost) < 2:
+        assert f"A search chose {entry['processes']} process" in (
+            run / "tables/with-without.md").read_text()
+    hosts.assert_as_found(before)
+
+
+def test_several_load_generators(hosts, tmp_path):
+    (tmp_path / "second.yml").write_text(SECOND)
+    hosts.sweep(tmp_path, "-i", tmp_path / "second.yml", "--skip-tags", "install,backend",
+                settings=[*TINY, "rounds=1", "processes=1"])
+    run, = (tmp_path / "cores").glob("*Z")
+    assert len(contract.read_run(run)["loadgens"]) == 2
+    for row in contract.read_samples(run):
+        # Two loads at one time on one guest.
+        assert row["valid"] == "1" or re.match(BUSY, row["invalid_reason"]), row["invalid_reason"]
+        assert row["requests"] == str(REQUESTS) and row["failed"] == "0"
+        raw, = (run / "raw" / row["cell"]).glob(f"{row['repetition']}*")
+        for name in ("ab-tool.txt", "2-ab-tool.txt"):
+            assert f"Complete requests:      {REQUESTS // 2}\n" in (raw / name).read_text()

@@ -47,6 +47,14 @@ def test_more_workers_than_cores():
         plan.check(experiment)
     assert plan.resolve("seed-demo", "quick", ["workers=1,9"])["server_cores"] == 9
     assert plan.resolve("seed-demo", "quick", ["workers=1,2"])["server_cores"] == 8
+    # A server that has fewer.
+    fewer = ["server_cores=2", "workers=1,2"]
+    for settings in (fewer, fewer[::-1]):
+        assert plan.resolve("seed-demo", "quick", settings)["server_cores"] == 2
+    assert plan.resolve("counts", "quick", ["server_cores=workers"])["server_cores"] == "workers"
+    for setting in ("server_cores=0", "server_cores=2,4", "server_cores=x"):
+        with pytest.raises(plan.PlanError, match=f"{setting}: give one number from 1, or workers"):
+            plan.resolve("seed-demo", "quick", [setting])
 
 
 def test_misspelled_parameter():
