@@ -139,7 +139,7 @@ class Sweep:
         return len(rows)
 
     def record_hosts(self, inventory):
-        server = self.server.facts(self.nic)
+        server = self.server.facts(self.nic, *servers.packages())
         steps = contract.unfinished(self.run)
         first = self.order + 1
         boot = {"boot_id": server.pop("boot_id"), "first_order": first,

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # What run.py has done on the server host, by bash -s, as root, behind host.sh:
 #
-#	facts NIC		what the host is, one "name value" line each
+#	facts NIC PACKAGE...	what the host is, one "name value" line each
 #	defaults		load the module afresh; its parameters, one "name value" line each
 #	start WORD... -- COMMAND...	replace the server; says what really runs
 #	in-force		what of the library is in force (in start's output too)
@@ -38,7 +38,7 @@ module=/sys/module/fastsocket
 trace=/sys/kernel/tracing
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-facts() { # NIC
+facts() { # NIC PACKAGE...
 	host_facts "$1"
 	echo "command_line $(< /proc/cmdline)"
 	echo "clock_source $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
@@ -48,7 +48,8 @@ facts() { # NIC
 	sha256 library /usr/local/lib/libfsocket.so
 	sha256 demo /usr/local/bin/fsbench-server
 	echo "perf $(perf --version)"
-	packages linux-perf 'linux-image-*' gcc libc6 nginx-light haproxy redis-server
+	shift
+	packages linux-perf 'linux-image-*' gcc libc6 "$@"
 }
 
 sha256() { # NAME FILE

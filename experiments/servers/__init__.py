@@ -18,3 +18,8 @@ def of(setup):
 def stoppable():
     """Names of those of which a worker can be stopped."""
     return sorted(name for name, server in SERVERS.items() if server.stoppable)
+
+
+def packages():
+    """Debian's, of all of them."""
+    return sorted({server.package for server in SERVERS.values()} - {""})

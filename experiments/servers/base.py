@@ -22,6 +22,7 @@ class Work(NamedTuple):
 class Server:
     """The defaults are those of a server for HTTP whose workers are children of a process."""
     title = ""                  # in docs and pooled tables
+    package = ""                # Debian's, if it is one's
     modes = {"shared"}          # how it can listen
     pinned = True               # it takes a core for each worker itself
     speaks = "http"             # which tools are for it: Tool.speaks

@@ -5,6 +5,7 @@ from . import base
 
 class Haproxy(base.Server):
     title = "HAProxy as a proxy"
+    package = "haproxy"
     modes = {"shared", "reuseport"}
     told = "threads"
     stoppable = False

@@ -4,6 +4,7 @@ from . import base
 
 
 class Nginx(base.Server):
+    package = "nginx-light"
     modes = {"shared", "reuseport"}
 
     @property

@@ -11,6 +11,7 @@ wait"""
 
 
 class Redis(base.Server):
+    package = "redis-server"
     title = "Redis"
     speaks = "redis"
     port = 6379

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 import plan
 import proc
@@ -127,6 +128,14 @@ def test_a_server_says_all(name):
         assert all(server.program(work))
         text = (server.config(work) or "") + " ".join(map(str, server.program(work)))
         assert ("192.0.2.2:8080" in text) == server.forwards
+
+
+@pytest.mark.parametrize("name", servers.packages())
+def test_a_servers_package_is_installed_and_its_service_stopped(name):
+    facts = yaml.safe_load((ROOT / "playbooks/roles/provision/defaults/main.yml").read_text())
+    assert name in facts["provision_packages"]["server"]
+    lab = (ROOT / "playbooks/roles/lab/files/lab.sh").read_text()
+    assert f" {name}" in lab and f" {facts['provision_servers'][name]}.service " in lab
 
 
 def test_a_server_of_ones_own():
