@@ -57,6 +57,13 @@ def test_help_lists_every_target_under_a_title():
         re.findall(r"^\S.*\n  ", text, re.M))
 
 
+def test_every_experiment_is_listed():
+    text = (fill.ROOT / "docs/measuring.md").read_text("utf-8")
+    rows = "".join(re.findall(r"^\|(.*?)\|", text, re.M))
+    names = [path.stem for path in (fill.ROOT / "experiments").glob("*.yml")]
+    assert [name for name in names if f"`{name}`" not in rows] == []
+
+
 def test_reference_says_what_the_sources_say():
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run make docs"
 
