@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the files of the kernel backend share. From the ground up: pin.c and route.c, worker.c,
- * group.c; accept.c looks at all of them.
+ * What the files of the kernel backend share. From the ground up: members.c, pin.c and
+ * route.c, adopt.c and worker.c, group.c; accept.c looks at all of them.
  */
 #ifndef FSOCKET_BACKEND_H
 #define FSOCKET_BACKEND_H
@@ -19,16 +19,33 @@ struct group {
 	int count;
 	int members[GROUP_MEMBERS];
 	struct route *route;
+	int memory;		/* the descriptor of that memory; -1: it has none */
 	bool reuseport;		/* as the program has set it since */
 };
 
 #pragma GCC visibility push(hidden)
 
+/* members.c */
+/* Closes low, and returns a high number for the same file, which is the library's; or -1. */
+int fsocket_member_raise(int low);
+/* Closes the members, and the memory's descriptor. */
+void fsocket_members_close(struct group *g);
+
+/* adopt.c */
+/* Returns a descriptor of memory for a route, or -1. */
+int fsocket_adopt_memory(void);
+/*
+ * Takes over the group that another program has made for the listener fd; returns false if
+ * there is none, or it cannot be had.
+ */
+bool fsocket_adopt(struct group *g, int fd);
+
 /* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */
 bool fsocket_group_inherit(int member, int fd, int family);
 
 /* route.c */
-struct route *fsocket_route_new(void);
+/* In the memory of the descriptor; -1: in memory that only children will share. */
+struct route *fsocket_route_new(int memory);
 /* Returns a claim for the calling thread, or NULL if there is no room. */
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);

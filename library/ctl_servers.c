@@ -294,7 +294,7 @@ void doctor_migrate(void)
 	value = count ? ctl_read("/proc/sys/net/ipv4/tcp_migrate_req") : NULL;
 	if (value && !strcmp(value, "0"))
 		doctor_finding("sysctl -w net.ipv4.tcp_migrate_req=1",
-			       "net.ipv4.tcp_migrate_req is 0: when a server of the kernel backend ends while something else has its listener (a socket unit, a binary upgrade), connections that wait are lost; those of one worker that ends are not");
+			       "net.ipv4.tcp_migrate_req is 0: when a server of the kernel backend ends while something else has its listener (a socket unit), connections that wait are lost; those of one worker that ends are not");
 	free(value);
 }
 

@@ -4,8 +4,10 @@
  * SO_REUSEPORT group, with a member for each worker and a BPF program that chooses by CPU.
  *
  *	group.c		the listener and its members, in this process
+ *	members.c	the descriptors of its members
  *	inherit.c	what a member has of its listener
  *	route.c		which member gets the connections of which CPU
+ *	adopt.c		a group that the program before this one has made
  *	worker.c	who waits and accepts
  *	pin.c		a worker's CPU
  *
@@ -103,10 +105,13 @@ void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event
 
 bool fsocket_group_member(int fd)
 {
-	for (int i = 0; i < MAX_GROUPS; i++)
+	for (int i = 0; i < MAX_GROUPS; i++) {
+		if (groups[i].inode && groups[i].memory == fd)
+			return RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) > 0;
 		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
 			if (groups[i].members[m] == fd)
 				return fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
+	}
 	return false;
 }
 
@@ -134,10 +139,9 @@ static int members_wanted(void)
 /* A bound socket beside fd, under a high number; or -1. */
 static int make_member(int fd, int family)
 {
-	int low = RAW3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), high;
+	int low = RAW3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	struct rlimit limit;
 
 	if (low < 0)
 		return -1;
@@ -146,29 +150,7 @@ static int make_member(int fd, int family)
 		RAW2(SYS_close, low, 0);
 		return -1;
 	}
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1024)
-		limit.rlim_cur = 1024;
-	high = RAW3(SYS_fcntl, low, F_DUPFD_CLOEXEC, limit.rlim_cur / 2);
-	RAW2(SYS_close, low, 0);
-	if (high >= FSOCKET_MAX_FD) {
-		RAW2(SYS_close, high, 0);
-		return -1;
-	}
-	if (high >= 0)
-		fsocket_fd_set(high, FD_MEMBER);
-	return high;
-}
-
-static void close_members(struct group *g)
-{
-	for (int m = 0; m < g->count; m++) {
-		if (g->members[m] < 0)
-			continue;
-		fsocket_fd_set(g->members[m], FD_UNKNOWN);
-		RAW2(SYS_close, g->members[m], 0);
-		g->members[m] = -1;
-	}
-	g->count = 0;
+	return fsocket_member_raise(low);
 }
 
 static bool make_members(struct group *g, int fd, int family)
@@ -185,19 +167,13 @@ static bool make_members(struct group *g, int fd, int family)
 			break;
 		g->members[g->count++] = member;
 	}
-	if (g->count >= 2)
-		return true;
-	close_members(g);
-	set_reuseport(fd, 0);
-	return false;
+	return g->count >= 2;
 }
 
 static bool suits(int fd, int family)
 {
 	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
-	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
-	       /* A value of 1 would be that of the program's own group, or of another process's. */
-	       fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) == 0;
+	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 static void demand(int fd)
@@ -212,36 +188,56 @@ static void demand(int fd)
 	_exit(1);
 }
 
-static struct group *make_group(int fd)
+static void make_new(struct group *g, int fd, int family)
 {
-	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
-	struct group *g = NULL;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
-	for (int i = 0; i < MAX_GROUPS && !g; i++)
-		if (!groups[i].inode)
-			g = &groups[i];
-	if (!g || !suits(fd, family) || !make_members(g, fd, family))
-		return NULL;
-	g->route = fsocket_route_new();
+	g->memory = -1;
+	if (make_members(g, fd, family)) {
+		g->memory = fsocket_adopt_memory();
+		g->route = fsocket_route_new(g->memory);
+	}
 	if (!g->route) {
-		close_members(g);
+		fsocket_members_close(g);
 		set_reuseport(fd, 0);
-		return NULL;
+		return;
 	}
 	memset(&info, 0, sizeof(info));
 	/* For a listener, tcpi_sacked is the backlog. */
 	if (RAW5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len))
 		info.tcpi_sacked = SOMAXCONN;
 	g->route->backlog = info.tcpi_sacked;
-	g->inode = fsocket_inode(fd);
-	g->reuseport = false;
 	for (int m = 0; m < g->count; m++)
 		g->route->sockets[m] = fsocket_inode(g->members[m]);
 	g->route->count = g->count;
-	g->route->inode = g->inode;
+	g->route->inode = fsocket_inode(fd);
 	g->route->magic = ROUTE_MAGIC;
+}
+
+/*
+ * Where SO_REUSEPORT is set already, the program has done that, which has a group of its own
+ * then; or the library in the program before this one.
+ */
+static struct group *make_group(int fd, bool made_here, bool *adopted)
+{
+	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
+	struct group *g = NULL;
+
+	for (int i = 0; i < MAX_GROUPS && !g; i++)
+		if (!groups[i].inode)
+			g = &groups[i];
+	if (!g || !suits(fd, family))
+		return NULL;
+	g->route = NULL;
+	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
+		make_new(g, fd, family);
+	else if (!made_here)
+		*adopted = fsocket_adopt(g, fd);
+	if (!g->route)
+		return NULL;
+	g->inode = fsocket_inode(fd);
+	g->reuseport = false;
 	owner = getpid();
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
@@ -253,23 +249,25 @@ static void in_child(void)
 	owner = getpid();
 }
 
-void fsocket_group_note(int fd)
+bool fsocket_group_note(int fd, bool made_here)
 {
 	static bool prepared;
+	bool adopted = false;
 	struct group *g;
 
 	if ((unsigned int)fd >= FSOCKET_MAX_FD || fsocket_device_confined())
-		return;
+		return false;
 	pthread_mutex_lock(&making);
 	if (!prepared)
 		prepared = !pthread_atfork(fsocket_pin_lift, NULL, in_child);
 	g = find_group(fsocket_inode(fd));
 	if (!g)
-		g = make_group(fd);
+		g = make_group(fd, made_here, &adopted);
 	group_of[fd] = g ? 1 + (g - groups) : 0;
 	pthread_mutex_unlock(&making);
 	if (!g)
 		demand(fd);
+	return adopted;
 }
 
 void fsocket_group_listen(int fd, int backlog)
@@ -352,7 +350,7 @@ static bool has_another(const struct group *g, unsigned int first, unsigned int 
 static void drop(struct group *g)
 {
 	fsocket_worker_forsake(g, -1);
-	close_members(g);
+	fsocket_members_close(g);
 	g->inode = 0;
 	atomic_fetch_sub(&fsocket_group_count, 1);
 	/* The route stays mapped: another thread may look at it. */
@@ -377,12 +375,15 @@ static void forget(unsigned int fd, unsigned int first, unsigned int last)
 /* A member's number is about to become another file's, unless the program itself closes it. */
 static void lose(int fd)
 {
-	for (int i = 0; i < MAX_GROUPS; i++)
+	for (int i = 0; i < MAX_GROUPS; i++) {
+		if (groups[i].inode && groups[i].memory == fd)
+			groups[i].memory = -1;
 		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
 			if (groups[i].members[m] == fd) {
 				fsocket_worker_forsake(&groups[i], m);
 				groups[i].members[m] = -1;
 			}
+	}
 	fsocket_fd_set(fd, FD_UNKNOWN);
 }
 

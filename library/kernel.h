@@ -31,8 +31,12 @@ static inline bool fsocket_group_was(void)
 	return atomic_load_explicit(&fsocket_group_made, memory_order_relaxed);
 }
 
-/* The listener fd is seen for the first time: it gets a group, if that is possible. */
-void fsocket_group_note(int fd);
+/*
+ * The listener fd is seen for the first time: it gets a group, if that is possible. made_here: this
+ * program has made the socket; if not, it may have a group of the program before. Returns whether
+ * it has, so that the library there has set SO_REUSEPORT.
+ */
+bool fsocket_group_note(int fd, bool made_here);
 /* listen() has been called once more, with another backlog. */
 void fsocket_group_listen(int fd, int backlog);
 /* The program sets an option. Returns false, with errno, if it may not. */

@@ -71,6 +71,18 @@ int listen(int fd, int backlog)
 	return ret;
 }
 
+/*
+ * The program asks whether a descriptor from elsewhere has SO_REUSEPORT, as nginx does after a
+ * binary upgrade, when the library in the program before may have set it. The parent may not
+ * touch the listener again before its workers have given their privileges up, which is too late
+ * to take a group over.
+ */
+static void ask_about_inherited(int fd)
+{
+	if (fsocket_fd(fd) == FD_UNKNOWN && fsocket_kernel_chosen())
+		fsocket_listener_ask(fd);
+}
+
 int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
 	atomic_bool *reuseport;
@@ -79,6 +91,7 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 	REAL(getsockopt);
 	ret = real(fd, level, name, value, len);
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
+		ask_about_inherited(fd);
 		reuseport = fsocket_listener_reuseport(fd);
 		own = reuseport && *reuseport;
 		if (reuseport || fsocket_group_child(fd))

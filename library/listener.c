@@ -94,8 +94,18 @@ static void note_reuseport(int fd)
 	options[i].inode = inodes[fd];
 }
 
+/* It was the library that has set the option, in the program before this one. */
+static void forget_reuseport(int fd)
+{
+	atomic_bool *reuseport = find_reuseport(inodes[fd]);
+
+	if (reuseport)
+		*reuseport = false;
+}
+
 void fsocket_listener_note(int fd)
 {
+	bool made_here = fsocket_fd(fd) == FD_PLAIN;
 	static atomic_bool prepared;
 	int domain;
 
@@ -114,10 +124,12 @@ void fsocket_listener_note(int fd)
 	inodes[fd] = fsocket_inode(fd);
 	note_reuseport(fd);
 	fsocket_fd_set(fd, FD_LISTENER);
-	if (fsocket_kernel_chosen())
-		fsocket_group_note(fd);
-	else
+	if (fsocket_kernel_chosen()) {
+		if (fsocket_group_note(fd, made_here))
+			forget_reuseport(fd);
+	} else {
 		fsocket_device_ready();
+	}
 }
 
 unsigned char fsocket_listener_ask(int fd)

@@ -8,9 +8,11 @@
  * never chooses by hash; 0 is the program's own listener, for which everybody waits.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,12 +28,12 @@
  */
 #define LOCK_TRIES	200
 
-struct route *fsocket_route_new(void)
+struct route *fsocket_route_new(int memory)
 {
 	const char *wanted = getenv("FSOCKET_STEAL_AFTER_MS");
 	pthread_mutexattr_t attributes;
 	struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
-			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+			       MAP_SHARED | (memory < 0 ? MAP_ANONYMOUS : 0), memory, 0);
 
 	if (r == MAP_FAILED)
 		return NULL;
@@ -346,11 +348,28 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 	unlock(g->route);
 }
 
+/* Its state is behind the thread's name, which may contain anything. */
+static bool stopped(const struct claim *c)
+{
+	char path[64], text[512], *end;
+	int fd, length;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", c->pid, c->tid);
+	fd = RAW4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	length = RAW3(SYS_read, fd, text, sizeof(text) - 1);
+	RAW2(SYS_close, fd, 0);
+	text[length < 0 ? 0 : length] = '\0';
+	end = strrchr(text, ')');
+	return end && (!strncmp(end, ") T", 3) || !strncmp(end, ") t", 3));
+}
+
 static bool stale(const struct route *r, const struct claim *c)
 {
-	if (!c->owner)
+	if (!c->owner || age(c) < SILENT(r))
 		return false;
-	return (c->ready && age(c) >= STALE(r)) || (age(c) >= SILENT(r) && dead(c));
+	return dead(c) || (c->ready && (age(c) >= STALE(r) || stopped(c)));
 }
 
 void fsocket_route_tend(struct group *g)

@@ -87,17 +87,22 @@ static inline void unpin(void)
 	assert_ok(sched_setaffinity(0, sizeof(set), &set));
 }
 
-static inline int pinned_cpu(void)
+/* The one CPU that a process may run on; -1: there are several, or it has ended. */
+static inline int cpu_of(pid_t pid)
 {
 	cpu_set_t set;
 	int cpu;
 
-	assert_ok(sched_getaffinity(0, sizeof(set), &set));
-	if (CPU_COUNT(&set) != 1)
+	if (sched_getaffinity(pid, sizeof(set), &set) || CPU_COUNT(&set) != 1)
 		return -1;
 	for (cpu = 0; !CPU_ISSET(cpu, &set); cpu++)
 		;
 	return cpu;
+}
+
+static inline int pinned_cpu(void)
+{
+	return cpu_of(0);
 }
 
 /* The sum of one column of /proc/net/fastsocket, or its value for one CPU. */

@@ -127,18 +127,6 @@ static char ask(int cpu)
 	return letter;
 }
 
-static int cpu_of(pid_t pid)
-{
-	cpu_set_t set;
-	int cpu;
-
-	if (sched_getaffinity(pid, sizeof(set), &set) || CPU_COUNT(&set) != 1)
-		return -1;
-	for (cpu = 0; !CPU_ISSET(cpu, &set); cpu++)
-		;
-	return cpu;
-}
-
 /* Until each of them, on its own CPU, answers what arrives there: 20 times in a row. */
 static void await_locality(int count)
 {
@@ -360,16 +348,33 @@ static void test_waiting_connections_outlive_their_worker(void **state)
 	assert_int_equal(cpu_of(workers[0].pid), cpu);
 }
 
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The kernel says that it is stopped, long before its silence does: after 5 s here. */
 static void test_stopped_worker(void **state)
 {
+	long began;
 	int cpu;
 
 	(void)state;
+	close(fd);
+	setenv("FSOCKET_STEAL_AFTER_MS", "50", 1);
+	fd = listener(AF_INET, &a);
+	unsetenv("FSOCKET_STEAL_AFTER_MS");
+	set_nonblock(fd);
 	start_workers(WORKERS);
 	cpu = cpu_of(workers[0].pid);
 	pause_worker(&workers[0]);
+	began = now_ms();
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(ask(cpu), '1');
+	assert_true(now_ms() - began < 4000);
 	kill(workers[0].pid, SIGCONT);
 	await_locality(WORKERS);
 }
@@ -468,14 +473,6 @@ static void test_signals(void **state)
 	/* A second one may come before the first is told. */
 	assert_true(ticks >= ends);
 	close(epoll);
-}
-
-static long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static void test_time_of_waits(void **state)

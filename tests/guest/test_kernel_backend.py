@@ -111,6 +111,96 @@ def test_left_behind(lab):
     assert done.stdout.split() == ["4"], done
 
 
+# A server of two workers, which runs its program anew at SIGUSR2, with its listener.
+UPGRADED = """
+import os, select, signal, socket, subprocess, sys
+if len(sys.argv) > 2:
+    listener = socket.socket(fileno=int(sys.argv[2]))
+else:
+    listener = socket.create_server(("127.0.0.1", 8087), backlog=64)
+listener.setblocking(False)
+
+
+def work():
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    while True:
+        poll.poll()
+        try:
+            one = listener.accept()[0]
+        except BlockingIOError:
+            continue
+        one.sendall(b"%d" % os.getpid())
+        one.close()
+
+
+value = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+workers = []
+for _ in range(2):
+    workers.append(os.fork())
+    if not workers[-1]:
+        work()
+signal.signal(signal.SIGUSR2, lambda *_: subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1], sys.argv[1], str(listener.fileno())],
+    pass_fds=[listener.fileno()]))
+print(value, os.getpid(), *workers, flush=True)
+while True:
+    signal.pause()
+"""
+# Prints what SO_REUSEPORT reads in the new program, and by whom connections are answered that
+# have waited for the old workers when all of the old server is killed.
+UPGRADE = """
+import os, signal, socket, subprocess, sys
+cpus = sorted(os.sched_getaffinity(0))[:2]
+
+
+def connect(cpu):
+    os.sched_setaffinity(0, {cpu})
+    return socket.create_connection(("127.0.0.1", 8087), timeout=20)
+
+
+def answer(one):
+    return int(one.recv(9))
+
+
+def until_local(workers):
+    right = 0
+    while right < 20:
+        for cpu in cpus:
+            pid = answer(connect(cpu))
+            right = right + 1 if pid in workers and os.sched_getaffinity(pid) == {cpu} else 0
+
+
+server = subprocess.Popen(["env", *sys.argv[2:], "python3", "-c", sys.argv[1], sys.argv[1]],
+                          stdout=subprocess.PIPE)
+_, _, *old = map(int, server.stdout.readline().split())
+until_local(old)
+server.send_signal(signal.SIGUSR2)
+value, master, *new = map(int, server.stdout.readline().split())
+# Until both know of the others.
+while {answer(connect(cpu)) for cpu in cpus * 20}.isdisjoint(new):
+    pass
+for pid in old:
+    os.kill(pid, signal.SIGSTOP)
+waiting = [connect(cpu) for cpu in cpus * 2]
+for pid in (server.pid, *old):
+    os.kill(pid, signal.SIGKILL)
+by_new = sum(answer(one) in new for one in waiting)
+until_local(new)
+print(value, by_new)
+for pid in (master, *new):
+    os.kill(pid, signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_upgrade(lab):
+    """A program that has the listener of the one before takes over all, and nothing is lost."""
+    done = lab.server(f"timeout 60 python3 - {shlex.quote(UPGRADED)} {PRELOAD}", stdin=UPGRADE,
+                      check=False)
+    assert done.stdout.split() == ["0", "4"], done
+
+
 # An unmodified server: each worker says on which cores it may run.
 EACH_ITS_CORE = """
 import os, select, socket

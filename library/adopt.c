@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A group that another program has made: of a binary upgrade, or of a reload in which the
+ * server runs its program anew. That program has the listener, but neither the members nor
+ * the memory that says who waits, as both are closed when a program is run: what starts from
+ * a server may not keep them.
+ *
+ * Its processes are relatives, and still run. The program takes both from one of them
+ * (pidfd_getfd()), which the kernel allows to who might trace it. From then on its processes
+ * are more processes of the same server, as after a reload: old and new workers run side by
+ * side, and nothing is lost when the old ones end.
+ *
+ * Where a seccomp filter holds, nothing is asked: it may kill for calls that it does not know.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "fds.h"
+#include "real.h"
+
+#define NAME		"fsocket-route"
+#define LINK		"/memfd:" NAME
+/* From 6.3 on, the kernel warns where this is not said. */
+#define NOEXEC_SEAL	8
+/* How many generations of parents are asked. */
+#define ANCESTORS	3
+
+static bool possible(void)
+{
+	return !RAW5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
+}
+
+/* Returns memory for a route, or -1. Nobody who gets it can make it smaller for the others. */
+int fsocket_adopt_memory(void)
+{
+	int fd;
+
+	if (!possible())
+		return -1;
+	fd = RAW2(SYS_memfd_create, NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING | NOEXEC_SEAL);
+	if (fd < 0)
+		fd = RAW2(SYS_memfd_create, NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0)
+		return -1;
+	if (RAW2(SYS_ftruncate, fd, sizeof(struct route)) ||
+	    RAW3(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+		RAW2(SYS_close, fd, 0);
+		return -1;
+	}
+	return fsocket_member_raise(fd);
+}
+
+/* What the relative has under the number is from now on under the result, too; or -1. */
+static int take(int relative, int number)
+{
+	int fd = RAW3(SYS_pidfd_getfd, relative, number, 0);
+
+	return fd < 0 ? -1 : fsocket_member_raise(fd);
+}
+
+static struct route *map(int fd, ino_t listener)
+{
+	int seals = RAW3(SYS_fcntl, fd, F_GET_SEALS, 0);
+	struct route *r;
+	struct stat s;
+
+	/* Without the seal, who has it could make it end amid the mapping. */
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || RAW2(SYS_fstat, fd, &s) ||
+	    s.st_size != sizeof(*r))
+		return NULL;
+	r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (r == MAP_FAILED)
+		return NULL;
+	if (r->magic == ROUTE_MAGIC && r->inode == listener && r->count > 0 &&
+	    r->count <= GROUP_MEMBERS && !atomic_load(&r->broken))
+		return r;
+	munmap(r, sizeof(*r));
+	return NULL;
+}
+
+/* Calls what for each descriptor of the process, with its number and what it is a link to. */
+static void each_link(int pid, void (*what)(int number, const char *link, void *arg), void *arg)
+{
+	char path[64], link[64];
+	struct dirent *entry;
+	ssize_t length;
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	folder = opendir(path);
+	while (folder && (entry = readdir(folder))) {
+		length = readlinkat(dirfd(folder), entry->d_name, link, sizeof(link) - 1);
+		link[length < 0 ? 0 : length] = '\0';
+		what(atoi(entry->d_name), link, arg);
+	}
+	if (folder)
+		closedir(folder);
+}
+
+/* The memories that a process has. */
+struct found {
+	int numbers[8], count;
+};
+
+static void find_memory(int number, const char *link, void *arg)
+{
+	struct found *found = arg;
+
+	if (!strncmp(link, LINK, strlen(LINK)) && found->count < 8)
+		found->numbers[found->count++] = number;
+}
+
+struct taking {
+	struct group *group;
+	int relative;
+};
+
+static void take_member(int number, const char *link, void *arg)
+{
+	struct taking *t = arg;
+	struct group *g = t->group;
+	unsigned long inode;
+
+	if (sscanf(link, "socket:[%lu]", &inode) != 1)
+		return;
+	for (int m = 0; m < g->count; m++)
+		if (g->route->sockets[m] == inode && g->members[m] < 0)
+			g->members[m] = take(t->relative, number);
+}
+
+/* Returns whether each of the group's members is one, and its process lets it be taken. */
+static bool take_members(struct group *g, int pid, int relative)
+{
+	struct taking t = { .group = g, .relative = relative };
+	bool all = true;
+
+	g->count = g->route->count;
+	for (int m = 0; m < g->count; m++)
+		g->members[m] = -1;
+	each_link(pid, take_member, &t);
+	for (int m = 0; m < g->count; m++)
+		if (g->members[m] < 0 || fsocket_inode(g->members[m]) != g->route->sockets[m])
+			all = false;
+	return all;
+}
+
+static bool adopt_from(struct group *g, ino_t listener, int pid)
+{
+	struct found found = { .count = 0 };
+	int relative;
+
+	each_link(pid, find_memory, &found);
+	if (!found.count)
+		return false;
+	relative = RAW2(SYS_pidfd_open, pid, 0);
+	for (int i = 0; i < found.count && relative >= 0 && !g->route; i++) {
+		g->count = 0;
+		g->memory = take(relative, found.numbers[i]);
+		g->route = g->memory < 0 ? NULL : map(g->memory, listener);
+		if (g->route && !take_members(g, pid, relative)) {
+			munmap(g->route, sizeof(*g->route));
+			g->route = NULL;
+		}
+		if (!g->route)
+			fsocket_members_close(g);
+	}
+	if (relative >= 0)
+		RAW2(SYS_close, relative, 0);
+	return g->route;
+}
+
+static int read_text(const char *path, char *text, int size)
+{
+	int fd = RAW4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0), length;
+
+	if (fd < 0)
+		return -1;
+	length = RAW3(SYS_read, fd, text, size - 1);
+	RAW2(SYS_close, fd, 0);
+	text[length < 0 ? 0 : length] = '\0';
+	return length;
+}
+
+/* The parent is behind the name, which may contain anything, and the state. */
+static int parent_of(int pid)
+{
+	char path[64], text[512], *end;
+	int parent;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (read_text(path, text, sizeof(text)) < 0)
+		return 0;
+	end = strrchr(text, ')');
+	return end && sscanf(end + 1, " %*c %d", &parent) == 1 ? parent : 0;
+}
+
+static bool adopt_from_children(struct group *g, ino_t listener, int pid)
+{
+	char path[64], text[4096], *at = text, *end;
+	long child;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	if (read_text(path, text, sizeof(text)) < 0)
+		return false;
+	while ((child = strtol(at, &end, 10)) > 0 && end != at) {
+		at = end;
+		if (child != getpid() && adopt_from(g, listener, child))
+			return true;
+	}
+	return false;
+}
+
+bool fsocket_adopt(struct group *g, int fd)
+{
+	ino_t listener = fsocket_inode(fd);
+	int ancestor = getpid();
+
+	g->route = NULL;
+	if (!listener || !possible())
+		return false;
+	/* A master that runs its program anew has the old workers as its children. */
+	if (adopt_from_children(g, listener, ancestor))
+		return true;
+	for (int i = 0; i < ANCESTORS; i++) {
+		ancestor = parent_of(ancestor);
+		if (ancestor < 1)
+			return false;
+		if (adopt_from(g, listener, ancestor) ||
+		    (!i && adopt_from_children(g, listener, ancestor)))
+			return true;
+	}
+	return false;
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The descriptors of a group, which are the library's, and have numbers that programs seldom use. */
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "fds.h"
+#include "real.h"
+
+int fsocket_member_raise(int low)
+{
+	struct rlimit limit;
+	int high;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1024)
+		limit.rlim_cur = 1024;
+	high = RAW3(SYS_fcntl, low, F_DUPFD_CLOEXEC, limit.rlim_cur / 2);
+	RAW2(SYS_close, low, 0);
+	if (high >= FSOCKET_MAX_FD) {
+		RAW2(SYS_close, high, 0);
+		return -1;
+	}
+	if (high < 0)
+		return -1;
+	fsocket_fd_set(high, FD_MEMBER);
+	return high;
+}
+
+static void close_own(int *fd)
+{
+	if (*fd < 0)
+		return;
+	fsocket_fd_set(*fd, FD_UNKNOWN);
+	RAW2(SYS_close, *fd, 0);
+	*fd = -1;
+}
+
+void fsocket_members_close(struct group *g)
+{
+	for (int m = 0; m < g->count; m++)
+		close_own(&g->members[m]);
+	g->count = 0;
+	close_own(&g->memory);
+}
