@@ -22,11 +22,11 @@ PACKAGES_SWEEP = gcc make libc6-dev libbpf-dev ansible-core qemu-system-x86 mmde
 	openssh-client iproute2 apache2-utils wrk httperf redis-tools xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
-PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64
+PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64 \
+	linux-headers-6.12-amd64
 PACKAGES_SERVERS = golang-go
 PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
-PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse \
-	linux-headers-6.12-amd64 linux-source-6.1
+PACKAGES_LINT = groff-base ansible-lint yamllint shellcheck flake8 sparse linux-source-6.1
 PACKAGES_DEB = build-essential debhelper dh-dkms lintian git
 
 # "##@ TITLE" begins a group of targets, "## text" behind a target describes it.

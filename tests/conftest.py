@@ -221,7 +221,9 @@ def lab(request, pytestconfig, image):
     """Every test that uses it runs once for each kernel."""
     if image is None:
         pytest.fail("the tests that need the lab need root: sudo make test")
-    subprocess.run(["make", "-s", "-j2", "-C", ROOT / "tests/guest"], check=True)
+    # Its modules are for the kernel that the tests for one kernel run on.
+    subprocess.run(["make", "-s", "-j2", "-C", ROOT / "tests/guest",
+                    f"KERNEL={KERNELS[0].split('-')[0]}"], check=True)
     image.wait()
     was_up = Lab.up()
     hosts = Lab(request.param)

@@ -39,7 +39,7 @@ make_part "$src/library"
 make_part "$src/demo"
 mkdir -p "$src/tests"
 cp -r "$root/tests/guest" "$src/tests"
-rm -rf "$src"/tests/guest/{*.ko,nic/*.ko,failing}
+rm -rf "$src"/tests/guest/{*.ko,failing,building}
 make_part "$src/tests/guest" KDIR="$build"
 
 # Everything else is built in. The Makefile stands for the headers that provisioning looks
