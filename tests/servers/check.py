@@ -42,9 +42,12 @@ def ask_meanwhile(server, command):
     """The same, from a second before the command until two after it."""
     process = asking(server, 0, stdin=subprocess.PIPE)
     time.sleep(1)
-    shell(command)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     time.sleep(2)
-    return json.loads(process.communicate()[0])
+    result = json.loads(process.communicate()[0])
+    if done.returncode:
+        sys.exit(f"it is not reloaded: {done.stderr}{shell(f'journalctl -n 5 -o cat -u {UNIT}')}")
+    return result
 
 
 def accepted_locally():

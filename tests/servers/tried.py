@@ -9,14 +9,17 @@ HTTP = (b"GET / HTTP/1.0\r\nHost: fsb\r\n\r\n", b"200 OK")
 HUP = "kill -HUP $MAIN"
 USR1 = "kill -USR1 $MAIN"
 USR2 = "kill -USR2 $MAIN"
-# It takes USR2 only as a daemon.
+# It takes USR2 only as a daemon, and finds its program only by a whole path.
 UPGRADE = (f"kill -USR2 $(cat {FOLDER}/nginx.pid); "
-           f"for i in $(seq 50); do [ -e {FOLDER}/nginx.pid.oldbin ] && break; sleep 0.1; done; "
-           "sleep 1; "
+           f"for i in $(seq 50); do [ -e {FOLDER}/nginx.pid.oldbin ] && "
+           f"[ -e {FOLDER}/nginx.pid ] && break; sleep 0.1; done; "
+           f"[ -e {FOLDER}/nginx.pid ] || {{ echo no new program >&2; exit 1; }}; sleep 1; "
            f"kill -WINCH $(cat {FOLDER}/nginx.pid.oldbin); sleep 1; "
            f"kill -QUIT $(cat {FOLDER}/nginx.pid.oldbin)")
 BGSAVE = (f"printf 'BGSAVE\\r\\n' | timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
           "cat >&3; head -1 <&3'")
+# Its new program has no other variables of the old one's.
+KEEP = "env LD_PRELOAD; env FSOCKET_BACKEND;"
 CONF = f"{FOLDER}/conf"
 DEMO = f"-w 4 -a 127.0.0.1:{PORT}"
 
@@ -92,8 +95,8 @@ def php_fpms():
 
 SERVERS = {
     "nginx": server(f"nginx -c {CONF}", nginx(), reload=HUP),
-    "nginx, upgrade": server(f"nginx -c {CONF}", nginx(daemon="on"), reload=UPGRADE,
-                             unit=f"-p Type=forking -p PIDFile={FOLDER}/nginx.pid"),
+    "nginx, upgrade": server(f"/usr/sbin/nginx -c {CONF}", nginx(daemon="on") + KEEP,
+                             reload=UPGRADE, unit=f"-p Type=forking -p PIDFile={FOLDER}/nginx.pid"),
     "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), reload=HUP),
     "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), False),
     **dict(haproxies()),
