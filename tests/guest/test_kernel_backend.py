@@ -282,10 +282,12 @@ def cores(lab):
                              "taskset -cp $p | sed 's/.*: //'; done").stdout.split())
 
 
+@pytest.mark.parametrize("migrate", [0, 1])
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-def test_nginx(lab):
+def test_nginx(lab, migrate):
     """Each worker has a core; a reload, and one to fewer workers, costs no connection."""
-    lab.server("cat > /run/fsbench-kernel.conf", stdin=NGINX)
+    lab.server("cat > /run/fsbench-kernel.conf; "
+               f"sysctl -qw net.ipv4.tcp_migrate_req={migrate}", stdin=NGINX)
     start(lab, PRELOAD, "nginx -c /run/fsbench-kernel.conf -g 'daemon off;'")
     try:
         assert figures(load(lab, 3000)) == (3000, 0)
@@ -305,6 +307,7 @@ def test_nginx(lab):
         assert cores(lab) == [str(cpu) for cpu in range(8)]
     finally:
         stop(lab)
+        lab.server("sysctl -qw net.ipv4.tcp_migrate_req=0")
 
 
 # Whether a connection that waits for a worker is served by it, when that one is at work, and
