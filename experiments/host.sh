@@ -9,7 +9,7 @@ host_facts() { # NIC
 	echo "kernel $(uname -r)"
 	echo "cpu_model $(awk -F': ' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
 	echo "microcode $(awk -F': ' '/^microcode/ { print $2; exit }' /proc/cpuinfo)"
-	echo "mitigations $(cd $cpus/vulnerabilities 2> /dev/null && 
+	echo "mitigations $(cd $cpus/vulnerabilities 2> /dev/null &&
 		grep -v '^Not affected' -- * | sed 's/:/: /; $!s/$/;/' | tr '\n' ' ')"
 	echo "governor $(sort -u $cpus/cpu*/cpufreq/scaling_governor 2> /dev/null | xargs)"
 	echo "cores $(nproc)"
