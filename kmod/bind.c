@@ -2,35 +2,34 @@
 /*
  * Private bind buckets.
  *
- * TCP puts every connection of a port, and after it the TIME_WAIT socket, into
- * the lists of an inet_bind_bucket (by port) and of an inet_bind2_bucket (by port
- * and address). So all CPUs write to the same list heads, and to the neighbours of
- * what they add and remove. A third of the cache lines that move between CPUs per
- * connection, once every CPU has a listener, are these.
+ * TCP puts every connection of a port, and after it the TIME_WAIT socket, into the
+ * lists of an inet_bind_bucket (by port) and of an inet_bind2_bucket (by port and
+ * address). So all CPUs write to the same list heads, and to the neighbours of the
+ * sockets that they add and remove. When every CPU has a listener, a third of the cache
+ * lines that move between CPUs per connection are these.
  *
- * Here each local listener gets both buckets for itself. Its children inherit them
- * by the stock __inet_inherit_port(), and leave them by the stock inet_put_port(),
- * inet_twsk_hashdance() and inet_twsk_bind_unhash(): all of these find the buckets
- * through the socket, and touch their lists under the lock of the port's bhash
- * chain. The buckets are in no chain themselves: nobody finds them by port, and
- * removing them from the chain that they are not in writes to themselves only.
- * They come from the kernel's caches, and the kernel frees them with their last
- * socket.
+ * Here each local listener gets both buckets for itself. Its children inherit them by
+ * the stock __inet_inherit_port(), and leave them by the stock inet_put_port(),
+ * inet_twsk_hashdance() and inet_twsk_bind_unhash(). All of these find the buckets
+ * through the socket, and change their lists under the lock of the port's bhash chain.
+ * The private buckets are in no chain, so no lookup by port finds them, and removing
+ * them from a chain only writes to the buckets themselves. They come from the kernel's
+ * caches, and the kernel frees them with their last socket.
  *
- * What bind() of others may do is decided by the sockets in the chains. While the
- * shared listener is open, it is there, and conflicts with everything that its
- * children would conflict with. A guard is beside it, since the listener has
- * SO_REUSEPORT set while it has local listeners. When a local listener ends, its
+ * The sockets in the chains decide what bind() of other programs may do. While the
+ * shared listener is open, it is in the chain and conflicts with everything that its
+ * children would conflict with. A guard socket is beside it, since the shared listener
+ * has SO_REUSEPORT set while it has local listeners. When a local listener ends, its
  * children and TIME_WAIT sockets move to the buckets in the chains.
  *
- * A child whose address is not that of the listener, as the listener is bound to
- * any, or as TPROXY or a BPF program has sent it there, gets an inet_bind2_bucket
- * found in the chain by __inet_inherit_port(). That would be another one than the
- * private, and since 6.8 an inet_bind_bucket lives no longer than the
- * inet_bind2_buckets that belong to it. So the private bucket is given the child's
- * address right before: a copy of icsk_af_ops has our syn_recv_sock(), as that of
- * net/smc has. The address in a bucket is compared when somebody joins, and at no
- * other time.
+ * The address of a child can differ from that of the listener: the listener is bound to
+ * any address, or TPROXY or a BPF program has sent the child there.
+ * __inet_inherit_port() gives such a child an inet_bind2_bucket that it finds in the
+ * chain, not the private one, and since 6.8 an inet_bind_bucket lives no longer than
+ * the inet_bind2_buckets that belong to it. So the module gives the private bucket the
+ * child's address right before: a copy of icsk_af_ops has our syn_recv_sock(), as that
+ * of net/smc has. The kernel compares the address in a bucket only when a socket joins
+ * it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -55,8 +54,8 @@ struct fsocket_bind {
 	struct inet_connection_sock_af_ops ops;
 	const struct inet_connection_sock_af_ops *orig;
 	/*
-	 * NULL from the moment when no child may join any more and those that have joined
-	 * are moved; under @lock.
+	 * The private bucket. NULL once no child may join any more and those that have
+	 * joined are moved; under @lock.
 	 */
 	struct inet_bind2_bucket *tb2;
 	/* Held from giving @tb2 a child's address until the child has joined it. */
@@ -87,7 +86,7 @@ static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 	struct sock *child = NULL;
 	struct fsocket_bind *bind;
 
-	/* The local listener has let go of its port meanwhile, so no child can have it. */
+	/* The local listener has let go of its port meanwhile, so no child can have that port. */
 	if (ops->syn_recv_sock != fsocket_bind_syn_recv_sock)
 		return FSOCKET_SYN_RECV_BY(ops);
 
@@ -99,13 +98,13 @@ static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 	} else {
 		/*
 		 * The local listener has ended: drop the connection, as
-		 * tcp_v4_syn_recv_sock() does without memory.
+		 * tcp_v4_syn_recv_sock() does when it has no memory.
 		 */
 		dst_release(dst);
 		tcp_listendrop(sk);
 	}
 	spin_unlock_bh(&bind->lock);
-	/* IPv4 children of IPv6 listeners have been given other icsk_af_ops already. */
+	/* IPv4 children of IPv6 listeners already have other icsk_af_ops. */
 	if (child && inet_csk(child)->icsk_af_ops == &bind->ops)
 		inet_csk(child)->icsk_af_ops = bind->orig;
 	return child;
@@ -215,8 +214,8 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	spin_unlock_bh(&bind->lock);
 	do {
 		/*
-		 * The allocation must not fail: a connection left behind would not keep
-		 * other sockets off its port.
+		 * The allocation must not fail: a connection that stayed behind would
+		 * not keep other sockets off its port.
 		 */
 		if (!spare)
 			spare = kmem_cache_zalloc(cache, GFP_KERNEL | __GFP_NOFAIL);
@@ -231,7 +230,7 @@ void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 	kfree_rcu(bind, rcu);
 }
 
-/* Binds @sk to what the listener @shared, which is locked, is bound to. */
+/* Binds @sk as the locked listener @shared is bound. */
 static int fsocket_bind_as(struct sock *sk, struct sock *shared)
 {
 	int ret;

@@ -20,16 +20,16 @@ bool fsocket_bound_to_any(const struct sock *sk);
 struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport);
 
 /*
- * Binds @local, an unbound socket with the address of @guard that nobody else
- * knows, to the port of @guard, by bind buckets of its own. Returns what the
- * other functions ask for, or an ERR_PTR().
+ * Binds @local, an unbound socket with the address of @guard that no other code knows,
+ * to the port of @guard, by bind buckets of its own. Returns the argument for the other
+ * functions, or an ERR_PTR().
  */
 struct fsocket_bind *fsocket_bind_private(struct sock *local, const struct sock *guard);
 
 /*
- * Ends @bind of @local, which listens no more: whatever is bound through the
- * private buckets moves into the kernel's, beside @guard, and @local lets go of
- * the port. May sleep.
+ * Ends @bind of @local, which no longer listens: all sockets bound through the private
+ * buckets move into the kernel's, beside @guard, and @local lets go of the port. May
+ * sleep.
  */
 void fsocket_bind_settle(struct fsocket_bind *bind, struct sock *local,
 			 const struct sock *guard);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Workers: which CPU one gets, its claim on the local listener there, and how it
- * gives that back.
+ * Workers: the module chooses a CPU for each worker, and the worker has a claim on the
+ * local listener there until it gives that back.
  *
- * The first worker of a listener that leaves it to the module where it runs
- * (enable_listen_spawn=2) gets nothing yet: a server with one worker is left alone,
- * whose other threads and children would only suffer. With the second worker both
+ * With enable_listen_spawn=2 the module chooses the CPUs of workers. The first worker
+ * of a listener then gets nothing yet, since a server with one worker is left alone:
+ * its other threads and children would suffer from a pin. With the second worker both
  * are pinned, and their local listeners begin to receive connections.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -24,13 +24,16 @@
 #include "pins.h"
 #include "resolve.h"
 
-/* A change concerns later spawns; what is already spawned stays. */
+/* A change applies to later spawns only. */
 unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
 
-/* Claims on each CPU, of all listeners. */
+/* The number of claims on each CPU, of all listeners. */
 static DEFINE_PER_CPU(atomic_t, fsocket_cpu_claims);
 
-/* By worker. Changed under the lock, which is held for no longer; read under RCU. */
+/*
+ * All claims, by worker. Changed under the lock, which is held for the change only;
+ * read under RCU.
+ */
 static DEFINE_HASHTABLE(fsocket_claims_table, 8);
 static DEFINE_SPINLOCK(fsocket_claims_table_lock);
 
@@ -65,7 +68,7 @@ static void fsocket_claim_free(struct rcu_head *rcu)
 	kfree(claim);
 }
 
-/* Undoes what @claim, in no list any more, has done; under the listener's lock. */
+/* Undoes what @claim, which is in no list any more, has done. Called under the listener's lock. */
 static void fsocket_claim_undo(struct fsocket_claim *claim)
 {
 	fsocket_claim_leave(claim);
@@ -80,7 +83,7 @@ static bool fsocket_claim_is(const struct fsocket_claim *claim, fl_owner_t owner
 	return (!owner || claim->owner == owner) && (!worker || claim->worker == worker);
 }
 
-/* Under the listener's lock, as is fsocket_claim_unlink(). */
+/* Called under the listener's lock, as is fsocket_claim_unlink(). */
 static void fsocket_claim_link(struct fsocket_claim *claim)
 {
 	spin_lock(&claim->listener->claims_lock);
@@ -102,15 +105,16 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 	spin_lock(&claim->listener->claims_lock);
 	list_del(&claim->in_listener);
 	spin_unlock(&claim->listener->claims_lock);
-	/* Last: the file may be gone as soon as it has no claim any more. */
+	/* This comes last, since the file may be freed as soon as it has no claim any more. */
 	spin_lock(&claim->file->lock);
 	list_del(&claim->in_file);
 	spin_unlock(&claim->file->lock);
 }
 
 /*
- * The last worker of @l, of those that the module has pinned, is left alone, as it
- * would be had there never been another. Under the listener's lock.
+ * If one worker of @l is left and the module has pinned it, releases it: a lone worker
+ * is left alone, whether or not there was another before. Called under the listener's
+ * lock.
  */
 static void fsocket_claims_settle(struct fsocket_listener *l)
 {
@@ -134,7 +138,7 @@ void fsocket_claims_drop_dead(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim, *next;
 
-	/* Changed under the listener's lock, too, which we hold. */
+	/* Changes of the list also take the listener's lock, which we hold. */
 	list_for_each_entry_safe(claim, next, &l->claims, in_listener) {
 		if (!fsocket_claim_is_dead(claim))
 			continue;
@@ -163,9 +167,10 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 }
 
 /*
- * Whether @one is a better CPU for a worker of @l than @other is. Who claims CPUs by the
- * thousand for listeners of his own must not drive the workers of @l onto the same one, so
- * other listeners' claims are looked at only where @l has as many on both.
+ * Returns whether @one is a better CPU for a worker of @l than @other is. A user who
+ * claims CPUs by the thousand for listeners of their own must not drive the workers of
+ * @l onto one CPU, so claims of other listeners decide only where @l has as many on
+ * both.
  */
 static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int other)
 {
@@ -179,8 +184,8 @@ static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int ot
 }
 
 /*
- * The CPU of @allowed for a worker of @l that asks for @want; see
- * FSOCKET_IOC_SPAWN_LISTEN.
+ * Returns the CPU of @allowed for a worker of @l that asks for @want (see
+ * FSOCKET_IOC_SPAWN_LISTEN), or -EINVAL.
  */
 static int fsocket_choose_cpu(const struct fsocket_listener *l,
 			      const struct cpumask *allowed, int want)
@@ -204,7 +209,7 @@ static int fsocket_choose_cpu(const struct fsocket_listener *l,
 	return best;
 }
 
-/* That of current; under the listener's lock. */
+/* Returns the claim of current on @l, or NULL. Called under the listener's lock. */
 static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim;
@@ -216,7 +221,7 @@ static struct fsocket_claim *fsocket_claim_find(struct fsocket_listener *l)
 	return NULL;
 }
 
-/* The worker's local listener begins; it is pinned if that is up to us. */
+/* Starts the worker's local listener, and pins the worker if the module chose its CPU. */
 static int fsocket_claim_activate(struct fsocket_claim *claim)
 {
 	struct fsocket_local *local = claim->local;
@@ -244,19 +249,19 @@ err_park:
 	return ret;
 }
 
-/* All others that have been waiting for a second worker. */
+/* Activates all claims on @l that have been waiting for a second worker. */
 static void fsocket_claims_activate(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim;
 
-	/* Changed under the listener's lock, too, which we hold. */
+	/* Changes of the list also take the listener's lock, which we hold. */
 	list_for_each_entry(claim, &l->claims, in_listener)
 		fsocket_claim_activate(claim);
 }
 
 /*
- * Programs of 2014 spawn first and pin themselves then: a worker that does so
- * takes its claim along, before it waits on the local listener that it left.
+ * Programs of 2014 spawn first and then pin themselves. A worker that does so takes its
+ * claim along before it waits on the local listener that it left.
  */
 void fsocket_follow_pin(struct fsocket_listener *l)
 {
@@ -299,7 +304,7 @@ static struct fsocket_claim *fsocket_claim_new(struct fsocket_claims *file,
 	return claim;
 }
 
-/* Under the lock of @l, which has not ended. */
+/* Called under the lock of @l, which has not ended. */
 static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_listener *l,
 			       int cpu, bool alone, bool wanted)
 {
@@ -309,7 +314,7 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 
 	if (IS_ERR(local))
 		return PTR_ERR(local);
-	/* Again, and nothing new. */
+	/* The worker has the same claim already. */
 	if (old && old->local == local && old->file == file)
 		return alone ? 0 : fsocket_claim_activate(old);
 	claim = fsocket_claim_new(file, l);
@@ -329,13 +334,13 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 	if (old) {
 		fsocket_claim_unlink(old);
 		fsocket_claim_undo(old);
-		/* That of @old was this one's too. */
+		/* fsocket_claim_undo() has cleared the worker of @local if @old was on it too. */
 		WRITE_ONCE(local->worker, current);
 	}
 	return 0;
 }
 
-/* Whether @l has no worker but current, if that. */
+/* Returns whether @l has no worker other than current. */
 static bool fsocket_alone(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim;
@@ -363,7 +368,7 @@ int fsocket_spawn_allowed(void)
 	return 0;
 }
 
-/* The CPU on which current has a claim already, of any listener; or -1. */
+/* Returns the CPU on which current has a claim already, on any listener; -1 if none. */
 static int fsocket_my_cpu(struct fsocket_claims *file)
 {
 	struct fsocket_claim *claim;
@@ -373,7 +378,7 @@ static int fsocket_my_cpu(struct fsocket_claims *file)
 	hash_for_each_possible_rcu(fsocket_claims_table, claim, in_table,
 				   (unsigned long)current) {
 		if (claim->worker == current && claim->file == file) {
-			/* Its place is freed a grace period after the claim has gone. */
+			/* The claim's place is freed a grace period after the claim. */
 			cpu = READ_ONCE(claim->local)->cpu;
 			break;
 		}
@@ -393,7 +398,7 @@ int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, in
 		return -ENOMEM;
 	fsocket_pins_allowed(allowed);
 	mutex_lock(&l->lock);
-	/* A worker serves all its listeners on one CPU, unless it says where. */
+	/* A worker serves all its listeners on one CPU, unless the program names one. */
 	cpu = want < 0 ? fsocket_my_cpu(file) : -1;
 	if (cpu < 0 || !cpu_active(cpu) || !cpumask_test_cpu(cpu, allowed))
 		cpu = fsocket_choose_cpu(l, allowed, want);
@@ -412,7 +417,7 @@ int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, in
 	return ret;
 }
 
-/* A listener that @file has such claims on, with a reference; or NULL. */
+/* Returns a listener on which @file has claims of @owner and @worker, with a reference; or NULL. */
 static struct fsocket_listener *fsocket_claimed(struct fsocket_claims *file,
 						const struct socket *sock, fl_owner_t owner,
 						const struct task_struct *worker)
@@ -424,7 +429,7 @@ static struct fsocket_listener *fsocket_claimed(struct fsocket_claims *file,
 	list_for_each_entry(claim, &file->list, in_file) {
 		if ((!sock || claim->listener->sock == sock) &&
 		    fsocket_claim_is(claim, owner, worker)) {
-			/* With the last claim in a list it has not ended. */
+			/* A listener whose last claim is still in a list has not ended. */
 			l = claim->listener;
 			refcount_inc(&l->refs);
 			break;
@@ -458,7 +463,7 @@ void fsocket_claims_retire_all(struct fsocket_claims *file, const struct socket 
 	fsocket_retire_if(file, sock, owner, NULL);
 }
 
-/* @task, which is current, ends. It has made its claims itself, so it sees them. */
+/* @task, which is current, exits. It made its claims itself, so it sees them here. */
 static void fsocket_exits(void *unused, struct task_struct *task)
 {
 	struct fsocket_claim *claim;

@@ -8,18 +8,18 @@
 
 struct socket;
 
-/* What one open file of the device has spawned. */
+/* The claims of one open file of the device. */
 struct fsocket_claims {
 	/* Protects @list, and is held for no more than a walk through that. */
 	spinlock_t lock;
 	struct list_head list;
 };
 
-/* Instead of a CPU: one of those allowed to the worker. */
+/* In place of a CPU: the module chooses one of those allowed to the worker. */
 #define FSOCKET_CPU_ANY		-1
 /*
- * The same, but for a worker forked by one that the module had pinned: it may choose
- * among the CPUs that its parent could use.
+ * The same, for a worker that a pinned worker has forked: the module chooses among the
+ * CPUs that its parent could use before it was pinned.
  */
 #define FSOCKET_CPU_AS_PARENT	-2
 
@@ -36,8 +36,8 @@ extern unsigned int fsocket_spawn_mode;
 void fsocket_claims_retire(struct fsocket_claims *claims, struct socket *sock);
 
 /*
- * Retires what the process @owner has spawned through @claims, on @sock or, if
- * that is NULL, on any socket. Without @owner: what anybody has.
+ * Retires what the process @owner has spawned through @claims, on @sock or, if that is
+ * NULL, on any socket. @owner NULL stands for all processes.
  */
 void fsocket_claims_retire_all(struct fsocket_claims *claims, const struct socket *sock,
 			       fl_owner_t owner);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Every difference between the kernels that the module supports. */
+/* All differences between the kernels that the module supports. */
 #ifndef FSOCKET_COMPAT_H
 #define FSOCKET_COMPAT_H
 
@@ -72,7 +72,7 @@ static inline struct file *fsocket_fd_file(struct fd f)
 #endif
 }
 
-/* Until 6.5 tcp_stream_alloc_skb() was told of data in the head. */
+/* Until 6.5 tcp_stream_alloc_skb() had a parameter for the size of data in the head. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
 #define FSOCKET_STREAM_ALLOC_PARAMS	struct sock *sk, gfp_t gfp, bool force
 #define FSOCKET_STREAM_ALLOC_BY(function)	((function)(sk, gfp, force))
@@ -83,12 +83,12 @@ static inline struct file *fsocket_fd_file(struct fd f)
 #define FSOCKET_STREAM_ALLOC_SIZE	size
 #endif
 
-/* Its name until 6.2. */
+/* The function had this name until 6.2. */
 #ifndef ftrace_regs_set_instruction_pointer
 #define ftrace_regs_set_instruction_pointer	ftrace_instruction_pointer_set
 #endif
 
-/* Until 6.7 a page pool had to be told that its pages will be split. */
+/* Until 6.7 the flags of a page pool had to say that its pages will be split. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 #define FSOCKET_PP_FLAGS	0
 #else
@@ -116,7 +116,7 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 }
 
 /*
- * Since 6.7 the module can have a socket report changes of its SOL_SOCKET options.
+ * Since 6.7 a socket can report changes of its SOL_SOCKET options to the module.
  * Before, options that are set after the first spawn do not reach the local listeners.
  */
 static inline void fsocket_see_sol_socket(struct socket *sock, bool see)
@@ -126,7 +126,7 @@ static inline void fsocket_see_sol_socket(struct socket *sock, bool see)
 #endif
 }
 
-/* Since 6.3 the flags of a mapping are const, and this is how they change. */
+/* Since 6.3 the flags of a mapping are const, and vm_flags_clear() changes them. */
 static inline void fsocket_vm_flags_clear(struct vm_area_struct *vma,
 					  unsigned long flags)
 {
@@ -138,8 +138,8 @@ static inline void fsocket_vm_flags_clear(struct vm_area_struct *vma,
 }
 
 /*
- * The range of ports that @sk has of its own (IP_LOCAL_PORT_RANGE), high << 16 |
- * low, 0 for none; under its lock.
+ * Returns the range of ports of @sk itself (IP_LOCAL_PORT_RANGE), high << 16 | low; 0
+ * for none. Called under the socket's lock.
  */
 #ifdef FSOCKET_LOCAL_PORT_RANGE
 #define FSOCKET_HAS_PORT_RANGE	true
@@ -177,9 +177,10 @@ static inline void fsocket_set_local_port_range(struct sock *sk, u32 range)
 #endif
 
 /*
- * Bind buckets. Until 6.8 an inet_bind_bucket lists its sockets itself, and
- * TIME_WAIT sockets hang in a list of their own of the inet_bind2_bucket. Since
- * then it lists its inet_bind2_buckets, and these all sockets.
+ * Bind buckets. Until 6.8 an inet_bind_bucket has a list of its sockets, and an
+ * inet_bind2_bucket has a list of its own for TIME_WAIT sockets. Since 6.8 an
+ * inet_bind_bucket has a list of its inet_bind2_buckets, and these have lists of all
+ * sockets.
  */
 static inline void fsocket_bind2_set_address(struct inet_bind2_bucket *tb2,
 					     const struct sock *sk, int family)
@@ -241,7 +242,7 @@ static inline void fsocket_bind_add(struct sock *sk, struct inet_bind_bucket *tb
 	inet_csk(sk)->icsk_bind2_hash = tb2;
 }
 
-/* Moves @sk, a TCP or TIME_WAIT socket, to these buckets; under the locks of both chains. */
+/* Moves @sk, a TCP or TIME_WAIT socket, to these buckets. Called under the locks of both chains. */
 static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *tb,
 				     struct inet_bind2_bucket *tb2)
 {
@@ -314,7 +315,7 @@ static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *t
 }
 #endif
 
-/* Makes @tb2, all zero, a bucket for @sk that belongs to @tb and is in no chain. */
+/* Makes @tb2, which is all zero, a bucket for @sk that belongs to @tb and is in no chain. */
 static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,
 				      const struct sock *sk)
@@ -326,7 +327,7 @@ static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
 	fsocket_bind2_join(tb2, tb, sk);
 }
 
-/* Whether @tb2 is the one of @tb for the address of @sk. */
+/* Returns whether @tb2 is the bucket of @tb for the address of @sk. */
 static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
 				       const struct inet_bind_bucket *tb,
 				       const struct sock *sk)
@@ -351,7 +352,7 @@ static inline bool fsocket_bind2_match(const struct inet_bind2_bucket *tb2,
 	((ops)->syn_recv_sock(sk, skb, req, dst, req_unhash, own_req))
 #endif
 
-/* The memory cgroup to which @sk is charged; NULL for the root. */
+/* Returns the memory cgroup to which @sk is charged; NULL for the root. */
 static inline struct mem_cgroup *fsocket_memcg_of(const struct sock *sk)
 {
 #ifdef CONFIG_MEMCG

@@ -3,20 +3,22 @@
  * CPUs that handle SYNs and have no worker.
  *
  * A SYN that is handled on a CPU without local listener goes by hash to any socket of
- * the group: to another CPU's worker, or to the shared queue, which wakes everybody.
- * So such a CPU gets a local listener, too, if there are two workers or more: a guest.
- * The socket of a guest has the wait queue of another local listener, its host. What
- * arrives there wakes the worker of the host, and nobody else; that one takes from its
- * own queue and those of its guests in turn, and the host's timer looks at them all.
+ * the group: to another CPU's worker, or to the shared queue, which wakes all workers.
+ * So such a CPU also gets a local listener, called a guest, if there are two workers or
+ * more. The socket of a guest has the wait queue of another local listener, its host. A
+ * connection that arrives there wakes the worker of the host and no other. That worker
+ * takes from its own queue and those of its guests in turn, and the host's timer looks
+ * at them all.
  *
  * Guests are made on demand, since the kernel compares the sockets of a group one after
- * the other for each SYN. sk_incoming_cpu of a new connection is the CPU that has handled
- * its ACK; accept() compares it with the CPU of the queue, and remembers a CPU without
- * local listener in a bit that is set once, whatever comes of it: so a CPU on which only
- * ACKs are handled (RPS, SYN cookies) costs a socket at most, and no work per connection.
+ * the other for each SYN. sk_incoming_cpu of a new connection is the CPU that has
+ * handled its ACK. accept() compares it with the CPU of the queue, and sets a bit for a
+ * CPU without local listener. The bit is set once and stays, so a CPU on which only
+ * ACKs are handled (RPS, SYN cookies) costs one socket at most, and no work per
+ * connection.
  *
- * A host and its guests are a bitmap of the host's. It is read without lock by the host's
- * worker and timer; the local listeners that it names live as long as their listener.
+ * A bitmap of the host names the host and its guests. The host's worker and timer read
+ * it without a lock; the local listeners that it names live as long as their listener.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -42,19 +44,19 @@ void fsocket_cover_want(struct fsocket_listener *l, int cpu)
 		fsocket_listener_tidy(l);
 }
 
-/* Whether the worker of @claim may have guests. */
+/* Returns whether the worker of @claim may have guests. */
 static bool fsocket_cover_may(const struct fsocket_claim *claim)
 {
 	return claim->active && claim->local->attached && !fsocket_claim_is_dead(claim);
 }
 
-/* Not for one worker: it is left alone. */
+/* Returns whether @l has two workers or more; a lone worker is left alone. */
 static bool fsocket_cover_needed(struct fsocket_listener *l)
 {
 	const struct task_struct *first = NULL;
 	struct fsocket_claim *claim;
 
-	/* Changed under the listener's lock, too, which we hold. */
+	/* Changes of the list also take the listener's lock, which we hold. */
 	list_for_each_entry(claim, &l->claims, in_listener) {
 		if (!fsocket_cover_may(claim))
 			continue;
@@ -66,8 +68,9 @@ static bool fsocket_cover_needed(struct fsocket_listener *l)
 }
 
 /*
- * How far @host is from @cpu, in halves of a guest: a sibling of the same core is
- * preferred to one of as many guests, and one of another NUMA node has two fewer.
+ * Returns how far @host is from @cpu, in halves of a guest: a sibling of the same core
+ * is preferred to a host with as many guests, and a host of another NUMA node is chosen
+ * only if it has two fewer.
  */
 static unsigned int fsocket_cover_distance(int cpu, int host)
 {
@@ -76,7 +79,7 @@ static unsigned int fsocket_cover_distance(int cpu, int host)
 	return cpu_to_node(cpu) == cpu_to_node(host) ? 1 : 4;
 }
 
-/* Who is to serve @cpu, which @now serves, or nobody. */
+/* Returns the host for @cpu, or NULL; @now is its present host, if any. */
 static struct fsocket_local *fsocket_cover_choose(struct fsocket_listener *l, int cpu,
 						  const struct fsocket_local *now)
 {
@@ -105,7 +108,7 @@ static void fsocket_cover_cpu(struct fsocket_listener *l, int cpu, bool needed)
 	if (local && local->claims)
 		return;
 	if (!fsocket_cpu_is_here(cpu)) {
-		/* Asked for again when it is back. */
+		/* Connections ask for this CPU again when it is back. */
 		clear_bit(cpu, l->syn_cpus);
 	} else if (needed) {
 		host = fsocket_cover_choose(l, cpu, local ? local->host : NULL);
@@ -116,7 +119,7 @@ static void fsocket_cover_cpu(struct fsocket_listener *l, int cpu, bool needed)
 		return;
 	}
 	local = fsocket_local_get(l, cpu);
-	/* Without memory it stays as it was, until claims come or go. */
+	/* Without memory the CPU stays as it is until claims come or go. */
 	if (IS_ERR(local) || (local->host == host && local->attached) ||
 	    fsocket_local_start(local, host))
 		return;
@@ -133,7 +136,7 @@ void fsocket_cover(struct fsocket_listener *l)
 	if (l->ended || bitmap_empty(l->syn_cpus, nr_cpu_ids))
 		return;
 	needed = fsocket_cover_needed(l);
-	/* A work does this, too, which belongs to no cgroup. */
+	/* A work item also calls this, and it belongs to no memory cgroup. */
 	charged = set_active_memcg(fsocket_memcg_of(l->sock->sk));
 	for_each_set_bit(cpu, l->syn_cpus, nr_cpu_ids)
 		fsocket_cover_cpu(l, cpu, needed);

@@ -2,10 +2,10 @@
 /*
  * /dev/fastsocket and its ioctls. Any user may open it.
  *
- * SOCKET, LISTEN, ACCEPT, SHUTDOWN_LISTEN and CONNECT are the system calls of
- * these names with the same arguments, and have to be exactly these: with their
- * security hooks, which modules cannot call. So they are resolved at load. What
- * they are to a filter of system calls, see fsocket_is_watched().
+ * SOCKET, LISTEN, ACCEPT, SHUTDOWN_LISTEN and CONNECT have to do exactly what the
+ * system calls of these names do, with the same arguments and their security hooks,
+ * which modules cannot call. So the module finds the kernel's functions for them when
+ * it is loaded. fsocket_is_watched() handles filters of system calls.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -62,7 +62,7 @@ static int fsocket_call_listen(const struct fsocket_ioctl_arg *arg)
 		return ret;
 	ret = fsocket_listen_adopt(sock);
 	sockfd_put(sock);
-	/* listen() has succeeded; a socket that cannot have local listeners is no error here. */
+	/* listen() has succeeded, so a socket that cannot have local listeners is no error here. */
 	return ret == -ENOMEM ? ret : 0;
 }
 
@@ -84,7 +84,7 @@ static int fsocket_call_accept(const struct fsocket_ioctl_arg *arg)
 			arg->op.accept_op.flags);
 }
 
-/* As __sys_connect_file(), but for how the source port is chosen. */
+/* Does what __sys_connect_file() does, with a source port that RFD chooses. */
 static int fsocket_connect_by_rfd(struct socket *sock, const void __user *addr,
 				  int len)
 {
@@ -128,7 +128,7 @@ static int fsocket_call_close(struct fsocket_claims *claims,
 		sockfd_put(sock);
 	}
 	ret = close_fd(arg->fd);
-	/* As close(2): the descriptor is gone, so nothing can be restarted. */
+	/* As for close(2): the descriptor is gone, so the call cannot be restarted. */
 	switch (ret) {
 	case -ERESTARTSYS:
 	case -ERESTARTNOINTR:
@@ -173,7 +173,7 @@ static int fsocket_epoll_saved(const struct fsocket_ioctl_arg *arg)
 	return 0;
 }
 
-/* Stops iterate_fd() at the next fd that is ours; 0 is for "none". */
+/* Stops iterate_fd() at the next fd that has a listener of ours; 0 stands for "none". */
 static int fsocket_fd_is_ours(const void *unused, struct file *file,
 			      unsigned int fd)
 {
@@ -197,8 +197,9 @@ static int fsocket_spawn_all(struct fsocket_claims *claims)
 }
 
 /*
- * Whether somebody judges the system calls of current by their numbers: a
- * seccomp filter, a tracer, or the audit system's rules. These see an ioctl.
+ * Returns whether the kernel checks the system calls of current by their numbers, for a
+ * seccomp filter, a tracer, or rules of the audit system. These would see an ioctl
+ * only.
  */
 static bool fsocket_is_watched(void)
 {
@@ -206,7 +207,7 @@ static bool fsocket_is_watched(void)
 	       test_syscall_work(SYSCALL_EMU) || !audit_dummy_context();
 }
 
-/* The ioctls that are system calls, made below the entry where those are judged. */
+/* The ioctls that stand for system calls, and call the kernel below these checks. */
 static long fsocket_ioctl_syscall(struct fsocket_claims *claims, unsigned int cmd,
 				  const struct fsocket_ioctl_arg *arg)
 {
@@ -277,8 +278,8 @@ static int fsocket_open(struct inode *inode, struct file *file)
 }
 
 /*
- * A process closes the device, or exits: what it spawned is retired, even where
- * others (its parent, its children) still have the same file open.
+ * A process closes the device, or exits: retires what it has spawned, even if other
+ * processes (its parent, its children) still have the same file open.
  */
 static int fsocket_flush(struct file *file, fl_owner_t owner)
 {

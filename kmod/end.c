@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How a listener ends: its socket becomes an ordinary one, its local listeners and claims go,
- * and it is freed once nobody polls it or accepts from it.
+ * Ends a listener: makes its socket an ordinary one, ends its local listeners and
+ * claims, and frees it once no task polls it or accepts from it.
  */
 #include <linux/file.h>
 #include <linux/module.h>
@@ -12,7 +12,7 @@
 #include "listener.h"
 #include "ops.h"
 
-/* Whether calls of accept() are under way for @l, which nobody can find any more. */
+/* Returns whether calls of accept() are under way for @l, which lookups no longer find. */
 static bool fsocket_listener_called(const struct fsocket_listener *l)
 {
 	int cpu, calls = 0;
@@ -39,9 +39,9 @@ bool fsocket_listener_free(struct fsocket_listener *l)
 			fsocket_local_free(l->locals[cpu]);
 	}
 	free_percpu(l->calls);
-	/* The timer and what sees connections arrive were ended before. */
+	/* The timers and the wait queue entries were removed before. */
 	kfree_rcu(l, rcu);
-	/* fsocket_listen_exit() waits until we have left. */
+	/* fsocket_listen_exit() waits until this function has returned. */
 	module_put(THIS_MODULE);
 	return true;
 }
@@ -51,8 +51,8 @@ void fsocket_free_work(struct work_struct *work)
 	struct fsocket_listener *l = container_of(work, struct fsocket_listener, free_work.work);
 
 	/*
-	 * poll() and select() may take as long as the program likes, which can have many
-	 * such listeners: ask less and less often.
+	 * A program may stay in poll() and select() for any time, and may have many
+	 * such listeners, so the work item runs less and less often.
 	 */
 	if (!fsocket_listener_free(l))
 		queue_delayed_work(fsocket_wq, &l->free_work, HZ << min(l->free_tries++, 4U));
@@ -76,7 +76,7 @@ void fsocket_listener_clear(struct fsocket_listener *l)
 
 	l->ended = true;
 	fsocket_claims_drop(l, NULL, NULL, NULL);
-	/* All, before the first is quiet: by then none has another's wait queue. */
+	/* Park all before the first becomes quiet: then none has the wait queue of another. */
 	for_each_possible_cpu(cpu) {
 		if (l->locals[cpu])
 			fsocket_local_park(l->locals[cpu]);

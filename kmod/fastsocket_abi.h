@@ -61,37 +61,37 @@
 /* shutdown(2) with op.shutdown_op.how. */
 #define FSOCKET_IOC_SHUTDOWN_LISTEN _IO(0xf5, 0x07)
 /*
- * SPAWN_LISTEN with cpu -1 on every fd of the process that LISTEN marked or on
- * which anybody has spawned. Returns the first error, after trying them all.
- * The argument is not read.
+ * Does SPAWN_LISTEN with cpu -1 on every fd of the process that LISTEN marked or on
+ * which any process has spawned. Returns the first error, after trying them all. The
+ * argument is not read.
  */
 #define FSOCKET_IOC_SPAWN_ALL_LISTEN _IO(0xf5, 0x08)
 /*
- * Retires what the calling thread spawned on fd, and keeps fd open; 0 also
- * where there was nothing to retire. Not in the original.
+ * Retires what the calling thread spawned on fd, and keeps fd open. Returns 0 also if
+ * there was nothing to retire. Not in the original.
  */
 #define FSOCKET_IOC_RETIRE_LISTEN _IO(0xf5, 0x09)
 
 /*
- * connect(2) on fd with op.connect_op. With enable_receive_flow_deliver=1 an
- * unbound TCP socket gets a source port that names the calling CPU, or, if none
- * is free, the kernel's choice. Not in the original.
+ * connect(2) on fd with op.connect_op. With enable_receive_flow_deliver=1 an unbound
+ * TCP socket gets a source port that names the calling CPU or, if none is free, a port
+ * that the kernel chooses. Not in the original.
  */
 #define FSOCKET_IOC_CONNECT _IO(0xf5, 0x0a)
 
 /*
- * Adds backlog to the column epoll_saved of /proc/net/fastsocket: so many epoll
- * system calls libfsocket.so has spared this process. Not in the original.
+ * Adds backlog to the column epoll_saved of /proc/net/fastsocket: the number of epoll
+ * system calls that libfsocket.so has saved this process. Not in the original.
  *
- * EINVAL      backlog is above FSOCKET_EPOLL_SAVED_MAX
+ *	EINVAL      backlog is above FSOCKET_EPOLL_SAVED_MAX
  */
 #define FSOCKET_IOC_EPOLL_SAVED _IO(0xf5, 0x0b)
 #define FSOCKET_EPOLL_SAVED_MAX 65536
 
 /*
- * What mmap(PROT_READ) of the device shows: its one page, from offset 0 (else
- * EINVAL; EPERM with PROT_WRITE). The module changes the words whenever a
- * parameter changes; those behind the last one are 0. Not in the original.
+ * mmap(PROT_READ) of the device maps this one page, at offset 0 (else EINVAL; EPERM
+ * with PROT_WRITE). The module changes the words whenever a parameter changes; the
+ * words behind the last member are 0. Not in the original.
  */
 struct fsocket_features {
 	/* enable_fast_epoll: 0 or 1. */

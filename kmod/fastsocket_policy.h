@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Policies of packet redispatch: which CPU handles a received TCP packet.
- * For modules; kmod/examples has one.
+ * Policies of packet redispatch: a policy chooses the CPU that handles a received TCP
+ * packet. The interface is for modules; kmod/examples has one.
  *
- * With enable_rps_framework=1 every packet of TCP over IPv4 or IPv6 that
- * arrives at any interface is shown to the registered policies, in the order of
- * their rank. The first that names a CPU decides; without one the packet is
- * handled where it is.
+ * With enable_rps_framework=1 every packet of TCP over IPv4 or IPv6 that arrives at any
+ * interface is shown to the registered policies, in the order of their rank. The first
+ * that names a CPU decides. If none does, the packet stays on the CPU that received it.
  */
 #ifndef FASTSOCKET_POLICY_H
 #define FASTSOCKET_POLICY_H
@@ -17,16 +16,16 @@
 
 struct net_device;
 
-/* A received packet: its flow, as seen from here. */
+/* A received packet: its flow, with this host as the local side. */
 struct fastsocket_flow {
-	/* Where it arrived; for its network namespace too. */
+	/* The interface where it arrived, which also gives its network namespace. */
 	struct net_device *dev;
 	/* inet_ehashfn() or inet6_ehashfn(): sk_hash of its connection, if any. */
 	u32 hash;
-	/* Ports in host order. */
+	/* Ports in host byte order. */
 	u16 sport;
 	u16 dport;
-	/* Addresses: addr4 where !v6. */
+	/* Addresses: saddr6 and daddr6 if v6 is set, else saddr4 and daddr4. */
 	bool v6;
 	union {
 		__be32 saddr4;
@@ -46,19 +45,19 @@ struct fastsocket_policy {
 	 */
 	int rank;
 	/*
-	 * The CPU that is to handle the packet, or a negative number: no opinion.
-	 * A CPU that is not online counts as no opinion. Called in softirq, under
-	 * rcu_read_lock(), on many CPUs at once; must not sleep.
+	 * Returns the CPU that is to handle the packet, or a negative number for no
+	 * opinion. A CPU that is not online counts as no opinion. Called in softirq,
+	 * under rcu_read_lock(), on many CPUs at once; must not sleep.
 	 */
 	int (*cpu)(const struct fastsocket_flow *flow);
-	/* The framework's. */
+	/* Used by the framework. */
 	struct list_head in_policies;
 };
 
-/* Process context; never fails. @policy has to stay until it is unregistered. */
+/* Called in process context; never fails. @policy has to stay until it is unregistered. */
 void fastsocket_policy_register(struct fastsocket_policy *policy);
 
-/* On return @policy is not in use any more; packets it steered may still wait. */
+/* On return @policy is no longer in use; packets for which it chose a CPU may still wait. */
 void fastsocket_policy_unregister(struct fastsocket_policy *policy);
 
 #endif

@@ -6,11 +6,11 @@
 
 struct vm_area_struct;
 
-/* -ENOMEM, or 0. */
+/* Allocates the page; returns 0 or -ENOMEM. */
 int fsocket_features_init(void);
 void fsocket_features_exit(void);
 
-/* mmap() of the device: see struct fsocket_features. */
+/* Does mmap() of the device; see struct fsocket_features. */
 int fsocket_features_mmap(struct vm_area_struct *vma);
 
 /* Set the words of the page, which every process sees from then on; return 0. */

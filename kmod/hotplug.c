@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Which CPUs are there; listeners are tidied when one goes or comes. */
+/* Keeps the set of CPUs that are there, and tidies all listeners when one goes or comes. */
 #include <linux/cpuhotplug.h>
 #include <linux/cpumask.h>
 
@@ -7,8 +7,8 @@
 #include "listener.h"
 
 /*
- * CPUs between their online and their offline callback. Not cpu_online_mask: that still has
- * a CPU when the work runs which the offline callback has queued.
+ * CPUs between their online and their offline callback. cpu_online_mask does not serve:
+ * it may still have a CPU when the work item runs that the offline callback has queued.
  */
 static struct cpumask fsocket_cpus;
 
@@ -32,8 +32,8 @@ static int fsocket_listen_cpu_online(unsigned int cpu)
 }
 
 /*
- * No SYN is handled on an offline CPU, but one handled on a CPU without local
- * listener may be given to any; the worker meanwhile runs elsewhere.
+ * No SYN is handled on an offline CPU. One that is handled on a CPU without local
+ * listener may go to any; the worker meanwhile runs on another CPU.
  */
 static int fsocket_listen_cpu_offline(unsigned int cpu)
 {

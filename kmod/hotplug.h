@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/* Neither offline nor about to be. */
+/* Returns whether @cpu is online and is not going offline. */
 bool fsocket_cpu_is_here(int cpu);
 int fsocket_hotplug_init(void);
 void fsocket_hotplug_exit(void);

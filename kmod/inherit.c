@@ -132,8 +132,9 @@ static void fsocket_inherit_inet6(struct sock *to, const struct sock *from)
 	struct ipv6_pinfo np = *inet6_sk(from);
 
 	/*
-	 * As tcp_v6_syn_recv_sock(): copy everything and clear what must not be shared; not
-	 * in @to, which may be handling SYNs, and would hand a pointer of @from's on.
+	 * tcp_v6_syn_recv_sock() does the same to a child: it copies everything and
+	 * clears what must not be shared. Clear it in a copy, not in @to: that may be
+	 * handling SYNs and would pass a pointer of @from to a child.
 	 */
 	np.ipv6_mc_list = NULL;
 	np.ipv6_ac_list = NULL;
@@ -217,8 +218,9 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 #endif
 
 	/*
-	 * @from may get another one at any time, since it is not locked. Its module is
-	 * freed a grace period after the last reference to it; setsockopt() takes one.
+	 * @from is not locked, so it may get another one at any time. The module of the
+	 * old one is freed a grace period after the last reference to it; setsockopt()
+	 * takes one.
 	 */
 	rcu_read_lock();
 	ca = READ_ONCE(ficsk->icsk_ca_ops);

@@ -2,32 +2,31 @@
 /*
  * The local listen table.
  *
- * A listening TCP socket of which workers spawn local listeners (the "shared"
- * listener) gets proto_ops with accept() and poll() of our own, and one further TCP
- * listener for each CPU with a worker. These share its port, are in no hash table,
- * and form an SO_REUSEPORT group with it; as each has sk_incoming_cpu set,
- * reuseport_select_sock() gives a SYN to the local listener of the CPU that handles
- * it (net/core/sock_reuseport.c). Everything else about a packet, TIME_WAIT, SYN
- * cookies, BPF sk_lookup, namespaces, is left to the stock lookup, and accepted
- * connections are plain TCP sockets. A listener that the program put into a group
- * itself (nginx's "reuseport", HAProxy) brings its local listeners into that one,
- * unless a BPF program already selects there.
+ * When workers spawn local listeners of a listening TCP socket (the "shared" listener),
+ * the module gives it proto_ops with accept() and poll() of its own, and makes one
+ * further TCP listener for each CPU with a worker. These share its port, are in no hash
+ * table, and form an SO_REUSEPORT group with it. As each has sk_incoming_cpu set,
+ * reuseport_select_sock() gives a SYN to the local listener of the CPU that handles it
+ * (net/core/sock_reuseport.c). The stock lookup handles everything else about a packet:
+ * TIME_WAIT, SYN cookies, BPF sk_lookup, namespaces. Accepted connections are plain TCP
+ * sockets. The local listeners of a listener that the program itself has put into a
+ * group (nginx's "reuseport", HAProxy) join that group, unless a BPF program already
+ * selects there.
  *
- * A worker sees one listening fd: accept() takes from the shared queue first (or
- * connections could starve there), then from the worker's local listener, and
- * poll() waits for both. Threads that are not workers of the listener, but may wait
- * at the epoll instance of one, take from any local listener.
+ * A worker sees one listening fd: accept() takes from the shared queue first (otherwise
+ * connections could starve there), then from the worker's local listener, and poll()
+ * waits for both. Threads that are not workers of the listener, but may wait at the
+ * epoll instance of one, take from any local listener.
  *
- * Whose ops are ours is in TCP_LISTEN, always. The tracepoint inet_sock_set_state()
- * tells of each way out of that state (close(), shutdown(), connect(AF_UNSPEC),
- * tcp_abort()) before it is left, with the socket locked, and the original ops are
- * put back there and then; they are replaced with the socket locked, too. So whatever
- * the kernel does with the ops of a TCP socket that does not listen, as kTLS and
- * IPV6_ADDRFORM do, it does with the original ones.
- * ops.c is about sockets that have our ops all the same.
- *
- * Our functions run under SRCU, hold a reference, or are counted: the listener, and with
- * it the module, stays for as long.
+ * A socket that has our ops is always in TCP_LISTEN. The tracepoint
+ * inet_sock_set_state() reports each way out of that state (close(), shutdown(),
+ * connect(AF_UNSPEC), tcp_abort()) before the socket leaves it, with the socket locked,
+ * and the handler puts the original ops back at once. The ops are also replaced with
+ * the socket locked. So the kernel sees the original ops whenever it changes the ops of
+ * a TCP socket that does not listen, as kTLS and IPV6_ADDRFORM do. ops.c handles
+ * sockets that have our ops all the same. Our functions run under SRCU, hold a
+ * reference, or are counted, so the listener, and with it the module, stays until they
+ * return.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -53,9 +52,10 @@
 static struct tracepoint *fsocket_set_state;
 
 /*
- * A TCP socket changes its state, and is locked. If it is a listener whose file is
- * being released, then that ends it; else a work does so, as bottom halves may be
- * off here, and has a reference to the file, as it needs the socket.
+ * The state of a TCP socket, which is locked, changes. If @sk is a listener whose file
+ * is being released, fsocket_listener_release() ends it. Otherwise a work item ends it,
+ * since bottom halves may be off here; it holds a reference to the file, since it needs
+ * the socket.
  */
 static void fsocket_state_changes(void *unused, const struct sock *sk,
 				  const int old, const int new)
@@ -80,14 +80,14 @@ static void fsocket_state_changes(void *unused, const struct sock *sk,
 	queue_work(fsocket_wq, &l->end_work);
 }
 
-/* The last reference to the file of @sock is gone, so nobody else is in our ops. */
+/* The last reference to the file of @sock is gone, so no other task is in our ops. */
 static int fsocket_listener_release(struct socket *sock)
 {
 	const struct proto_ops *orig = fsocket_orig_ops(sock);
 	struct fsocket_listener *l = fsocket_listener_get(sock);
 	int ret;
 
-	/* do_accept() releases by the listener's ops what it could not accept. */
+	/* do_accept() calls this for a new socket that it could not accept. */
 	if (!l)
 		return fsocket_ops_release_copy(sock);
 	mutex_lock(&l->lock);
@@ -95,13 +95,13 @@ static int fsocket_listener_release(struct socket *sock)
 	fsocket_listener_clear(l);
 	mutex_unlock(&l->lock);
 	ret = orig->release(sock);
-	/* Ours, and that of having been found, which nobody can use now. */
+	/* Drop the reference of the table and that of fsocket_listener_get(). */
 	if (refcount_sub_and_test(2, &l->refs) && !fsocket_listener_free(l))
 		queue_delayed_work(fsocket_wq, &l->free_work, HZ);
 	return ret;
 }
 
-/* @l may have left TCP_LISTEN by a call that has just been made. */
+/* Ends @l if the call that has just returned made it leave TCP_LISTEN. */
 static void fsocket_listener_settle(struct fsocket_listener *l)
 {
 	if (inet_sk_state_load(l->sock->sk) != TCP_LISTEN) {
@@ -124,7 +124,7 @@ static int fsocket_listener_shutdown(struct socket *sock, int how)
 	return ret;
 }
 
-/* connect(AF_UNSPEC) ends a listener; all else is refused to one. */
+/* connect(AF_UNSPEC) ends a listener; the kernel refuses every other connect() of one. */
 static int fsocket_listener_connect(struct socket *sock, struct sockaddr *addr,
 				    int len, int flags)
 {
@@ -139,7 +139,7 @@ static int fsocket_listener_connect(struct socket *sock, struct sockaddr *addr,
 	return ret;
 }
 
-/* Each queue may be as long as the program says; see docs/security.md. */
+/* Each queue may have the length that the program sets; see docs/security.md. */
 static int fsocket_listener_listen(struct socket *sock, int backlog)
 {
 	const struct proto_ops *orig = fsocket_orig_ops(sock);
@@ -196,8 +196,8 @@ static struct fsocket_listener *fsocket_listener_new(struct socket *sock)
 }
 
 /*
- * Puts our ops into @l's socket, which is locked and listens; -EEXIST if another
- * listener has just been made of it.
+ * Puts our ops into @l's socket, which is locked and listens. Returns -EEXIST if
+ * another task has just made a listener of it.
  */
 static int fsocket_listener_publish(struct fsocket_listener *l)
 {
@@ -208,13 +208,16 @@ static int fsocket_listener_publish(struct fsocket_listener *l)
 		return -EINVAL;
 	l->reuseport = sock->sk->sk_reuseport;
 	mutex_lock(&fsocket_listeners_mutex);
-	/* Not whether its ops are ours, which may be a copy: see ops.c. */
+	/* This does not ask whether its ops are ours, which may be a copy: see ops.c. */
 	ret = fsocket_listener_find(sock) ? -EEXIST : fsocket_ops_put(sock);
 	if (!ret) {
-		/* Until fsocket_listener_free(). */
+		/* fsocket_listener_free() drops this reference. */
 		__module_get(THIS_MODULE);
 		fsocket_see_sol_socket(sock, true);
-		/* Last: a listener that is found without our ops is one that ends. */
+		/*
+		 * This comes last: a listener in the list whose socket does not have
+		 * our ops is ending.
+		 */
 		fsocket_listener_show(l);
 	}
 	mutex_unlock(&fsocket_listeners_mutex);
@@ -253,7 +256,7 @@ static struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
 		if (l && fsocket_listen_is_ours(sock))
 			return l;
 		if (l) {
-			/* It listens anew since, and its former end is under way. */
+			/* The socket listens again while its former listener is still ending. */
 			fsocket_listener_end(l);
 			fsocket_listener_put(l);
 		}
@@ -272,7 +275,7 @@ static struct fsocket_listener *fsocket_listener_adopt(struct socket *sock)
 			return l;
 		free_percpu(l->calls);
 		kfree(l);
-		/* Made by another thread meanwhile. */
+		/* Another thread has made the listener meanwhile. */
 		if (ret != -EEXIST)
 			return ERR_PTR(ret);
 	}
@@ -299,7 +302,7 @@ int fsocket_listen_spawn(struct fsocket_claims *file, struct socket *sock, int w
 	l = fsocket_listener_adopt(sock);
 	if (IS_ERR(l))
 		return PTR_ERR(l);
-	/* 6.1 does not tell of options that have been set since. */
+	/* 6.1 does not report options that have been set since the last spawn. */
 	ret = fsocket_listener_refresh(l) ? fsocket_spawn_on(file, l, want) : -EOPNOTSUPP;
 	fsocket_listener_put(l);
 	return ret;
@@ -359,9 +362,9 @@ void fsocket_listen_exit(void)
 	fsocket_pins_exit();
 	fsocket_ops_exit();
 	srcu_barrier(&fsocket_srcu);
-	/* Claims. */
+	/* Wait until claims are freed. */
 	rcu_barrier();
 	destroy_workqueue(fsocket_wq);
-	/* Who has put the last reference to the module may still be on the way out. */
+	/* The task that put the last reference to the module may not have returned yet. */
 	synchronize_rcu_tasks();
 }

@@ -14,9 +14,9 @@
 #include "ops.h"
 
 /*
- * Anybody may read this, and as often as he likes, so nobody waits for who does: listeners,
- * their places, and sockets that have listened are freed a grace period after the last one
- * could find them.
+ * Any user may read this file as often as they like, so no other task waits for the
+ * reader: listeners, their places, and sockets that have listened are freed a grace
+ * period after the last reader could find them.
  */
 static void *fsocket_listen_seq_start(struct seq_file *seq, loff_t *pos)
 	__acquires(RCU)
@@ -45,14 +45,17 @@ static void fsocket_seq_listener(struct seq_file *seq, const struct fsocket_list
 				 struct pid *worker)
 {
 	const struct socket *sock = local ? fsocket_local_sock(local) : NULL;
-	/* NULL once it is released. */
+	/* The socket has none once it is released. */
 	const struct sock *sk = sock ? READ_ONCE(sock->sk) : local ? NULL : shared;
 	const struct fsocket_local *host = local ? READ_ONCE(local->host) : NULL;
 	bool attached = local ? READ_ONCE(local->attached) :
 				inet_sk_state_load(shared) == TCP_LISTEN;
 	pid_t nr = 0;
 
-	/* A worker that has ended is shown as 0: its number may belong to another task now. */
+	/*
+	 * A worker that has ended is shown as 0, since its number may belong to another
+	 * task now.
+	 */
 	if (worker && pid_task(worker, PIDTYPE_PID))
 		nr = pid_nr_ns(worker, proc_pid_ns(file_inode(seq->file)->i_sb));
 

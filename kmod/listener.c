@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Which sockets have a listener of ours; references to listeners, and their works. */
+/* The table of sockets with a listener of ours, references to listeners, and their work items. */
 #include <linux/hashtable.h>
 
 #include "listener.h"
 
-/* Around changes of the list and the table. */
+/* Held around changes of the list and the table. */
 DEFINE_MUTEX(fsocket_listeners_mutex);
 LIST_HEAD(fsocket_listeners);
 DEFINE_SRCU(fsocket_srcu);
 struct workqueue_struct *fsocket_wq;
 
-/* By socket; changed under fsocket_listeners_mutex. */
+/* The listeners by socket; changed under fsocket_listeners_mutex. */
 static DEFINE_HASHTABLE(fsocket_table, 8);
 
 struct fsocket_listener *fsocket_listener_find(const struct socket *sock)
@@ -63,7 +63,7 @@ void fsocket_listener_put(struct fsocket_listener *l)
 
 void fsocket_listener_tidy(struct fsocket_listener *l)
 {
-	/* One that a claim of an ending task has led to may be on its way out. */
+	/* The listener that a claim of an exiting task refers to may be ending. */
 	if (!refcount_inc_not_zero(&l->refs))
 		return;
 	if (!queue_work(fsocket_wq, &l->tidy_work))

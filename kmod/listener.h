@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the files of the local listen table share, and nobody else needs. */
+/* Declarations that only the files of the local listen table use. */
 #ifndef FSOCKET_LISTENER_H
 #define FSOCKET_LISTENER_H
 
@@ -23,75 +23,79 @@ struct fsocket_claims;
 struct fsocket_stats;
 
 /*
- * A CPU's place at a listener: a wait queue at once, and a socket from the first
- * time that it is attached. Lives as long as its listener.
+ * A CPU's place at a listener. It has a wait queue from the beginning, and a socket
+ * from the first time that it is attached. It lives as long as its listener.
  */
 struct fsocket_local {
 	struct fsocket_listener *listener;
 	int cpu;
 	/*
-	 * The local listener; NULL at first, and when it has gone to another CPU. It
-	 * lives until the shared one is closed. Read without lock.
+	 * The local listener; NULL at first, and after the socket has moved to another
+	 * CPU's place. It lives until the shared one is closed. Read without lock.
 	 */
 	struct socket *sock;
-	/* How @sock is bound; NULL once it is not. */
+	/* The private buckets of @sock; NULL once it is not bound. */
 	struct fsocket_bind *bind;
 	/*
-	 * The wait queue of @sock. Here, not there, since pollers of the shared
-	 * listener stay registered with it for as long as that is open.
+	 * The wait queue of @sock. It is here, not in the socket, since pollers of the
+	 * shared listener stay registered with it for as long as that is open.
 	 */
 	struct socket_wq wq;
-	/* On @wq: sees connections arrive. */
+	/* In @wq; its function runs when a connection arrives. */
 	wait_queue_entry_t arrival;
-	/* Runs while connections wait; looks for how long the first one does. */
+	/* Runs while connections wait, and checks how long the first one has waited. */
 	struct timer_list timer;
-	/* The first in the queue when @timer last looked; compared only. */
+	/* The first connection in the queue when @timer last ran; compared only. */
 	const struct request_sock *seen;
-	/* How many times in a row that has been the same. */
+	/* The number of runs of @timer in a row that found the same one. */
 	unsigned int late;
-	/* The latest to have claimed it; NULL without claims. Under RCU. */
+	/* The worker of the latest claim; NULL without claims. Read under RCU. */
 	const struct task_struct *worker;
 	unsigned int claims;
 	bool attached;
 	/*
-	 * Attached without claims: whose worker serves it, and whose wait queue @sock has;
-	 * see cover.c. Under the listener's lock; read without, as is all that follows.
+	 * Set if this one is attached without claims: its worker serves this one, and
+	 * @sock has its wait queue; see cover.c. Changed under the listener's lock;
+	 * this and what follows is read without.
 	 */
 	struct fsocket_local *host;
-	/* How many have this one as their host. */
+	/* The number of local listeners whose host this one is. */
 	unsigned int guests;
 	/* The CPU from whose queue the worker has taken last; a hint. */
 	unsigned int turn;
-	/* The CPUs whose queues the worker takes from: its own, and its guests'. */
+	/* The CPUs from whose queues the worker takes: its own, and those of its guests. */
 	unsigned long served[];
 };
 
 /*
  * Locks, in this order: @lock; the lock of the socket; fsocket_listeners_mutex, which
- * protects membership in lists, is global, and is never held while waiting for anything
- * of a user's; @claims_lock.
+ * protects membership in lists, is global, and is never held during a wait that a user
+ * can prolong; @claims_lock.
  */
 struct fsocket_listener {
-	/* In the table by socket. Read under fsocket_srcu. */
+	/* Node in the table by socket; read under fsocket_srcu. */
 	struct hlist_node in_table;
 	struct list_head in_all;
-	/* 1 until it ends; what runs for long, or later, has its own. Holds the module. */
+	/*
+	 * 1 until the listener ends; calls that sleep, and work items, hold further
+	 * references. The listener holds a reference to the module.
+	 */
 	refcount_t refs;
-	/* How many are in accept(): the sum over the CPUs; see there. */
+	/* The number of calls of accept(): the sum over the CPUs; see accept.c. */
 	int __percpu *calls;
 	struct socket *sock;
-	/* Of the socket's inode, for /proc. */
+	/* Inode number of the socket, for /proc. */
 	unsigned long ino;
-	/* Spawning, retiring, ending. */
+	/* Held while spawning, retiring and ending. */
 	struct mutex lock;
-	/* The socket listens no more, or cannot have local listeners; under @lock. */
+	/* The socket no longer listens, or cannot have local listeners; under @lock. */
 	bool ended;
 	/* Runs when the socket has left TCP_LISTEN; holds @file. */
 	struct work_struct end_work;
 	struct file *file;
 	struct work_struct tidy_work;
 	struct delayed_work free_work;
-	/* How often that has been in vain. */
+	/* How often the work item found the listener in use. */
 	unsigned int free_tries;
 	struct rcu_head rcu;
 	/* Keeps the port in the kernel's bind table; see bind.c. */
@@ -99,41 +103,41 @@ struct fsocket_listener {
 	struct fsocket_stats __percpu *stats;
 	/* Changed under @lock and @claims_lock. */
 	struct list_head claims;
-	/* For /proc, which may not wait for @lock. */
+	/* Used by readers of /proc, which must not wait for @lock. */
 	spinlock_t claims_lock;
-	/* The program itself asked for SO_REUSEPORT. */
+	/* The program itself set SO_REUSEPORT. */
 	bool reuseport;
 	/*
-	 * The CPUs that were seen to handle SYNs without a local listener. Set without lock;
-	 * behind @locals.
+	 * The CPUs that were seen to handle SYNs without a local listener. Bits are set
+	 * without lock. The memory is behind @locals.
 	 */
 	unsigned long *syn_cpus;
-	/* By CPU. Set once, under @lock; read without. */
+	/* The places by CPU. Each is set once, under @lock, and read without. */
 	struct fsocket_local *locals[];
 };
 
-/* A worker's share in a local listener. */
+/* A worker's claim on a local listener. */
 struct fsocket_claim {
 	struct list_head in_listener;
 	struct list_head in_file;
-	/* By worker; see claim.c. */
+	/* Node in the table by worker; see claim.c. */
 	struct hlist_node in_table;
 	struct fsocket_listener *listener;
-	/* The open device. */
+	/* The claims of the open device. */
 	struct fsocket_claims *file;
-	/* Under the listener's lock. */
+	/* Changed under the listener's lock. */
 	struct fsocket_local *local;
-	/* The local listener is attached for it, and it is pinned if that is wanted. */
+	/* The local listener is attached, and the worker is pinned if @pin is set. */
 	bool active;
-	/* A call of fsocket_unpin() is owed. */
+	/* fsocket_unpin() has to be called. */
 	bool pinned;
-	/* Pinning the worker is up to the module. */
+	/* The module is to pin the worker. */
 	bool pin;
 	/* The program has named the CPU. */
 	bool wanted;
-	/* The process: its table of open files, as ->flush() names it. */
+	/* The process, by its table of open files, which ->flush() gets. */
 	fl_owner_t owner;
-	/* Referenced. */
+	/* The claim holds a reference. */
 	struct task_struct *worker;
 	/* The same thread, for /proc/net/fastsocket_listeners. */
 	struct pid *pid;
@@ -141,18 +145,19 @@ struct fsocket_claim {
 };
 
 extern struct mutex fsocket_listeners_mutex;
-/* All of them; changed under fsocket_listeners_mutex, read under RCU. */
+/* All listeners; changed under fsocket_listeners_mutex, read under RCU. */
 extern struct list_head fsocket_listeners;
 extern struct srcu_struct fsocket_srcu;
 /*
- * For the works of listeners. These wait for the lock of a user's socket, so many of them
- * would use up a workqueue of the system's, and stop what else the kernel does there.
+ * The queue of the listeners' work items. They wait for the lock of a user's socket, so
+ * many of them would use up a workqueue of the system and stop other work of the kernel
+ * there.
  */
 extern struct workqueue_struct *fsocket_wq;
 
 /*
- * A call of the original ops for a socket that has ended in between, so that no
- * reference of its keeps the module while the call may sleep.
+ * Calls the original ops for a socket whose listener has ended. The socket then holds
+ * no reference to the module while the call may sleep, so the macro takes one.
  */
 #define fsocket_passing(call)						\
 ({									\
@@ -167,104 +172,117 @@ extern struct workqueue_struct *fsocket_wq;
 
 /* listener.c */
 
-/* The listener of @sock, if it has one; under fsocket_srcu. */
+/* Returns the listener of @sock, or NULL. Called under fsocket_srcu. */
 struct fsocket_listener *fsocket_listener_find(const struct socket *sock);
-/* The same with a reference, or NULL; anywhere. */
+/* Returns the same with a reference. Called in any context. */
 struct fsocket_listener *fsocket_listener_get(const struct socket *sock);
 void fsocket_listener_put(struct fsocket_listener *l);
-/* @l is found from now on; under fsocket_listeners_mutex. */
+/* From now on lookups find @l; called under fsocket_listeners_mutex. */
 void fsocket_listener_show(struct fsocket_listener *l);
-/* Nobody finds @l any more. */
+/* Removes @l from the list and the table, so that lookups no longer find it. */
 void fsocket_listener_hide(struct fsocket_listener *l);
-/* Parks what has no CPU or no living worker any more; later, and from anywhere. */
+/* Queues work that parks local listeners without CPU or living worker. Called in any context. */
 void fsocket_listener_tidy(struct fsocket_listener *l);
 
 /* end.c */
 
-/* Back to one shared accept queue: the socket is an ordinary one again. */
+/* Makes the socket of @l an ordinary one again, with one shared accept queue. */
 void fsocket_listener_end(struct fsocket_listener *l);
-/* The work of that, which holds a reference to @l, and @l's to the file; it may be taken back. */
+/* Function of @end_work, which holds references to the listener and to its file. */
 void fsocket_end_work(struct work_struct *work);
-/* Takes it back, or waits for it. */
+/* Cancels @end_work, or waits for it. */
 void fsocket_end_cancel(struct fsocket_listener *l);
-/* The socket is an ordinary one again, but for its group; it is locked. */
+/* Makes the socket, which is locked, an ordinary one again; it stays in its group. */
 void fsocket_listener_restore(struct fsocket_listener *l);
 /*
- * Ends all local listeners of @l. Their queued connections move to the shared one,
- * where closing or disconnecting that deals with them. Under its lock.
+ * Ends all local listeners of @l. Their queued connections move to the shared queue,
+ * and closing or disconnecting the shared socket ends them there. Called under the
+ * listener's lock.
  */
 void fsocket_listener_clear(struct fsocket_listener *l);
-/* Frees @l, which has ended, and nobody can find; false while it is polled, or accepts. */
+/*
+ * Frees @l, which has ended and which lookups no longer find. Returns false if a call
+ * of accept() or poll() still uses it.
+ */
 bool fsocket_listener_free(struct fsocket_listener *l);
-/* The work of that. */
+/* Function of that work item. */
 void fsocket_free_work(struct work_struct *work);
 
 /* options.c */
 
-/* Gives the local listeners the options of @l again; false: that ended it. */
+/*
+ * Copies the options of the shared listener to the local ones again. Returns false if
+ * that failed and ended @l.
+ */
 bool fsocket_listener_refresh(struct fsocket_listener *l);
-/* Makes setsockopt() of @ops ours. */
+/* Replaces setsockopt() of @ops. */
 void fsocket_options_set_ops(struct proto_ops *ops);
 
 /* local.c */
 
-/* The listener's place for @cpu, made if need be; under the listener's lock. */
+/*
+ * Returns the listener's place for @cpu, and makes it if there is none; or an
+ * ERR_PTR(). Called under the listener's lock.
+ */
 struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu);
 /*
- * From now on SYNs handled by its CPU come to @local, the socket of which is made if need
- * be; the worker of @host serves it, or, if that is NULL, its own.
+ * From now on SYNs that the CPU of @local handles go to @local, which gets a socket if
+ * it has none. The worker of @host serves it; if that is NULL, its own worker does.
  */
 int fsocket_local_start(struct fsocket_local *local, struct fsocket_local *host);
 /* Takes @local out of the group; its connections move to the shared queue. */
 void fsocket_local_park(struct fsocket_local *local);
-/* Ends the parked @local: it listens no more, and lets go of the port. */
+/* Ends @local, which is parked: it no longer listens, and lets go of the port. */
 void fsocket_local_unbind(struct fsocket_local *local);
-/* No connection arrives any more, and epoll instances forget @local. */
+/* Stops the timer of @local, at which no connection arrives any more, and wakes its pollers. */
 void fsocket_local_quiet(struct fsocket_local *local);
-/* After that: whether poll() still waits at it. */
+/* Returns whether a poller still is registered with @local; called after fsocket_local_quiet(). */
 bool fsocket_local_polled(struct fsocket_local *local);
-/* Frees it, when nobody can find it any more, and nobody waits at it. */
+/* Frees @local, which lookups no longer find and which has no pollers. */
 void fsocket_local_free(struct fsocket_local *local);
 
 /* cover.c */
 
-/* A connection that was handled on @cpu came elsewhere. Anywhere. */
+/* Notes that @cpu handled a SYN whose connection is in another queue. Called in any context. */
 void fsocket_cover_want(struct fsocket_listener *l, int cpu);
-/* To be called when claims on @l, or CPUs, have come or gone. Under its lock. */
+/* Called when claims on @l or CPUs have come or gone, under the listener's lock. */
 void fsocket_cover(struct fsocket_listener *l);
 
 /* claim.c */
 
-/* Whether the sysadmin lets current spawn: 0, or an error. */
+/* Returns 0 if the administrator lets current spawn, or an error. */
 int fsocket_spawn_allowed(void);
 /* Does what fsocket_listen_spawn() does, with a listener that has been adopted. */
 int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, int want);
-/* Drops the claims on @l of @owner and @worker; each NULL is for any. Under its lock. */
+/*
+ * Drops the claims on @l of @owner and @worker; NULL stands for all. Called under the
+ * listener's lock.
+ */
 void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
 			 fl_owner_t owner, const struct task_struct *worker);
-/* Those of threads that have ended. Under its lock. */
+/* Drops the claims of threads that exit. Called under the listener's lock. */
 void fsocket_claims_drop_dead(struct fsocket_listener *l);
 int fsocket_claims_init(void);
 void fsocket_claims_exit(void);
-/* A worker that has pinned itself takes its claim along. */
+/* Moves the claim of current to the CPU to which current has pinned itself. */
 void fsocket_follow_pin(struct fsocket_listener *l);
 
 /* tidy.c */
 
-/* The work of fsocket_listener_tidy(). */
+/* Function of the work item that fsocket_listener_tidy() queues. */
 void fsocket_tidy_work(struct work_struct *work);
 
 /* accept.c */
 
-/* Makes accept() and poll() of @ops ours. */
+/* Replaces accept() and poll() of @ops. */
 void fsocket_accept_set_ops(struct proto_ops *ops);
 
 /* listen_seq.c */
 
-/* Makes getsockopt() of @ops ours. */
+/* Replaces getsockopt() of @ops. */
 void fsocket_info_set_ops(struct proto_ops *ops);
 
-/* A thread that is on its way out has given up its claims. */
+/* Returns whether the worker of @claim exits, which gives up its claims. */
 static inline bool fsocket_claim_is_dead(const struct fsocket_claim *claim)
 {
 	return READ_ONCE(claim->worker->flags) & PF_EXITING;
@@ -278,7 +296,7 @@ static inline bool fsocket_acceptq_empty(const struct socket *sock)
 /* accept() and poll() read both without a lock; they were published complete. */
 static inline struct socket *fsocket_local_sock(const struct fsocket_local *local)
 {
-	/* Pairs with who gives it a socket, in local.c. */
+	/* Pairs with smp_store_release() in local.c. */
 	return smp_load_acquire(&local->sock);
 }
 
@@ -289,7 +307,7 @@ static inline struct fsocket_local *fsocket_local_at(const struct fsocket_listen
 	return smp_load_acquire(&l->locals[cpu]);
 }
 
-/* Whether connections wait at @local. */
+/* Returns whether connections wait at @local. */
 static inline bool fsocket_local_queued(const struct fsocket_local *local)
 {
 	const struct socket *sock = fsocket_local_sock(local);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A CPU's local listener: made, put into the group, parked; and how connections
- * leave its accept queue for the shared one.
+ * A CPU's local listener: how it is made, put into the group and parked, and how
+ * connections move from its accept queue to the shared one.
  *
- * They leave when the local listener is parked, and when they are late: a timer,
- * which runs only while connections wait, looks at the first in the queue. When it
- * sees the same one for the second time, and the worker sleeps, and another worker of
- * the listener does, all that wait become everybody's. A queue that stands still for
- * FSOCKET_STUCK looks, 100 ms by default, does so whoever sleeps: its worker computes,
- * or its CPU has no time for it. The timer looks at the queues of guests (cover.c), too.
+ * They move when the local listener is parked, and when they are late. A timer, which
+ * runs only while connections wait, looks at the first one in the queue. If it sees the
+ * same one for the second time while the worker sleeps and another worker of the
+ * listener also sleeps, all connections that wait move to the shared queue. If the
+ * first one stays for FSOCKET_STUCK looks, 100 ms by default, they move whether or not
+ * workers sleep: the worker computes, or its CPU is busy. The timer also looks at the
+ * queues of guests (cover.c).
  */
 #include <linux/security.h>
 #include <linux/slab.h>
@@ -28,18 +29,18 @@
 
 unsigned int fsocket_steal_after_ms = 8;
 
-/* Moves @req, just taken from a local queue, to that of @to; with bottom halves off. */
+/* Moves @req, just removed from a local queue, to that of @to; bottom halves are off. */
 static bool fsocket_move_one(struct sock *to, struct request_sock *req)
 {
 	struct sock *child = req->sk;
 	bool moved;
 
-	/* Compare inet_csk_listen_stop(), which has the same children to care for. */
+	/* inet_csk_listen_stop() handles the same children in this way. */
 	bh_lock_sock_nested(child);
 	sock_hold(child);
 	moved = inet_csk_reqsk_queue_add(to, req, child);
 	if (!moved) {
-		/* The shared one listens no more: child is forgotten. */
+		/* The shared listener no longer listens, and has dropped the child. */
 		reqsk_put(req);
 	}
 	bh_unlock_sock(child);
@@ -48,9 +49,9 @@ static bool fsocket_move_one(struct sock *to, struct request_sock *req)
 }
 
 /*
- * Moves what waits at @from to the shared queue of @to as far as that has room, and
- * returns how many. The local socket is locked, so that inet_csk_accept() does not
- * take the same; bottom halves are off.
+ * Moves the connections that wait at @from to the shared queue of @to until that is
+ * full, and returns their number. The caller has locked the local socket, so that
+ * inet_csk_accept() does not take the same ones, and bottom halves are off.
  */
 static unsigned int fsocket_drain(struct sock *from, struct sock *to)
 {
@@ -88,9 +89,10 @@ static unsigned long fsocket_look_after(void)
 }
 
 /*
- * Whether the worker of @local sleeps although connections have woken it: it waits for
- * something else. One that may run is at work, or its CPU is. So it is when another CPU
- * has woken it, as that of a guest does, and its own has not heard of that yet.
+ * Returns whether the worker of @local sleeps although connections have woken it, so
+ * that it waits for something else. A worker in TASK_RUNNING is at work, or its CPU is
+ * busy. TASK_WAKING counts as running: another CPU has woken the worker, as for a
+ * guest, and the worker's CPU has not handled that yet.
  */
 static bool fsocket_worker_sleeps(const struct fsocket_local *local)
 {
@@ -107,7 +109,7 @@ static bool fsocket_worker_sleeps(const struct fsocket_local *local)
 	return sleeps;
 }
 
-/* Whether a worker of @l other than that of @local sleeps, as it does in epoll_wait(). */
+/* Returns whether a worker of @l other than that of @local sleeps, as in epoll_wait(). */
 static bool fsocket_other_sleeps(struct fsocket_listener *l,
 				 const struct fsocket_local *local)
 {
@@ -143,7 +145,10 @@ static bool fsocket_worker_ended(const struct fsocket_local *local)
 	return ended;
 }
 
-/* In softirq: gives what waits at @local to everybody. False: try again. */
+/*
+ * Moves the connections that wait at @local to the shared queue; called in softirq.
+ * Returns false if it has to be tried again.
+ */
 static bool fsocket_local_steal(struct fsocket_local *local, struct sock *from)
 {
 	struct sock *to = local->listener->sock->sk;
@@ -163,9 +168,9 @@ static bool fsocket_local_steal(struct fsocket_local *local, struct sock *from)
 }
 
 /*
- * When to look again at @local, where connections wait. They may do so for as long as a
- * program likes, which neither accepts nor has room in the shared queue: look less and
- * less often, and at last once a second.
+ * Returns the time until the next look at @local, where connections wait. A program
+ * that neither accepts nor leaves room in the shared queue can make them wait for any
+ * time, so the looks become rarer, down to one a second.
  */
 static unsigned long fsocket_look_again(const struct fsocket_local *local)
 {
@@ -176,8 +181,8 @@ static unsigned long fsocket_look_again(const struct fsocket_local *local)
 }
 
 /*
- * Looks at @local, which the worker of @host serves; after how many jiffies to do so
- * again, or 0 if no connections wait there.
+ * Looks at @local, which the worker of @host serves. Returns the jiffies until the next
+ * look, or 0 if no connections wait there.
  */
 static unsigned long fsocket_look_at(struct fsocket_local *local,
 				     const struct fsocket_local *host)
@@ -186,7 +191,7 @@ static unsigned long fsocket_look_at(struct fsocket_local *local,
 	const struct socket *sock = fsocket_local_sock(local);
 	const struct request_sock *head;
 
-	/* It has gone to another CPU, whose timer runs. */
+	/* The socket has moved to another CPU's place, whose timer runs. */
 	if (!sock)
 		return 0;
 	head = READ_ONCE(inet_csk(sock->sk)->icsk_accept_queue.rskq_accept_head);
@@ -215,7 +220,7 @@ static void fsocket_local_look(struct timer_list *timer)
 	unsigned long after = 0;
 	int cpu;
 
-	/* With a host it is that one's timer that looks; see fsocket_local_hand(). */
+	/* The timer of the host looks at a guest; see fsocket_local_hand(). */
 	if (!READ_ONCE(local->host))
 		after = fsocket_look_at(local, local);
 	if (READ_ONCE(local->guests)) {
@@ -226,12 +231,12 @@ static void fsocket_local_look(struct timer_list *timer)
 				after = min_not_zero(after, fsocket_look_at(guest, local));
 		}
 	}
-	/* A connection that has arrived meanwhile may want it sooner. */
+	/* fsocket_arrived() may have set an earlier time meanwhile. */
 	if (after)
 		timer_reduce(timer, jiffies + after);
 }
 
-/* A connection has arrived at a local listener; in softirq. */
+/* Runs in softirq when a connection arrives at a local listener. */
 static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 			   int sync, void *key)
 {
@@ -242,7 +247,7 @@ static int fsocket_arrived(wait_queue_entry_t *entry, unsigned int mode,
 	return 0;
 }
 
-/* Counts one event of the CPU of @local: any CPU may have caused it. */
+/* Counts one event for the CPU of @local; any CPU may call this. */
 static void fsocket_local_count(const struct fsocket_local *local, size_t counter)
 {
 	static DEFINE_SPINLOCK(lock);
@@ -253,8 +258,8 @@ static void fsocket_local_count(const struct fsocket_local *local, size_t counte
 }
 
 /*
- * Puts @sk into the group of @shared, which is in one for as long as it listens. The
- * lock keeps it there: reuseport_add_sock() crashes if it leaves meanwhile.
+ * Puts @sk into the group of @shared, which is in a group while it listens. The lock
+ * keeps it there: reuseport_add_sock() crashes if it leaves meanwhile.
  */
 static int fsocket_join_group(struct sock *sk, struct sock *shared)
 {
@@ -283,7 +288,10 @@ static int fsocket_local_attach(struct fsocket_local *local)
 	return 0;
 }
 
-/* Makes the worker of @host serve @local; NULL: its own, if any. Under the listener's lock. */
+/*
+ * Makes the worker of @host serve @local; if @host is NULL, its own worker. Called
+ * under the listener's lock.
+ */
 static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host)
 {
 	struct fsocket_local *old = local->host;
@@ -302,8 +310,9 @@ static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local
 		WRITE_ONCE(old->guests, old->guests - 1);
 	}
 	/*
-	 * What waits, or is about to wake the former wait queue. A worker that looks too
-	 * early is of no matter: this starts the timer, too.
+	 * Connections may wait already, or a softirq may be about to wake the former
+	 * wait queue. This starts the timer, too, so it does no harm if a worker looks
+	 * too early.
 	 */
 	smp_mb();
 	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLRDNORM);
@@ -318,7 +327,7 @@ void fsocket_local_park(struct fsocket_local *local)
 	fsocket_local_count(local, offsetof(struct fsocket_stats, retire));
 	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
 	fsocket_local_hand(local, NULL);
-	/* What arrives later is moved by the timer. */
+	/* The timer moves connections that arrive later. */
 	fsocket_local_move(local);
 }
 
@@ -333,9 +342,9 @@ static int fsocket_no_hash(struct sock *sk)
 }
 
 /*
- * Puts the bound, unhashed @sk into TCP_LISTEN. Nobody else knows @sk, so its
- * sk_prot can be another one for a moment, which leaves out what
- * inet_csk_listen_start() does to make a listener visible.
+ * Puts the bound, unhashed @sk into TCP_LISTEN. No other task knows @sk, so this can
+ * exchange its sk_prot for a moment, for one that leaves out the steps by which
+ * inet_csk_listen_start() makes a listener visible.
  */
 static int fsocket_listen_start(struct sock *sk)
 {
@@ -357,7 +366,7 @@ static int fsocket_listen_start(struct sock *sk)
 	return ret;
 }
 
-/* Makes @sk, new, like the shared listener, but for its queue. */
+/* Copies everything but the queue from the shared listener to the new @sk. */
 static int fsocket_local_inherit(struct fsocket_local *local, struct socket *sock)
 {
 	struct fsocket_listener *l = local->listener;
@@ -367,12 +376,12 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	ret = fsocket_inherit(sk, shared);
 	if (ret)
 		return ret;
-	/* The guard stays bound as the shared one was when it listened. */
+	/* The guard stays bound as the shared listener was bound when it listened. */
 	fsocket_inherit_address(sk, l->guard->sk);
 	security_sk_clone(shared, sk);
 	/*
-	 * In the group, without opening the port to SO_REUSEPORT sockets that
-	 * could not join before: those must be of the same user
+	 * The socket joins the group, and the port does not open to SO_REUSEPORT
+	 * sockets that could not join before: those must be of the same user
 	 * (inet_csk_bind_conflict()).
 	 */
 	sk->sk_reuseport = 1;
@@ -388,8 +397,9 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 }
 
 /*
- * What the file of the shared listener was to @sock. That may be closed long before @sock
- * is released, which a request that has not been answered can still lead netfilter to.
+ * Clears the pointer to the file of the shared listener. That file may be closed long
+ * before @sock is released, and a request that has not been answered can still lead
+ * netfilter to @sock.
  */
 static void fsocket_local_forget_file(struct socket *sock)
 {
@@ -411,7 +421,7 @@ static int fsocket_local_listen(struct fsocket_local *local)
 	struct socket *sock;
 	int ret;
 
-	/* Not a kernel socket: its children have to hold their namespace. */
+	/* This is no kernel socket, since its children must hold their network namespace. */
 	ret = __sock_create(sock_net(shared), shared->sk_family, SOCK_STREAM,
 			    IPPROTO_TCP, &sock, 0);
 	if (ret)
@@ -428,7 +438,7 @@ static int fsocket_local_listen(struct fsocket_local *local)
 	ret = fsocket_listen_start(sock->sk);
 	if (ret)
 		goto err_settle;
-	/* accept() and poll() take no lock: publish it complete. */
+	/* accept() and poll() take no lock, so publish it complete. */
 	smp_store_release(&local->sock, sock);
 	return 0;
 
@@ -451,7 +461,7 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 	if (IS_ERR(guard))
 		return PTR_ERR(guard);
 	l->guard = guard;
-	/* Only now: the guard keeps other sockets off the port. */
+	/* Set this only now, when the guard keeps other sockets off the port. */
 	lock_sock(shared);
 	if (shared->sk_state == TCP_LISTEN)
 		shared->sk_reuseport = 1;
@@ -460,8 +470,9 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 }
 
 /*
- * Gives @local the socket of a place that is parked, if there is one: so a listener
- * never has more of them than it has had workers, and covered CPUs, at once, and one.
+ * Gives @local the socket of a parked place, if there is one. So a listener has at most
+ * one socket more than the largest number of workers and covered CPUs that it had at
+ * once.
  */
 static void fsocket_local_inherit_spare(struct fsocket_local *local)
 {
@@ -485,7 +496,10 @@ static void fsocket_local_inherit_spare(struct fsocket_local *local)
 	rcu_assign_pointer(sock->sk->sk_wq, &local->wq);
 	/* Pairs with fsocket_local_sock(). */
 	smp_store_release(&local->sock, sock);
-	/* For what came with it, or is on its way to the former place. */
+	/*
+	 * This is for connections that moved with the socket, or that are about to wake
+	 * the former place.
+	 */
 	timer_reduce(&local->timer, jiffies + fsocket_look_after());
 }
 
@@ -502,7 +516,7 @@ int fsocket_local_start(struct fsocket_local *local, struct fsocket_local *host)
 		if (ret)
 			return ret;
 	}
-	/* Before connections come, so that none of them wakes nobody. */
+	/* This comes before connections arrive, so that each of them wakes a worker. */
 	fsocket_local_hand(local, host);
 	ret = fsocket_local_attach(local);
 	if (ret)
@@ -545,26 +559,26 @@ struct fsocket_local *fsocket_local_get(struct fsocket_listener *l, int cpu)
 	init_waitqueue_func_entry(&local->arrival, fsocket_arrived);
 	add_wait_queue(&local->wq.wait, &local->arrival);
 	timer_setup(&local->timer, fsocket_local_look, TIMER_PINNED);
-	/* accept() and poll() take no lock: publish it complete. */
+	/* accept() and poll() take no lock, so publish it complete. */
 	smp_store_release(&l->locals[cpu], local);
 	return local;
 }
 
 void fsocket_local_quiet(struct fsocket_local *local)
 {
-	/* Nobody starts the timer once nothing sees connections arrive. */
+	/* Only fsocket_arrived() starts the timer, and it runs no longer. */
 	remove_wait_queue(&local->wq.wait, &local->arrival);
 	del_timer_sync(&local->timer);
 	/*
-	 * Who polls looks again. What stays registered, in an epoll instance or by a
-	 * poll() that sleeps on, keeps @local: fsocket_local_polled().
+	 * Tasks in poll() look again. Entries that stay registered, of an epoll
+	 * instance or of a poll() that sleeps on, keep @local: fsocket_local_polled().
 	 */
 	wake_up_interruptible_poll(&local->wq.wait, EPOLLIN | EPOLLRDNORM);
 }
 
 bool fsocket_local_polled(struct fsocket_local *local)
 {
-	/* Nobody can register any more. */
+	/* No task can register any more. */
 	return waitqueue_active(&local->wq.wait);
 }
 
@@ -573,8 +587,8 @@ void fsocket_local_free(struct fsocket_local *local)
 	if (local->sock)
 		fsocket_local_release(local->sock);
 	/*
-	 * A softirq that found sk_wq before sock_release() may still use it, and
-	 * so may who polled.
+	 * A softirq that found sk_wq before sock_release() may still use it, and so may
+	 * a task that polled.
 	 */
 	kfree_rcu(local, wq.rcu);
 }

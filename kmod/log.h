@@ -12,7 +12,7 @@
 #define FSOCKET_INFO	3
 #define FSOCKET_DEBUG	4
 
-/* enable_fastsocket_debug: what is less severe is logged. */
+/* enable_fastsocket_debug: messages whose level is below this are logged. */
 extern unsigned int fsocket_log_level;
 
 /*

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The proto_ops of listeners: one structure for IPv4, and one for IPv6.
+ * The proto_ops of listeners: one structure for IPv4, and one for IPv6. Both are the
+ * same for all listeners, and work with any socket. do_accept() and kernel_accept()
+ * copy the listener's ops to the new socket; such a socket has no listener of ours, and
+ * the original ops serve it.
  *
- * Both are the same for all listeners, and work with any socket: one that has been given
- * them by mistake (do_accept() and kernel_accept() copy the listener's to the new socket)
- * has no listener of ours, and is served by the original ones.
- *
- * Such a copy holds no reference to the module, as the owner of TCP's ops is the kernel: one
- * would be a cache line which all CPUs write for each connection. But do_accept() sleeps
- * between its look at the listener's ops and their call, the new socket that it could not
- * accept is released still later, by a task work, and kernel_accept() leaves the copy in the
- * new socket, as do_accept() does on 6.1 if the listener ends meanwhile. The module may be
- * unloaded before. So neither structure is the module's: they are allocated with it, and
- * stay for ever once they have been in use, 500 bytes for each time that it is loaded. When
- * it is unloaded they become copies of the original ones.
+ * Such a copy holds no reference to the module, since the kernel owns TCP's ops: a
+ * reference would be a cache line to which all CPUs write for each connection. But
+ * do_accept() sleeps between reading the listener's ops and calling them; a task work
+ * releases a new socket that it could not accept still later; and kernel_accept()
+ * leaves the copy in the new socket, as do_accept() does on 6.1 if the listener ends
+ * meanwhile. The module may be unloaded before. So neither structure is part of the
+ * module: they are allocated when it is loaded, and stay for ever once they have been
+ * in use, 500 bytes for each load. When the module is unloaded they become copies of
+ * the original ones.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -31,17 +31,17 @@
 
 #include "ops.h"
 
-/* IPv4's and IPv6's. */
+/* The ops of IPv4 and of IPv6. */
 static struct fsocket_family {
 	struct proto_ops *ops;
-	/* NULL until the first listener is adopted; under fsocket_listeners_mutex. */
+	/* NULL until the first listener is adopted; protected by fsocket_listeners_mutex. */
 	const struct proto_ops *orig;
 } fsocket_families[2] __read_mostly;
 
 /* See fsocket_ops_init(). */
 static const fsocket_ops_setter *fsocket_setters __read_mostly;
 
-/* Sockets that are being released by our ops while the module is unloaded. */
+/* The number of sockets that our ops are releasing while the module is unloaded. */
 static atomic_t fsocket_late_releases;
 
 static struct fsocket_family *fsocket_family_of(const struct socket *sock)
@@ -99,7 +99,7 @@ int fsocket_ops_put(struct socket *sock)
 
 	if (ret)
 		return ret;
-	/* Readers of sock->ops take no lock: publish it complete. */
+	/* Readers of sock->ops take no lock, so publish the ops complete. */
 	smp_store_release(&sock->ops, family->ops);
 	return 0;
 }
@@ -139,7 +139,7 @@ int fsocket_ops_init(const fsocket_ops_setter *setters)
 	return 0;
 }
 
-/* Word by word, since somebody may be about to call one of the functions. */
+/* Copy word by word, since another CPU may be about to call one of the functions. */
 static void fsocket_ops_become(struct proto_ops *ops, const struct proto_ops *orig)
 {
 	unsigned long *to = (unsigned long *)ops;
@@ -168,7 +168,7 @@ void fsocket_ops_exit(void)
 		return;
 	}
 	kmemleak_not_leak(ops);
-	/* None of our functions sleeps without a reference to the module, or being counted. */
+	/* None of our functions sleeps without a reference to the module or being counted. */
 	synchronize_rcu_tasks();
 	while (atomic_read(&fsocket_late_releases))
 		msleep(20);

@@ -7,27 +7,27 @@
 struct proto_ops;
 struct socket;
 
-/* Whether the module has taken charge of @sock. */
+/* Returns whether the module has taken charge of @sock. */
 bool fsocket_listen_is_ours(const struct socket *sock);
 
 /*
- * The ops of the sockets that accept() takes from @sock; NULL if that is not a
- * TCP socket.
+ * Returns the ops of the sockets that accept() takes from @sock, or NULL if that is not
+ * a TCP socket.
  */
 const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock);
 
-/* Makes some of the functions of @ops ours. */
+/* Replaces some of the functions of @ops. */
 typedef void (*fsocket_ops_setter)(struct proto_ops *ops);
 
-/* @setters ends with NULL, and is used until fsocket_ops_exit(). */
+/* Initialises both structures; @setters ends with NULL, and is used until fsocket_ops_exit(). */
 int fsocket_ops_init(const fsocket_ops_setter *setters);
-/* Nobody runs one of our functions any more by way of a socket's ops, or will. */
+/* On return no task runs one of our functions through a socket's ops, and none will. */
 void fsocket_ops_exit(void);
-/* The ops that @sock would have without us. */
+/* Returns the ops that @sock would have without this module. */
 const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
-/* Gives @sock, which is locked, our ops; under fsocket_listeners_mutex. */
+/* Gives our ops to @sock, which is locked; called under fsocket_listeners_mutex. */
 int fsocket_ops_put(struct socket *sock);
-/* Gives @sock, which is locked, or nobody else's yet, its original ones. */
+/* Gives its original ops back to @sock, which is locked or not yet visible to others. */
 void fsocket_ops_take_back(struct socket *sock);
 /* Releases @sock, which has our ops but no listener. */
 int fsocket_ops_release_copy(struct socket *sock);

@@ -45,14 +45,14 @@ bool fsocket_listener_refresh(struct fsocket_listener *l)
 }
 
 /*
- * @sock has our ops, but no listener. An option may have the kernel copy the ops of a socket
- * to where all sockets find them (kTLS), or put others in their place, so it may not meet
- * ours.
+ * @sock has our ops and no listener. Some options make the kernel copy the ops of a
+ * socket to where all sockets find them (kTLS), or exchange them, so such an option
+ * must not meet ours.
  */
 static void fsocket_copy_take_back(struct socket *sock)
 {
 	lock_sock(sock->sk);
-	/* It may have been made one since. */
+	/* The socket may have become a listener since. */
 	if (!fsocket_listener_find(sock))
 		fsocket_ops_take_back(sock);
 	release_sock(sock->sk);

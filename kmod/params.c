@@ -54,14 +54,14 @@ static const struct kernel_param_ops fsocket_debug_ops = {
 	.get = param_get_uint,
 };
 
-/* A change concerns later spawns; what is already spawned stays. */
+/* A change applies to later spawns only. */
 module_param_cb(enable_listen_spawn, &fsocket_spawn_ops, &fsocket_spawn_mode, 0644);
 MODULE_PARM_DESC(enable_listen_spawn, "Local listeners: 0 = disabled, 1 = only for workers already pinned to one CPU, 2 = the module pins the worker [default]");
 
 module_param_cb(enable_fastsocket_debug, &fsocket_debug_ops, &fsocket_log_level, 0644);
-MODULE_PARM_DESC(enable_fastsocket_debug, "Log what is less severe than: 0 = nothing, 1 = alerts, 2 = errors, 3 = warnings too [default], 4 = information, 5 = debugging");
+MODULE_PARM_DESC(enable_fastsocket_debug, "Messages in the kernel log: 0 = none, 1 = alerts, 2 = errors too, 3 = warnings too [default], 4 = information too, 5 = debugging too");
 
-/* A feature that is on or off. All under kernel_param_lock(). */
+/* A feature that is on or off. All of its members are protected by kernel_param_lock(). */
 struct fsocket_switch {
 	const char *name;
 	const char *what;
@@ -69,7 +69,7 @@ struct fsocket_switch {
 	bool on;
 };
 
-/* Between loading and unloading: a switch acts at once. */
+/* True between loading and unloading: a change of the parameter then acts at once. */
 static bool fsocket_live;
 
 static int fsocket_switch_to(struct fsocket_switch *feature, bool on)
@@ -140,7 +140,7 @@ static struct fsocket_switch fsocket_rfd = {
 	.apply = fsocket_apply_rfd,
 };
 
-/* The two halves of one parameter, 1 and 2. */
+/* The two bits, 1 and 2, of one parameter. */
 static struct fsocket_switch fsocket_skb_receive = {
 	.name = "enable_skb_pool",
 	.what = "redispatched packets copied to memory of their CPU",
@@ -166,7 +166,7 @@ static struct fsocket_switch fsocket_fast_epoll = {
 	.on = true,
 };
 
-/* In the order in which they are switched on: RCS needs the framework. */
+/* In the order in which they are switched on, since RCS needs the framework. */
 static struct fsocket_switch * const fsocket_switches[] = {
 	&fsocket_local_established,
 	&fsocket_direct_tcp,
@@ -179,8 +179,9 @@ static struct fsocket_switch * const fsocket_switches[] = {
 };
 
 /*
- * RCS is nothing but a policy of the framework, and the skb pool's receiving side
- * is for packets that it hands over; RFD serves NICs' filters too.
+ * RCS is a policy of the framework, and the skb pool's receiving side handles packets
+ * that the framework hands over. RFD does not need the framework where the filters of
+ * NICs deliver its packets.
  */
 static int fsocket_apply_framework(bool on)
 {
@@ -192,7 +193,7 @@ static int fsocket_apply_framework(bool on)
 	return fsocket_steer_enable(on);
 }
 
-/* @feature is nothing without the framework, which it switches on, too. */
+/* @feature does nothing without the framework, so this switches the framework on, too. */
 static int fsocket_apply_within(const struct fsocket_switch *feature, bool on,
 				int (*enable)(bool on))
 {
@@ -281,7 +282,7 @@ module_param_cb(enable_receive_cpu_selection, &fsocket_switch_ops, &fsocket_rcs,
 MODULE_PARM_DESC(enable_receive_cpu_selection, "The framework delivers to the CPU where the connection's program sends: 0 = off [default], 1 = on");
 
 module_param_cb(enable_fast_epoll, &fsocket_switch_ops, &fsocket_fast_epoll, 0644);
-MODULE_PARM_DESC(enable_fast_epoll, "The library spares epoll system calls that change nothing: 0 = off, 1 = on [default]");
+MODULE_PARM_DESC(enable_fast_epoll, "The library omits epoll system calls whose effect no program can see: 0 = off, 1 = on [default]");
 
 static unsigned int enable_socket_pool_size;
 
@@ -316,7 +317,7 @@ module_param_cb(enable_socket_pool_size, &fsocket_pool_size_ops, &enable_socket_
 MODULE_PARM_DESC(enable_socket_pool_size, "Sockets that each CPU keeps for connections accepted later: 0 = disabled [default], at most what a quarter of the memory holds");
 
 module_param_cb(enable_skb_pool, &fsocket_skb_pool_ops, NULL, 0644);
-MODULE_PARM_DESC(enable_skb_pool, "Pools of packets: 0 = off [default], 1 = those received that the framework hands over are copied to memory of their CPU, 2 = those to send are made in advance, 3 = both");
+MODULE_PARM_DESC(enable_skb_pool, "Pools of packets: 0 = off [default], 1 = received packets that the framework hands over are copied to memory of their CPU, 2 = packets to send are allocated in advance, 3 = both");
 
 static int fsocket_steal_set(const char *val, const struct kernel_param *kp)
 {
@@ -376,7 +377,7 @@ void fsocket_params_exit(void)
 	kernel_param_unlock(THIS_MODULE);
 }
 
-/* One line for each feature: what the kernel log says after modprobe. */
+/* Logs one line for each feature after modprobe. */
 void fsocket_params_report(void)
 {
 	static const char * const spawn[] = {

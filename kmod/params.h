@@ -2,7 +2,7 @@
 #ifndef FSOCKET_PARAMS_H
 #define FSOCKET_PARAMS_H
 
-/* Switches on what has been asked for at load; errors as of the features. */
+/* Switches on the features that the parameters ask for at load. Returns the error of a feature. */
 int fsocket_params_init(void);
 void fsocket_params_exit(void);
 void fsocket_params_report(void);

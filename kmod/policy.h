@@ -13,8 +13,8 @@ struct sk_buff;
  */
 int fsocket_policies_ask(const struct fastsocket_flow *flow);
 /*
- * Reads the flow of @skb, of @net, which may be anything, and changes nothing. Returns false
- * if it is no packet of TCP, or a fragment.
+ * Reads the flow of @skb, which belongs to @net, and changes nothing. @skb may be any
+ * packet. Returns false if it is not a packet of TCP, or is a fragment.
  */
 bool fsocket_flow_read(const struct sk_buff *skb, struct net *net,
 		       struct fastsocket_flow *flow);

@@ -2,8 +2,9 @@
 /*
  * How a source port names the CPU that its connection belongs to.
  *
- * Which bits of a port do so, and how they are turned, is chosen at random when
- * the module is loaded: else anybody could aim packets at one CPU.
+ * The bits of a port that name the CPU, and a number that is XORed to them, are chosen
+ * at random when the module is loaded. Otherwise any sender could aim packets at one
+ * CPU.
  */
 #include <linux/bitops.h>
 #include <linux/cpumask.h>
@@ -13,10 +14,13 @@
 
 #include "portbits.h"
 
-/* Bits of a port among which to choose: those that differ in any usual range. */
+/* The bits among which to choose: those that differ in any usual range of ports. */
 #define FSOCKET_PORT_BITS	14
 
-/* The bits that name the CPU, from its lowest to its highest; and the turn. */
+/*
+ * The bits that name the CPU, from its lowest to its highest; and the number that is
+ * XORed to them.
+ */
 static unsigned int fsocket_bits[FSOCKET_PORT_BITS], fsocket_nbits;
 static unsigned int fsocket_turn;
 

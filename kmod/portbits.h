@@ -7,19 +7,19 @@
 /* Chooses how source ports name CPUs. */
 void fsocket_portbits_init(void);
 
-/* The bits of a port that name a CPU: which (@mask), and what they are for @cpu. */
+/* Sets @mask to the bits of a port that name a CPU, and returns their value for @cpu. */
 u16 fsocket_portbits(unsigned int cpu, u16 *mask);
 
-/* The CPU that @port names; maybe one that does not exist. */
+/* Returns the CPU that @port names; that CPU may not exist. */
 unsigned int fsocket_portbits_cpu(u16 port);
 
 /*
- * How many ports in a row name the same CPU: a power of two, of which such rows
- * are multiples; 65536 if there is but one CPU.
+ * Returns the length of a row of consecutive ports that name the same CPU. It is a
+ * power of two, and rows begin at multiples of it; 65536 if there is one CPU only.
  */
 unsigned int fsocket_portbits_block(void);
 
-/* The first port of the row that @port would be in if it named @cpu. */
+/* Returns the first port of the row in which @port would be if it named @cpu. */
 u16 fsocket_portbits_towards(u16 port, unsigned int cpu);
 
 #endif

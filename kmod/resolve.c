@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Functions of the kernel that modules cannot link against, found by way of a
- * kprobe that is never armed.
+ * Finds functions of the kernel that modules cannot link against, by a kprobe that is
+ * never armed.
  */
 #include <asm/ibt.h>
 #include <linux/kprobes.h>
@@ -23,7 +23,7 @@ void *fsocket_resolve(const char *symbol)
 	addr = kp.addr;
 	unregister_kprobe(&kp);
 #if HAS_KERNEL_IBT
-	/* The probe sits behind the function's ENDBR, or what has replaced that. */
+	/* The probe's address is behind the function's ENDBR, or behind what has replaced that. */
 	if (is_endbr(*(u32 *)(addr - ENDBR_INSN_SIZE)))
 		addr -= ENDBR_INSN_SIZE;
 #endif

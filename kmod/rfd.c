@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive Flow Deliver (section 3.3 of the paper): an active connection gets a
- * source port that names the CPU which connects (portbits.c), so that a NIC's
- * filters can deliver its packets there (ntuple.c). Where they do not, packet
- * redispatch does.
+ * Receive Flow Deliver (section 3.3 of the paper): an active connection gets a source
+ * port that names the CPU which connects (portbits.c), so that a NIC's filters can
+ * deliver its packets there (ntuple.c). For NICs without such filters packet redispatch
+ * does so.
  *
- * The kernel chooses and binds the port, in connect(): for the time of that, and
- * under the socket's lock, its range of ports (IP_LOCAL_PORT_RANGE) is a row of
- * ports that name the CPU. So TIME_WAIT, reserved ports, programs of cgroups and
- * everything else about connect() are as without us. The rows are tried in a
- * random order at first, and one after the other then, since going on from a
- * random one at once would make some ports far likelier than others.
+ * The kernel chooses and binds the port, in connect(). During that call, and under the
+ * socket's lock, the socket's range of ports (IP_LOCAL_PORT_RANGE) is a row of ports
+ * that name the CPU. So TIME_WAIT, reserved ports, programs of cgroups and everything
+ * else about connect() are as without the module. The rows are tried in a random order
+ * at first, and one after the other only then: going on from one random row at once
+ * would make some ports far likelier than others.
  *
- * Redispatch knows the connections, not the ports: many programs' ports would
- * name some CPU. An entry stays when its connection is closed; a connection of
- * the same four-tuple, whoever made it, finds it until another has its place.
+ * Redispatch goes by the connections, not by the ports, since ports of many other
+ * programs also name some CPU. An entry stays when its connection is closed. A
+ * connection of the same four-tuple finds it, whichever program made that, until
+ * another entry takes its place.
  */
 #include <linux/bpf-cgroup.h>
 #include <linux/random.h>
@@ -32,7 +33,10 @@
 #include "rfd.h"
 #include "stats.h"
 
-/* How many rows of ports are tried at random, and then in turn, before the kernel chooses. */
+/*
+ * The number of rows of ports that are tried at random, and then in turn, before the
+ * kernel chooses.
+ */
 #define FSOCKET_RANDOM_ROWS	8
 #define FSOCKET_ROWS		64
 
@@ -42,8 +46,8 @@ static bool fsocket_rfd_on;
 static u32 *fsocket_rfd_flows;
 
 /*
- * Does the first step of connect(), which sends a SYN, from a port of @low to @high that
- * is within the socket's own range, too.
+ * Does the first step of connect(), which sends a SYN, from a port of @low to @high
+ * that is also within the socket's own range.
  */
 static int fsocket_connect_within(struct socket *sock,
 				  const struct sockaddr_storage *address,

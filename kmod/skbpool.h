@@ -11,15 +11,14 @@ int fsocket_skbpool_enable(bool on);
 void fsocket_skbpool_exit(void);
 
 /*
- * @skb has been handed to this CPU by another. Returns what is to be handled in
- * its place: a copy in this CPU's pool, if there is a pool and @skb fits, or
- * @skb itself. In the queue's NAPI poll, of which only one runs at a time for
- * @cpu.
+ * Returns the skb to be handled in place of @skb, which another CPU has handed to this
+ * one: a copy in this CPU's pool, if there is a pool and @skb fits, else @skb itself.
+ * Called in the queue's NAPI poll, of which only one runs at a time for @cpu.
  */
 struct sk_buff *fsocket_skbpool_exchange(struct net *net, int cpu,
 					 struct sk_buff *skb);
 
-/* Frees the skbs of this CPU that other CPUs have sent back; in softirq. */
+/* Frees the skbs of this CPU that other CPUs have sent back; called in softirq. */
 void fsocket_skbpool_reap(void);
 
 /* Does the same for all CPUs; in process context. */

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Packet redispatch: the framework that the original called RPS.
+ * Packet redispatch, which the original called RPS.
  *
- * A netfilter hook at the end of each interface's ingress asks the registered
- * policies which CPU is to handle a TCP packet. If that is another one, the
- * packet goes into that CPU's queue, and from there, by a NAPI instance of that
- * CPU, on its way through the stack. It does not pass packet taps, tc and
- * netfilter ingress a second time (skb->tc_skip_classify).
+ * A netfilter hook at the end of each interface's ingress asks the registered policies
+ * which CPU is to handle a TCP packet. If they name another CPU, the hook adds the
+ * packet to that CPU's queue. A NAPI instance of that CPU takes it from there and
+ * passes it to the stack. The packet does not pass packet taps, tc and netfilter
+ * ingress a second time (skb->tc_skip_classify).
  *
- * Packets of one flow stay in order, as with the kernel's RFS: a flow whose
- * packets still wait in a queue stays with that queue, whatever policies and
- * parameters say by then. So each queue counts what entered (tail) and what has
- * been handled (head), and fsocket_flows remembers for each flow, by its hash,
- * where its latest packet went and what tail then was.
+ * Packets of one flow stay in order, as with the kernel's RFS: while packets of a flow
+ * wait in a queue, later ones go to that queue, whatever policies and parameters say by
+ * then. So each queue counts the packets that entered (tail) and those that have been
+ * handled (head), and fsocket_flows stores for each flow, by its hash, the queue of its
+ * latest packet and the value of tail then.
  *
- * No CPU waits for another: a queue is a list without a lock. It is only added to
- * within the RCU section in which it was chosen, for that is what a CPU waits for
- * that goes offline.
+ * No CPU waits for another: a queue is a list without a lock. A packet is added only
+ * within the RCU section in which the queue was chosen, since a CPU that goes offline
+ * waits for these sections.
  *
- * A packet that climbs stacked interfaces (VLAN, bond, bridge) passes the hook of
- * each; once it comes from a queue, it stays. Where an interface has RPS or RFS
- * set, these come before us, and not again.
+ * A packet that climbs stacked interfaces (VLAN, bond, bridge) passes the hook of each.
+ * Once it comes from a queue, it stays on its CPU. Where an interface has RPS or RFS
+ * set, these come before the hook, and do not run again.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -82,7 +82,7 @@ struct fsocket_queue {
 
 static DEFINE_PER_CPU(struct fsocket_queue, fsocket_queues);
 
-/* The latest packet of a flow: its CPU + 1 and, below, its queue's tail. 0: none. */
+/* The latest packet of a flow: its CPU + 1 and, in the lower bits, its queue's tail. 0: none. */
 static u64 *fsocket_flows;
 
 struct fsocket_ingress {
@@ -118,7 +118,7 @@ static int fsocket_ask_policies(const struct fastsocket_flow *flow)
 	       READ_ONCE(per_cpu(fsocket_queues, cpu).online) ? cpu : -1;
 }
 
-/* The CPU in whose queue the flow's latest packet still waits; or -1. */
+/* Returns the CPU in whose queue the flow's latest packet still waits; -1 if none. */
 static int fsocket_flow_waits(u64 latest)
 {
 	int cpu = (int)(latest >> 32) - 1;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a listener has to do because a worker has ended, or a CPU has gone or come, or
- * handles SYNs without a worker. A work does it, since the listener's lock is for those only
- * who may be made to wait by its users.
+ * Brings a listener up to date after a worker has ended, a CPU has gone or come, or a
+ * CPU without a worker has handled SYNs. A work item does this, since only tasks that
+ * the listener's users may make wait take the listener's lock.
  */
 #include <linux/cpumask.h>
 
 #include "hotplug.h"
 #include "listener.h"
 
-/* Parks the local listeners of CPUs that have gone, and lets those that are back begin again. */
+/* Parks the local listeners of CPUs that have gone, and starts those of CPUs that are back. */
 static void fsocket_follow_cpus(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim;
