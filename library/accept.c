@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * accept() in the kernel backend: of a listener that has members, from the member of the
- * calling worker, from the listener itself, and from members of workers that are late.
+ * accept() in the kernel backend. It takes a connection of a listener with members from
+ * the member of the calling worker, from the listener itself, or from members of
+ * workers that are late.
  */
 #include <errno.h>
 #include <poll.h>
@@ -15,7 +16,7 @@
 #include "worker.h"
 
 /*
- * The listener itself comes first once in this number of accepts, so that its queue does not
+ * Every this many accepts the listener itself comes first, so that its queue does not
  * starve.
  */
 #define SHARED_TURN	16
@@ -85,15 +86,15 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 			own = member_fd(fsocket_mine.watches[i]);
 		}
 	/*
-	 * Connections that are overdue come first: an own queue that is never empty would
-	 * keep them waiting.
+	 * Overdue connections come first: otherwise an own queue that is never empty
+	 * would keep them waiting.
 	 */
 	if (own >= 0 && (fsocket_mine.overdue || ++fsocket_mine.accepts % SHARED_TURN == 0)) {
 		bool stealing = fsocket_mine.overdue;
 
 		/*
-		 * Take one connection for each time that look_around() found some, since
-		 * their worker may be back.
+		 * Take one connection for each time that look_around() found some:
+		 * their worker may take the others.
 		 */
 		fsocket_mine.overdue = false;
 		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
@@ -106,15 +107,15 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		if (*conn >= 0 || errno != EAGAIN) {
 			if (*conn >= 0)
 				count(&claim->own);
-			/* The stamp tells the other workers that this one is busy, but not late. */
+			/* The stamp tells the other workers that this one is busy and not late. */
 			atomic_store_explicit(&claim->stamp, fsocket_now_ms(), memory_order_relaxed);
 			return true;
 		}
 	}
 	errno = saved;
 	/*
-	 * A thread that is no worker takes from all members, since epoll may have reported
-	 * any of them.
+	 * A thread that is not a worker takes from all members, since epoll may have
+	 * reported any of them.
 	 */
 	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
 		return true;

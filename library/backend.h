@@ -15,12 +15,12 @@
 
 /* A listener, and the sockets beside it. */
 struct group {
-	ino_t inode;		/* of the listener; 0: there is none */
+	ino_t inode;		/* of the listener; 0 if there is none */
 	int count;
 	int members[GROUP_MEMBERS];
 	struct route *route;
 	int memory;		/* the descriptor of that memory; -1: it has none */
-	bool reuseport;		/* as the program has set it since */
+	bool reuseport;		/* the value that the program has set since */
 };
 
 #pragma GCC visibility push(hidden)
@@ -56,14 +56,14 @@ int fsocket_route_live(const struct route *r);
  * is none.
  */
 bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed);
-/* Connections may be sent to the worker from now on. */
+/* From now on connections may be sent to the worker. */
 void fsocket_route_ready(struct group *g, struct claim *c);
-/* Takes the CPUs of stale workers away; does so only now and then. */
+/* Takes the CPUs of stale workers away; a call does so only from time to time. */
 void fsocket_route_tend(struct group *g);
 /*
- * Marks in timely[] the members that this thread must not take from: its own, and those of
- * workers that are late by less than so many milliseconds, or at work. Returns whether a
- * worker is out of its wait now.
+ * Marks in timely[] the members from which this thread must not take: its own, and
+ * those of workers that are late by less than this many milliseconds, or at work.
+ * Returns whether a worker is out of its wait now.
  */
 bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely);
@@ -73,7 +73,7 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 void fsocket_pin(int cpu);
 /* Returns the CPUs that the program lets this thread run on. */
 void fsocket_pin_allowed(cpu_set_t *set);
-/* Pins the thread again, if that has been lifted meanwhile. */
+/* Pins the thread again if its pin has been lifted meanwhile. */
 void fsocket_pin_again(void);
 void fsocket_pin_end(void);
 

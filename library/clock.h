@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The time by which the library tells who is late, and fsocketctl, which reads its stamps. */
+/*
+ * The clock of the library's stamps, by which it finds late workers; fsocketctl reads
+ * the stamps, too.
+ */
 #ifndef FSOCKET_CLOCK_H
 #define FSOCKET_CLOCK_H
 

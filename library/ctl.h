@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* fsocketctl: what its subcommands share. */
+/* fsocketctl: declarations that its subcommands share. */
 #ifndef CTL_H
 #define CTL_H
 
@@ -10,9 +10,9 @@
 
 /* Exit statuses. */
 #define CTL_FAILED	1	/* the request was not possible; or doctor has findings */
-#define CTL_USAGE	2	/* wrong arguments */
+#define CTL_USAGE	2	/* the arguments were wrong */
 
-/* From where a worker of the kernel backend takes a connection. */
+/* The queues from which a worker of the kernel backend takes a connection. */
 enum {
 	GROUP_OWN,	/* its own socket: the connection arrived on its CPU */
 	GROUP_SHARED,	/* the listener */
@@ -24,16 +24,23 @@ enum {
 
 /* --json was given. */
 extern bool ctl_json;
-/* Where JSON goes: standard output; for run, whose program owns that, standard error. */
+/*
+ * The stream for JSON: standard output; for run standard error, since its program owns
+ * the former.
+ */
 extern FILE *ctl_json_out;
 
-/* One sentence on standard error, with --json also {"error": SENTENCE}; ends with @status. */
+/*
+ * Prints one sentence on standard error, with --json also {"error": SENTENCE}; ends
+ * with @status.
+ */
 void ctl_fail(int status, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 
-/* Allocates memory, or ends the program where there is none. */
+/* Ends the program if there are arguments. */
 void ctl_no_arguments(char **argv, const char *subcommand);
 
+/* Allocates memory, or ends the program if there is none. */
 void *ctl_alloc(void *old, size_t size);
 char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -41,52 +48,52 @@ char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 DIR *ctl_opendir(const char *path);
 
 /*
- * What the file holds, without a newline at its end, or NULL and errno. Zero
+ * Returns the content of the file without a newline at its end, or NULL and errno. Zero
  * bytes, which separate the arguments in /proc/PID/cmdline, become blanks.
  */
 char *ctl_read(const char *path);
 char *ctl_readf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* What a shell command prints, with the system's folders in PATH; NULL if it fails. */
+/* Returns what a shell command prints, with the system's folders in PATH; NULL if it fails. */
 char *ctl_output(const char *command);
 
-/* Reads "0-3,8"; CPUs from CPU_SETSIZE on are left out. */
+/* Reads a list such as "0-3,8"; leaves out CPUs from CPU_SETSIZE on. */
 void ctl_cpu_list(cpu_set_t *set, const char *list);
 void ctl_cpus_online(cpu_set_t *set);
 
 /*
- * The command name of a thread's process, and its process ID; "?" and the
- * thread's ID where it has ended or is hidden.
+ * Returns the command name of a thread's process, and stores its process ID; "?" and
+ * the thread's ID if it has ended or is hidden.
  */
 void ctl_process(int tid, int *pid, char comm[64]);
 
 /* Calls @look with the ID of each process. */
 void ctl_each_process(void (*look)(int pid));
 
-/* Prints names of processes without what a terminal would obey. */
+/* Prints names of processes without characters that a terminal would obey. */
 void ctl_put_plain(const char *text);
 
-/* ctl_json.c: one JSON value, in calls that follow its structure. */
+/* ctl_json.c: prints one JSON value by calls that follow its structure */
 struct json {
 	FILE *out;
-	bool comma;	/* a value stands before, in the same braces */
+	bool comma;	/* a value precedes in the same braces */
 };
 
 /* @name is NULL within brackets and at the top. */
 void json_open(struct json *j, const char *name, char brace);
-/* Ends the line, too, where @last. */
+/* Ends the line, too, if @last is set. */
 void json_close(struct json *j, char brace, bool last);
-/* null where @text is NULL. */
+/* Prints null if @text is NULL. */
 void json_string(struct json *j, const char *name, const char *text);
 void json_integer(struct json *j, const char *name, long long value);
 void json_decimal(struct json *j, const char *name, double value);
 void json_bool(struct json *j, const char *name, bool value);
 
-/* ctl_module.c: what the module shows. */
+/* ctl_module.c: reads what the module shows */
 struct parameter {
 	char *name;
 	char *value;
-	char *meaning;	/* as modinfo describes it; NULL where it does not */
+	char *meaning;	/* the description that modinfo prints; NULL if it prints none */
 };
 
 struct counters {
@@ -108,15 +115,15 @@ struct listener_row {
 #define MODULE_MISSING "the module is not loaded: load it with: modprobe fastsocket"
 
 bool module_loaded(void);
-/* Ends the program where it is not. */
+/* Ends the program if the module is not loaded. */
 void module_required(void);
-/* In the order of their names. */
+/* Returns the parameters in the order of their names. */
 struct parameter *module_parameters(int *count);
 char *module_meaning(const char *parameter);
 struct counters *module_counters(void);
 void module_counters_free(struct counters *c);
 unsigned long long module_counter_sum(const struct counters *c, int column);
-/* By port, socket, CPU; the shared listener of a socket comes first. */
+/* Returns the rows sorted by port, socket, CPU; the shared listener of a socket comes first. */
 struct listener_row *module_listeners(int *count);
 
 /* ctl_sockets.c */
@@ -128,23 +135,23 @@ struct listening {
 };
 
 /*
- * Returns all listening sockets, valid until the next call; ends the program where they
+ * Returns all listening sockets, valid until the next call; ends the program if they
  * cannot be read.
  */
 const struct listening *ctl_listening(int *count);
 
-/* ctl_groups.c: what the library has made without the module: library/route.h. */
+/* ctl_groups.c: reads what the library has made without the module; see library/route.h */
 struct group_worker {
 	int slot;		/* of the group; a later worker may have it, too */
-	int cpu;		/* -1: none yet */
+	int cpu;		/* -1 if none yet */
 	bool attached;		/* connections of its CPU are sent to its socket */
 	bool pinned;
-	int pid, tid;		/* 0: it has ended meanwhile */
-	unsigned long inode;	/* of its socket; 0: none yet */
+	int pid, tid;		/* 0 if the worker has ended meanwhile */
+	unsigned long inode;	/* of its socket; 0 if it has none yet */
 	unsigned int queued, limit;
 };
 
-/* The numbers of connections that its workers have accepted since the server has started. */
+/* The numbers of connections that its workers have accepted since the server started. */
 struct slot_seen {
 	int cpu;
 	unsigned long long by[GROUP_WAYS];
@@ -155,26 +162,26 @@ struct group_seen {
 	int sockets;		/* beside the listener: one for each CPU that it could use */
 	int worker_count, idle_count;
 	struct group_worker *workers;
-	struct listening *idle;	/* sockets that listen, and have no worker any more */
+	struct listening *idle;	/* sockets that listen and have no worker any more */
 	int slots;
 	struct slot_seen *accepted;
 };
 
 /*
- * In the order of their ports; of other users' servers, root alone sees them. Those of
- * processes that are @wanted.
+ * Returns the groups sorted by port; only root sees those of other users' servers. With
+ * @wanted, returns those of the processes for which it is true.
  */
 struct group_seen *groups_of(bool (*wanted)(int pid), int *count);
 struct group_seen *groups_seen(int *count);
 void groups_free(struct group_seen *groups, int count);
-/* How many workers there are, and how many get connections by a socket of their own. */
+/* Return the number of workers, and of those that get connections by a socket of their own. */
 int group_workers(const struct group_seen *g);
 int group_attached(const struct group_seen *g);
 
 /* ctl_listeners.c */
-/* Ends the program where there is neither the module nor a group that can be seen. */
+/* Ends the program if there is neither the module nor a group that can be seen. */
 void groups_required(void);
-/* Prints which servers use Fastsocket, and by which backend: for status. */
+/* Prints, for status, which servers use Fastsocket and by which backend. */
 void servers_json(struct json *j);
 void servers_table(void);
 
@@ -198,10 +205,10 @@ int doctor_end(void);
 void doctor_finding(const char *remedy, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void doctor_fine(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The check cannot tell. */
+/* Reports that the check could not be made. */
 void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ctl_network.c: what doctor looks at in the network interfaces; after doctor_find_nics(). */
+/* ctl_network.c: doctor's checks of the network interfaces; called after doctor_find_nics() */
 void doctor_find_nics(void);
 void doctor_queues(void);
 void doctor_interrupts(void);
@@ -209,28 +216,28 @@ void doctor_rps(void);
 void doctor_rfs(void);
 void doctor_xps(void);
 void doctor_programs(void);
-/* As many cores as receive packets by queues of their own. */
+/* The number of cores that receive packets by queues of their own. */
 int doctor_receive_queues(void);
-/* The NUMA node of an interface and that one's name; -1 where the kernel does not tell. */
+/* The NUMA node of an interface and the interface's name; -1 if the kernel does not tell. */
 int doctor_nic_node(char **name);
 
-/* ctl_servers.c: what doctor looks at in running servers. */
+/* ctl_servers.c: doctor's checks of running servers */
 void doctor_workers(void);
 void doctor_pinning(void);
 void doctor_cpus(void);
 void doctor_node(void);
 void doctor_sockets(void);
 void doctor_migrate(void);
-/* The groups of the kernel backend, as doctor has found them at its start. */
+/* The groups of the kernel backend that doctor found at its start. */
 const struct group_seen *doctor_groups(int *count);
 
-/* ctl_programs.c: what doctor looks at in known programs and their configurations. */
+/* ctl_programs.c: doctor's checks of known programs and their configurations */
 void doctor_irqbalance(void);
 void doctor_accept_mutex(void);
 void doctor_multi_queue(void);
 void doctor_preload(void);
 
-/* ctl_live.c: what doctor sees happen within a fifth of a second. */
+/* ctl_live.c: doctor's checks of counters that grow within a fifth of a second */
 void doctor_overflows(void);
 void doctor_drops(void);
 void doctor_locality(void);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What doctor's checks have found: one line for each, or one object in JSON. */
+/* Prints the findings of doctor's checks: one line for each, or one object in JSON. */
 #include <stdarg.h>
 #include <stdlib.h>
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the library has made without the module. The kernel does not tell a group of the
- * library's from one that a program has made for itself; but the processes of a server share
- * memory, in which they keep who waits (route.h), and there it can be read. It belongs to the
- * server, which may have any user: nothing in it is believed that the kernel does not say as
- * well, and what is no index is none.
+ * Finds what the library has made without the module. The kernel does not show whether
+ * the library or the program itself has made a group. But the processes of a server
+ * share memory that says which workers wait (route.h), and fsocketctl reads it there.
+ * The server owns this memory and may run as any user, so fsocketctl believes nothing
+ * in it that the kernel does not confirm, and checks every index.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 struct memory {
 	unsigned long inode;
 	int *pids, pid_count;
-	struct route *route;	/* a copy; NULL: none of them lets it be read */
+	struct route *route;	/* a copy; NULL if no process lets it be read */
 };
 
 _Static_assert(GROUP_SOCKETS == GROUP_MEMBERS, "doctor says how many there can be");
@@ -36,8 +36,8 @@ static int socket_count;
 static bool (*wanted_process)(int pid);
 
 /*
- * Returns the device of the kernel's shared memory without a name: a process can give a file
- * any name, but cannot make one there.
+ * Returns the device of the kernel's nameless shared memory: a process can give a file
+ * any name, but cannot make one on that device.
  */
 static dev_t shared_device(void)
 {
@@ -47,7 +47,7 @@ static dev_t shared_device(void)
 
 	if (device)
 		return device;
-	/* The flag is new in 6.3, and from then on the kernel warns where it is not given. */
+	/* Kernels from 6.3 on know this flag, and warn if it is missing. */
 	fd = memfd_create("fsocketctl", MFD_CLOEXEC | 8 /* MFD_NOEXEC_SEAL */);
 	if (fd < 0)
 		fd = memfd_create("fsocketctl", MFD_CLOEXEC);
@@ -153,7 +153,7 @@ static bool has_socket(int pid, unsigned long inode)
 	return has;
 }
 
-/* The last number after @name in the status of a thread: in the namespace of its own. */
+/* Returns the last number after @name in the status of a thread: the one of its own namespace. */
 static int innermost(const char *status, const char *name)
 {
 	const char *at = status ? strstr(status, name) : NULL;
@@ -167,7 +167,7 @@ static int innermost(const char *status, const char *name)
 	return number;
 }
 
-/* What the worker's thread is called here; its process may be in a container. */
+/* Returns the worker's thread ID in this PID namespace; its process may be in a container. */
 static int thread_of(const struct memory *m, int pid, int tid)
 {
 	int found = 0;
@@ -302,7 +302,7 @@ struct group_seen *groups_of(bool (*wanted)(int pid), int *count)
 	wanted_process = wanted;
 	forget_memories();
 	ctl_each_process(look_for_memory);
-	/* Without this check, asking would load a module of the kernel's. */
+	/* Without this check, the request would load a module of the kernel. */
 	if (any_route())
 		sockets = ctl_listening(&socket_count);
 	for (int i = 0; i < memory_count; i++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fsocketctl listeners prints the listening sockets that have local listeners by the module,
- * and those that have a group by the library's kernel backend, in one form.
+ * fsocketctl listeners prints, in one form, the listening sockets that have local
+ * listeners of the module and those that have a group of the library's kernel backend.
  */
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What doctor sees happen: counters are read twice, a fifth of a second apart, so that
- * what a host has suffered since it was booted is not held against it.
+ * Doctor's checks of counters that it reads twice, a fifth of a second apart. So events
+ * since the boot of the host do not become findings.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #include "ctl.h"
 
 #define WINDOW_US 200000
-/* Fewer connections within it say nothing about where they are accepted. */
+/* With fewer connections than this, the counters do not show where they are accepted. */
 #define FEW 50
 
 static struct {

@@ -178,7 +178,7 @@ struct listener_row *module_listeners(int *count)
 		fields = sscanf(line, "%lu %u %d %63s %d %d %d %u %u %d", &row->inode, &row->port,
 				&row->family, row->address, &row->cpu, &row->attached,
 				&row->worker, &row->queued, &row->limit, &row->host);
-		/* The module that is loaded may be older. */
+		/* The loaded module may be older. */
 		if (fields < 9)
 			ctl_fail(CTL_FAILED, LISTENERS " has a row that is not understood: %s", line);
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What doctor looks at in the network interfaces: whether each core has a receive
- * queue and a send queue of its own, whose interrupts and packets stay on it.
+ * Doctor's checks of the network interfaces: each core should have a receive queue and
+ * a send queue of its own, and their interrupts and packets should stay on it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -104,7 +104,10 @@ static void rps_cpus(const struct nic *nic, int queue, cpu_set_t *set)
 	free(mask);
 }
 
-/* Whether RPS gives the packets of each queue to all cores, which makes up for too few queues. */
+/*
+ * Returns whether RPS gives the packets of each queue to all cores, which makes up for
+ * too few queues.
+ */
 static bool rps_to_all(const struct nic *nic)
 {
 	for (int queue = 0; queue < nic->rx; queue++) {
@@ -140,7 +143,7 @@ static bool receives(const char *action)
 	       (strstr(action, "input") || strcasestr(action, "rx") || strstr(action, "comp"));
 }
 
-/* Whether the interrupt is one of a receive queue of @nic. */
+/* Returns whether the interrupt is one of a receive queue of @nic. */
 static bool is_receive_irq(const struct nic *nic, int irq)
 {
 	/* The interrupts of a virtio device belong to its parent, the PCI device. */
@@ -319,7 +322,10 @@ void doctor_xps(void)
 			check_nic_xps(&nics[i]);
 }
 
-/* RFS sends packets after the program that reads them: two ways to the same core. */
+/*
+ * RFS sends packets to the CPU of the program that reads them, as Fastsocket does by
+ * other means.
+ */
 void doctor_rfs(void)
 {
 	char *entries = ctl_read("/proc/sys/net/core/rps_sock_flow_entries");

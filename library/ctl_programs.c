@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What doctor looks at in programs that it knows: how they are configured, and whether
- * the library and the device reach those that are to have them.
+ * Doctor's checks of programs that it knows: their configuration, and whether they can
+ * use the library and the device.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -45,7 +45,7 @@ static char *nginx_file(int pid, const char *line)
 	return path;
 }
 
-/* Whether the nginx configuration @text contains "accept_mutex on;". */
+/* Returns whether the nginx configuration @text contains "accept_mutex on;". */
 static bool has_accept_mutex(char *text)
 {
 	const char *name = "accept_mutex";

@@ -28,8 +28,8 @@
 #define RUN_NOT_FOUND	127
 
 /*
- * How long the program may take until its first local listener, and how long the processes
- * that it leaves in the background may take after it has ended.
+ * The time limits until the first local listener of the program, and for the processes
+ * that it leaves in the background after it has ended.
  */
 #define WATCH_MS	5000
 #define BACKGROUND_MS	2000
@@ -118,8 +118,8 @@ static bool is_new(int pid)
 }
 
 /*
- * The same of the kernel backend: counts workers that have a socket of their own, and stores in
- * @coming how many wait without one, which is what they do until there are two.
+ * Does the same for the kernel backend: counts workers that have a socket of their own,
+ * and stores in @coming how many have none. Workers have none until there are two.
  */
 static int sockets_since(unsigned long long since, int *cores, int *coming)
 {
@@ -178,8 +178,8 @@ static bool is_pipe(int fd)
 }
 
 /*
- * Whether the kernel makes orphans children of this process: if it is process 1, for
- * instance of a container, or a subreaper. The watcher would then be a child of the
+ * Returns whether the kernel makes orphans children of this process: it is process 1,
+ * for instance of a container, or a subreaper. The watcher would then be a child of the
  * program.
  */
 static bool inherits_orphans(void)
@@ -189,12 +189,12 @@ static bool inherits_orphans(void)
 	return getpid() == 1 || (!prctl(PR_GET_CHILD_SUBREAPER, &subreaper) && subreaper);
 }
 
-/* What the watcher has found. */
+/* The result of the watcher. */
 struct found {
-	bool kernel;		/* by the kernel backend, and not the module */
+	bool kernel;		/* through the kernel backend, not the module */
 	int listeners, cores;
 	int coming;		/* by the kernel backend: workers without a socket of their own */
-	bool ended, mapped;	/* the program has ended; it has loaded the library */
+	bool ended, mapped;	/* the program has ended, and had loaded the library */
 };
 
 static char *plural(int count, const char *what)
@@ -244,7 +244,7 @@ static void watch_program(int pid, int pidfd, unsigned long long since, bool ker
 	long until = fsocket_now_ms() + WATCH_MS;
 	int before, calm = 0;
 
-	/* By the clock: on a busy host, looking takes time. */
+	/* Compare the clock: on a busy host a look takes time. */
 	while (fsocket_now_ms() < until) {
 		struct timespec pause = { .tv_nsec = LOOK_MS * 1000000L };
 
@@ -315,7 +315,7 @@ static void preload(void)
 	/* LD_PRELOAD is separated by blanks and colons, see ld.so(8). */
 	if (strpbrk(library, " :"))
 		ctl_fail(RUN_FAILED, "the path of libfsocket.so has a blank or a colon, which LD_PRELOAD cannot hold");
-	/* Last, since the library of a sanitizer ends the program if it is not the first. */
+	/* This comes last: the library of a sanitizer ends the program if it is not the first. */
 	if (setenv("LD_PRELOAD", others && *others ? ctl_format("%s:%s", others, library) : library, 1))
 		ctl_fail(RUN_FAILED, "LD_PRELOAD: %s", strerror(errno));
 }

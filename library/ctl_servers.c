@@ -156,7 +156,7 @@ static void look_at(int pid)
 	free(folder);
 }
 
-/* The library itself knows which workers of its kernel backend are to be pinned by now. */
+/* The library decides by itself which workers of its kernel backend are pinned by now. */
 static void note_groups(void)
 {
 	doctor_groups(&group_count);
@@ -187,7 +187,7 @@ const struct group_seen *doctor_groups(int *count)
 	return groups;
 }
 
-/* Looks at all servers, once. Returns false, after a message, if none can be judged. */
+/* Looks at all servers once. Returns false, after a message, if none can be judged. */
 static bool look_at_servers(void)
 {
 	static bool looked;
@@ -215,8 +215,8 @@ static bool look_at_servers(void)
 static bool is_alone(const struct listener *l)
 {
 	/*
-	 * Where workers take turns, only one of them waits; and some servers have several
-	 * sockets at a port, one for each worker.
+	 * If workers take turns, only one of them waits at a time; and some servers
+	 * have several sockets at a port, one for each worker.
 	 */
 	bool alone = l->waiting == 1 && l->holders == 1;
 
@@ -267,7 +267,7 @@ void doctor_pinning(void)
 	}
 }
 
-/* A group has a socket for each core, and so for each worker, unless something was in the way. */
+/* A group has a socket for each core, and so for each worker, unless making one failed. */
 void doctor_sockets(void)
 {
 	const struct group_seen *seen;
@@ -298,7 +298,7 @@ void doctor_migrate(void)
 	free(value);
 }
 
-/* The folder of the process's control group below that of all; NULL if it cannot be told. */
+/* The folder of the process's control group below the root group; NULL if it cannot be found. */
 static char *control_group(int pid)
 {
 	char *text = ctl_readf("/proc/%d/cgroup", pid), *line, *rest, *path = NULL;
@@ -312,8 +312,8 @@ static char *control_group(int pid)
 }
 
 /*
- * Names the setting of the group at @path, or of those above, that keeps it from using all
- * cores.
+ * Returns the setting of the group at @path, or of a group above, that keeps it from
+ * using all cores.
  */
 static void look_at_group(char *path, const struct listener *l, int cores)
 {

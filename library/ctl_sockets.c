@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The listening TCP sockets of this network namespace, as sock_diag(7) tells them to anybody. */
+/*
+ * Lists the listening TCP sockets of this network namespace by sock_diag(7), which any
+ * user may ask.
+ */
 #include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
@@ -56,7 +59,7 @@ static bool ask(int fd, int family)
 	return send(fd, &question, sizeof(question), 0) == sizeof(question);
 }
 
-/* Reads what was asked for, to its end; returns 0 or the error. */
+/* Reads the answer to its end; returns 0 or the error. */
 static int hear(int fd)
 {
 	_Alignas(struct nlmsghdr) char buffer[32768];

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * fsocketctl watch prints the counters of each core per second: the module's; without the
- * module, what workers of the library's kernel backend have accepted.
+ * fsocketctl watch prints the counters of each core per second: those of the module or,
+ * without the module, the connections that workers of the library's kernel backend have
+ * accepted.
  */
 #include <errno.h>
 #include <sched.h>
@@ -32,8 +33,8 @@ static const struct slot_seen *slot_before(const struct group_seen *groups, int 
 }
 
 /*
- * Adds the connections accepted since the last call, or at the first call since the servers
- * started.
+ * Adds the connections accepted since the last call; the first call adds those since
+ * the servers started.
  */
 static void add_accepted(unsigned long long *values, int cpus)
 {
@@ -57,7 +58,7 @@ static void add_accepted(unsigned long long *values, int cpus)
 	before_count = count;
 }
 
-/* In the form of the module's, under the same names. */
+/* Returns them in the form of the module's counters, under the same names. */
 static struct counters *group_counters(void)
 {
 	static const char *const names[GROUP_WAYS] = {

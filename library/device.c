@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /dev/fastsocket: opens it, asks it, and notices when the program has closed it
- * or has given its number to another file.
+ * /dev/fastsocket: opens it, makes its ioctls, and notices when the program has closed
+ * it or has given its number to another file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,10 @@
 #include "fds.h"
 #include "real.h"
 
-/* An error that does not pass by itself is assumed to last this long, in milliseconds. */
+/*
+ * After an error that does not pass by itself, the library tries again after this many
+ * milliseconds.
+ */
 #define RETRY_MS 1000
 
 static const struct fsocket_features nothing;
@@ -27,7 +30,7 @@ const volatile struct fsocket_features *fsocket_features = &nothing;
 atomic_uchar fsocket_fds[FSOCKET_MAX_FD];
 
 static atomic_int device = -1;
-/* The file that the device is, and the process that has opened it. */
+/* The identity of the device's file, and the process that has opened it. */
 static dev_t device_dev;
 static ino_t device_ino;
 static pid_t owner;
@@ -46,8 +49,9 @@ bool fsocket_device_is(int fd)
 }
 
 /*
- * Opens the device under a high number. The kernel hands out the lowest free number, and some
- * programs rely on which one their next descriptor gets. Returns the number, or -ERRNO.
+ * Opens the device under a high number: the kernel gives out the lowest free number,
+ * and some programs rely on the number of their next descriptor. Returns the number, or
+ * -ERRNO.
  */
 static int open_device(void)
 {
@@ -154,8 +158,9 @@ bool fsocket_device_borrowed(void)
 }
 
 /*
- * Returns whether the device, whose number was fd, has to be opened anew. A child that shares
- * the memory of its parent must not do so: the parent's descriptor is still open.
+ * Returns whether the device, whose number was fd, has to be opened again. A child that
+ * shares the memory of its parent must not do so: the parent's descriptor is still
+ * open.
  */
 static bool lost(int fd)
 {
@@ -204,8 +209,8 @@ int fsocket_device_call(unsigned long call, struct fsocket_ioctl_arg *arg)
 bool fsocket_device_unasked(int error)
 {
 	/*
-	 * These are the answers of seccomp filters, of another file that has the number, and
-	 * of a missing device.
+	 * A seccomp filter, another file that has the number, and a missing device
+	 * answer so.
 	 */
 	return error == -EPERM || error == -EACCES || error == -ENOSYS || error == -EBADF ||
 	       error == -ENOTTY || error == -ENODEV;

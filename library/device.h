@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The module, as the library sees it: see device.c. */
+/* The library's interface to the module: see device.c. */
 #ifndef FSOCKET_DEVICE_H
 #define FSOCKET_DEVICE_H
 
@@ -16,7 +16,7 @@ extern const volatile struct fsocket_features *fsocket_features;
 /* Returns whether the device can be opened. */
 bool fsocket_device_there(void);
 
-/* Opens the device unless it is open. Where it cannot, that is said once. */
+/* Opens the device unless it is open. Prints one message if that is not possible. */
 bool fsocket_device_ready(void);
 
 /*
@@ -38,8 +38,8 @@ bool fsocket_device_is(int fd);
 void fsocket_device_saved(uint32_t count);
 
 /*
- * The program is about to restrict its system calls (seccomp), and may be killed for those of
- * the library. So the library makes none from now on.
+ * The program is about to restrict its system calls (seccomp), and the library's calls
+ * may get it killed. So the library makes none from now on.
  */
 void fsocket_device_confine(void);
 bool fsocket_device_confined(void);

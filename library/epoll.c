@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fewer system calls of epoll, where nobody can tell (enable_fast_epoll).
+ * Fewer system calls of epoll, without any effect that a program can see
+ * (enable_fast_epoll).
  *
- * For each socket that the process has made itself, by socket() or accept(), we
- * keep what the program has registered (the wish) and what the kernel knows:
+ * For each socket that the process has made itself, by socket() or accept(), the
+ * library stores what the program has registered (the wish) and what the kernel knows:
  *
  *	UNKNOWN		not followed: every call goes to the kernel
  *	FREE		followed, registered nowhere
@@ -11,63 +12,64 @@
  *	REGISTERED	the kernel knows it, perhaps with an older wish
  *	LEAVING		the program has deleted it, the kernel has it still
  *
- * and so spare
+ * So it saves these calls:
  *
  *	ADD	of a FREE socket, which floats from then on. The next epoll_wait()
- *		becomes a poll() of the instance and of what floats in it; only if
- *		that says that the instance has something, epoll_wait() follows,
- *		without waiting, and the answers are merged. A connection that is
- *		soon closed has never been registered: the kernel neither allocates
- *		nor frees anything for it. One that floats through FLOAT_WAITS
- *		waits, or finds no room, is registered.
+ *		becomes a poll() of the instance and of the sockets that float in
+ *		it. Only if poll() reports the instance as ready does epoll_wait()
+ *		follow, without waiting, and the answers are merged. A connection
+ *		that is closed soon is never registered: the kernel neither
+ *		allocates nor frees anything for it. A socket that floats through
+ *		FLOAT_WAITS waits, or finds no room, is registered.
  *	MOD	of a FLOATING socket; of a REGISTERED one until the next
- *		epoll_wait(), and altogether if the wish is by then what it was.
+ *		epoll_wait(), and for good if the wish is by then what it was.
  *	DEL	of a FLOATING socket; of a REGISTERED one until the next
- *		epoll_wait(), and altogether if the socket is closed by then.
+ *		epoll_wait(), and for good if the socket is closed by then.
  *
- * Why nobody can tell. epoll is an object of its own: what is registered acts
- * on the program through the answers of epoll_wait(), epoll_ctl() and poll() of
- * the instance, and through nothing else. So it is enough that these are as if
- * we were not here.
+ * Why a program cannot see this: an epoll instance is an object of its own. What is
+ * registered acts on the program only through the answers of epoll_wait(), epoll_ctl()
+ * and poll() of the instance. So it is enough that these are as without the library.
  *
- *  - Level-triggered and without flags (plain()), what epoll_wait() says about
- *    a socket is a function of the socket's state then and of the wish:
- *    the same vfs_poll() that poll() does, with the same mask. It does not depend
- *    on when or how often the wish was registered. Their order is nowhere
- *    promised. Nothing starves: what does not fit into maxevents is registered,
- *    and takes its turn in the kernel's list.
- *  - Before epoll_wait() all that is owed to its instance is done or floats.
- *  - epoll_ctl() fails for reasons that we know: the socket is registered or it
- *    is not, and event can be read (readable()). When it would fail we do what
- *    is owed and let the kernel say so.
- *  - Closing the last reference of a socket takes it out of every instance, so a
- *    DEL before is unnecessary. Ours is the last, as it was the only one when
- *    the socket was made, and whatever makes another ends our following: dup(),
- *    fork(), SCM_RIGHTS and the rest, see escape.c. The same holds for
- *    instances, which others could otherwise wait for.
- *  - With more than one thread nothing is followed.
+ * - Level-triggered and without flags (plain()), the answer of epoll_wait() about
+ *   a socket is a function of the socket's state at that moment and of the wish:
+ *   the same vfs_poll() that poll() calls, with the same mask. It does not depend
+ *   on when or how often the wish was registered. The order of answers is nowhere
+ *   promised. No socket starves: one that does not fit into maxevents is
+ *   registered, and takes its turn in the kernel's list.
+ * - Before epoll_wait() every call that is owed to its instance is made, or its
+ *   socket floats.
+ * - epoll_ctl() fails for reasons that the library knows: the socket is registered
+ *   or it is not, and event can be read (readable()). When it would fail, the
+ *   library makes the calls that it owes and leaves the answer to the kernel.
+ * - Closing the last reference of a socket removes it from every instance, so a
+ *   DEL before is unnecessary. The descriptor is the last reference: it was the
+ *   only one when the socket was made, and every call that makes another ends the
+ *   following: dup(), fork(), SCM_RIGHTS and the rest, see escape.c. The same holds
+ *   for instances, for which other processes could otherwise wait.
+ * - With more than one thread nothing is followed.
  *
- * What can be told all the same: how long calls take; /proc/PID/fdinfo; an ADD
- * succeeds where fs.epoll.max_user_watches or memory is exhausted (the socket
- * then floats for good); epoll_wait() goes on waiting after SIGSTOP and SIGCONT
- * instead of failing with EINTR; a bad pointer to events is SIGSEGV where it was
- * EFAULT. And not followed are system calls made without the C library, and
- * references taken by others: pidfd_getfd() of a debugger, asynchronous I/O in
- * flight, network block devices. For programs to which that matters the
- * parameter is there.
+ * A program can see these differences all the same: the duration of calls;
+ * /proc/PID/fdinfo; an ADD succeeds although fs.epoll.max_user_watches or memory is
+ * exhausted (the socket then floats for good); epoll_wait() goes on waiting after
+ * SIGSTOP and SIGCONT instead of failing with EINTR; a bad pointer to events is SIGSEGV
+ * instead of EFAULT. The library does not follow system calls made without the C
+ * library, nor references taken from outside: pidfd_getfd() of a debugger, asynchronous
+ * I/O in flight, network block devices. Programs to which that matters can switch the
+ * parameter off.
  *
- * Signal handlers: what they close, duplicate or fork is followed. If one strikes
- * while we change our notes (never while we wait), all is settled and forgotten
- * as soon as it returns; if it leaves by siglongjmp(), as soon as the program makes
- * the next call that we follow (shadow.c). Until then the kernel answers it, which may
- * not know yet of what floats. And a handler that closes a socket which we are about to
- * register, and opens another one of the same number, may find that one registered.
+ * Signal handlers: the library follows what they close, duplicate or fork. If a handler
+ * runs while the notes are being changed (never during a wait), all calls are made and
+ * all notes forgotten as soon as it returns; if it leaves by siglongjmp(), as soon as
+ * the program makes the next call that the library follows (shadow.c). Until then the
+ * kernel answers, which may not know yet of sockets that float. A handler that closes a
+ * socket which is about to be registered, and opens another one of the same number, may
+ * find that one registered.
  *
- * It ends for good where the proof does: with io_uring, whose requests hold sockets;
- * with a library loaded with RTLD_DEEPBIND, whose calls we do not see; when the
- * program confines itself with seccomp, as its filter may not know poll(); when poll()
- * fails, as it does with RLIMIT_NOFILE lowered; and with pthread_cancel(), as our waits
- * are none of the C library's, where a thread would end (wait.c).
+ * The following ends for good in the cases that the proof does not cover: io_uring,
+ * whose requests hold sockets; a library loaded with RTLD_DEEPBIND, whose calls are not
+ * seen; a program that confines itself with seccomp, as its filter may not know poll();
+ * a poll() that fails, as it does with RLIMIT_NOFILE lowered; and pthread_cancel(),
+ * since the waits of wait.c are no cancellation points of the C library.
  */
 #include <errno.h>
 #include <link.h>
@@ -112,11 +114,11 @@ static int note_areas(struct dl_phdr_info *info, __attribute__((unused)) size_t 
 			areas[area_count++] = (struct area){ (uintptr_t)info->dlpi_tls_data,
 							     p->p_memsz };
 	}
-	/* The program itself comes first; stop there. */
+	/* The first entry is the program itself; stop there. */
 	return 1;
 }
 
-/* Whether event can be read for sure, which otherwise the kernel has to find out. */
+/* Returns whether event can surely be read; otherwise the kernel has to find out. */
 static bool readable(const struct epoll_event *event)
 {
 	if (fsocket_shadow_on_stack(event, (uintptr_t)__builtin_frame_address(0)))
@@ -134,7 +136,7 @@ static void before_fork(void)
 	fsocket_shadow_report();
 }
 
-/* A child has what its parent had, but only one thread. */
+/* A child has the state of its parent, but only one thread. */
 static void in_child(void)
 {
 	fsocket_owed_count = 0;
@@ -147,7 +149,7 @@ static void in_child(void)
 	atomic_store(&fsocket_shadow_obstacles, given_up ? GIVEN_UP : 0);
 }
 
-/* Its requests hold sockets, and are made by system calls that we do not see. */
+/* Requests of io_uring hold sockets, and are made by system calls that the library does not see. */
 static int is_liburing(struct dl_phdr_info *info, __attribute__((unused)) size_t size,
 		       __attribute__((unused)) void *data)
 {
@@ -195,8 +197,8 @@ int epoll_create1(int flags)
 }
 
 /*
- * Makes the call, which is expected to succeed: the socket is REGISTERED or LEAVING from now
- * on, or goes on floating.
+ * Makes the call, which should succeed: afterwards the socket is REGISTERED or LEAVING,
+ * or goes on floating.
  */
 static bool defer(int fd, uint32_t id, int op)
 {

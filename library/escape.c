@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The calls by which a socket or an epoll instance leaves what epoll.c can prove
- * things about: those that make another reference to it, or another thread or
- * process, or that watch an instance.
+ * Calls after which the proof in epoll.c does not hold for a socket or an epoll
+ * instance: they make another reference to it, or another thread or process, or watch
+ * an instance.
  *
- * Each of our functions tells epoll.c, and then jumps to the C library's with
- * registers and stack as they were. So it takes any arguments, also variable
- * ones, and may return twice, as vfork() does.
+ * Each function here tells epoll.c, and then jumps to that of the C library with
+ * registers and stack as they were. So it takes any arguments, also variable ones, and
+ * may return twice, as vfork() does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +29,7 @@
 #include "real.h"
 #include "shadow.h"
 
-/* Is called in the place of a function that the C library of this machine does not have. */
+/* Called in place of a function that this machine's C library does not have. */
 __attribute__((visibility("hidden"))) long fsocket_absent(void)
 {
 	errno = ENOSYS;
@@ -37,10 +37,10 @@ __attribute__((visibility("hidden"))) long fsocket_absent(void)
 }
 
 /*
- * Defines the function name. It runs before with its own first six arguments;
- * they and rax, which counts vector registers for variable arguments, are
- * restored afterwards. Vector registers themselves are not: none of these
- * functions takes floating-point numbers.
+ * Defines the function name, which first calls before with its own first six arguments.
+ * The arguments and rax, which counts vector registers for variable arguments, are
+ * restored afterwards. Vector registers are not: none of these functions takes
+ * floating-point numbers.
  */
 #define ESCAPE(name, before)						\
 __attribute__((used, visibility("hidden")))				\
@@ -88,7 +88,7 @@ static void both_escape(ARGUMENTS)
 	}
 }
 
-/* Forgets what is known of the numbers from first to last, if they have been closed. */
+/* Forgets the numbers from first to last if they have been closed. */
 static void range_closed(unsigned int first, unsigned int last)
 {
 	fsocket_group_gone(first, last);
@@ -119,8 +119,8 @@ static void by_fdopen(ARGUMENTS)
 }
 
 /*
- * The library that is loaded may be one that we have to know of (liburing), or one
- * that finds the C library's functions before ours.
+ * The loaded library may be one that uses io_uring (liburing), or one that finds the C
+ * library's functions before those of this library.
  */
 static void by_dlopen(ARGUMENTS)
 {
@@ -243,7 +243,7 @@ static void by_timer(ARGUMENTS)
 		fsocket_epoll_give_up();
 }
 
-/* The library's waits are made by system calls of its own, in which no thread can be cancelled. */
+/* The library waits by system calls of its own, which are no cancellation points. */
 static void by_cancel(ARGUMENTS)
 {
 	fsocket_epoll_give_up();
@@ -255,7 +255,7 @@ static void by_shutdown(ARGUMENTS)
 		fsocket_group_shutdown(a);
 }
 
-/* Those that bypass the functions of their names. */
+/* These call the kernel without the functions of the same name. */
 static void by_syscall(ARGUMENTS)
 {
 	switch (a) {
@@ -338,7 +338,7 @@ ESCAPE(select, by_select);
 ESCAPE(__select, by_select);
 ESCAPE(pselect, by_select);
 
-/* fork() and what calls it, as daemon() and forkpty() do, tell epoll.c itself. */
+/* fork() and its callers such as daemon() and forkpty() tell epoll.c themselves. */
 ESCAPE(vfork, all_escape);
 ESCAPE(__vfork, all_escape);
 ESCAPE(posix_spawn, all_escape);
@@ -358,7 +358,7 @@ ESCAPE(execle, all_escape);
 ESCAPE(pthread_create, thread_starts);
 ESCAPE(thrd_create, thread_starts);
 ESCAPE(pthread_cancel, by_cancel);
-/* Threads of the C library's own, which call the program. */
+/* The C library makes these threads, and they call the program. */
 ESCAPE(timer_create, by_timer);
 ESCAPE(mq_notify, give_up);
 ESCAPE(getaddrinfo_a, give_up);
@@ -382,8 +382,8 @@ ESCAPE(dlopen, by_dlopen);
 ESCAPE(dlmopen, give_up);
 
 /*
- * A program that asks for a function by dlsym() must not find one that the C library
- * does not have. So these are defined only where it has them.
+ * A program that looks for a function by dlsym() must not find one that the C library
+ * does not have. So these are defined only if the C library has them.
  */
 #if __GLIBC_PREREQ(2, 34)
 ESCAPE(_Fork, all_escape);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What we know of each number that a descriptor can have. A program can close a
- * number, and give it to another file, by ways that we do not see. So what is
- * known is only a reason to ask the kernel, or not to: whoever acts on it either
- * does no harm if it is not so, or asks what the descriptor is now.
+ * Notes about each number that a descriptor can have. A program can close a number, and
+ * give it to another file, by ways that the library does not see. So a note only
+ * decides whether to ask the kernel: code that acts on a note either does no harm if
+ * the note is wrong, or asks what the descriptor is now.
  */
 #ifndef FSOCKET_FDS_H
 #define FSOCKET_FDS_H
@@ -15,17 +15,20 @@
 
 #include "real.h"
 
-/* Higher numbers are left to the kernel altogether. */
+/* Higher numbers are always left to the kernel. */
 #define FSOCKET_MAX_FD 65536
 
 enum {
 	FD_UNKNOWN = 0,
-	/* Made by socket() or accept(), or asked: it does not listen, or not for TCP. */
+	/*
+	 * Made by socket() or accept(), or the kernel has been asked: it does not
+	 * listen for TCP.
+	 */
 	FD_PLAIN = 1,
 	FD_LISTENER = 2,
 	/* A member of a group (group.c), which belongs to the library. */
 	FD_MEMBER = 4,
-	/* Of a listener: somebody has added it to an epoll instance since it listens. */
+	/* A listener: some thread has added it to an epoll instance since it listens. */
 	FD_ADDED = 8,
 	/* A descriptor of the library's, which the program does not know. */
 	FD_DEVICE = 16,

@@ -3,14 +3,17 @@
  * fsocketctl: shows and sets what the fastsocket module does; fsocketctl(1).
  *
  *	fsocketctl.c	arguments; status, set
- *	ctl_listeners.c	listeners, and which servers there are
+ *	ctl_listeners.c	listeners, and the list of servers
  *	ctl_watch.c	watch
- *	ctl_util.c	what all of them need
+ *	ctl_util.c	functions that all of them use
  *	ctl_module.c	reads what the module shows
  *	ctl_groups.c	reads what the library has made without the module
- *	ctl_sockets.c	reads what listens
+ *	ctl_sockets.c	lists listening sockets
  *	ctl_doctor.c	doctor: the host
+ *	ctl_network.c	doctor: the network interfaces
  *	ctl_servers.c	doctor: the running servers
+ *	ctl_programs.c	doctor: known programs
+ *	ctl_live.c	doctor: counters that grow
  *	ctl_run.c	run
  *	ctl_json.c	writes JSON
  */
@@ -135,7 +138,7 @@ static void parse_setting(struct setting *s, const char *text)
 		ctl_fail(CTL_USAGE, "%s: not NAME=VALUE with the name of a parameter", text);
 	s->name = ctl_format("%.*s", (int)name, text);
 	s->value = ctl_format("%s", text + name + 1);
-	/* The kernel takes a page at a time, and would take the rest for another value. */
+	/* The kernel takes one page at a time, and would take the rest for another value. */
 	if (strlen(s->value) > MAX_VALUE)
 		ctl_fail(CTL_USAGE, "%s: the value has more than %d characters", s->name, MAX_VALUE);
 	s->path = ctl_format("/sys/module/fastsocket/parameters/%s", s->name);
@@ -188,7 +191,7 @@ int ctl_set(char **argv)
 				 s[i].name);
 	}
 
-	/* Block signals, so that an impatient user gets all values set or none. */
+	/* Block signals, so that an interrupted command sets all values or none. */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	for (int i = 0; i < count; i++) {

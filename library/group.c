@@ -115,7 +115,10 @@ bool fsocket_group_member(int fd)
 	return false;
 }
 
-/* One for each CPU that the program may use; but most numbers of descriptors are its own. */
+/*
+ * There is one for each CPU that the program may use, but the program itself needs most
+ * of the numbers.
+ */
 static int members_wanted(void)
 {
 	struct rlimit limit;
@@ -136,7 +139,7 @@ static int members_wanted(void)
 	return count;
 }
 
-/* A bound socket beside fd, under a high number; or -1. */
+/* Returns a bound socket beside fd, under a high number; or -1. */
 static int make_member(int fd, int family)
 {
 	int low = RAW3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -372,7 +375,10 @@ static void forget(unsigned int fd, unsigned int first, unsigned int last)
 		drop(g);
 }
 
-/* A member's number is about to become another file's, unless the program itself closes it. */
+/*
+ * The number of a member is about to become that of another file, unless the program
+ * itself closes it.
+ */
 static void lose(int fd)
 {
 	for (int i = 0; i < MAX_GROUPS; i++) {

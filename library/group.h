@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Which listener has which group. */
+/* The group of each listener. */
 #ifndef FSOCKET_GROUP_H
 #define FSOCKET_GROUP_H
 

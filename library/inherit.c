@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A connection has the options of the socket that it arrived at, so a member of a group
- * has to have all of its listener's. What cannot be read back, or is not the same after
- * it was set, is an obstacle: that listener stays alone.
+ * A connection has the options of the socket at which it arrived, so a member of a
+ * group needs all options of its listener. An option that cannot be read back, or is
+ * not the same after it was set, is an obstacle: that listener gets no members.
  */
 #include <linux/in6.h>
 #include <linux/tcp.h>
@@ -20,9 +20,9 @@ struct option {
 	unsigned int size;
 };
 
-/* Of this process's kernel or not: what the kernel does not know, nobody has set. */
+/* The table also has options that this kernel may not know, which no program can have set. */
 static const struct option options[] = {
-	/* Before bind(), which looks at them. */
+	/* These are set before bind(), which depends on them. */
 	{ SOL_SOCKET, SO_REUSEADDR, 4 },
 	{ SOL_SOCKET, SO_BINDTODEVICE, 16 },
 	{ IPPROTO_IP, 15 /* IP_FREEBIND */, 4 },

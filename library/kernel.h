@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel backend: what the library gives an unmodified server without the module.
- * See group.c; the rest of the library knows no more of it than this.
+ * The kernel backend, by which the library serves an unmodified server without the
+ * module. See group.c; the rest of the library uses only these declarations.
  */
 #ifndef FSOCKET_KERNEL_H
 #define FSOCKET_KERNEL_H
@@ -24,7 +24,10 @@ bool fsocket_kernel_chosen(void);
 extern atomic_int fsocket_watch_count;
 /* The number of groups that this process has. */
 extern atomic_int fsocket_group_count;
-/* Returns whether it has had any, or its parents have: else no descriptor has ever been in one. */
+/*
+ * Returns whether this process or one of its parents has had a group; otherwise no
+ * descriptor has ever been in one.
+ */
 extern atomic_bool fsocket_group_made;
 static inline bool fsocket_group_was(void)
 {
@@ -43,17 +46,18 @@ void fsocket_group_listen(int fd, int backlog);
 bool fsocket_group_option_allowed(int fd, int level, int name);
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len);
 /*
- * conn has been accepted from fd, and so has our SO_REUSEPORT; whether it has, and not by the
- * program; and it is another socket, or has the program's from now on.
+ * accepted(): conn has been accepted from fd, and has inherited the SO_REUSEPORT that
+ * the library has set. child() returns whether conn has the option so, not from the
+ * program. own(): from now on conn is another socket, or has the program's own value.
  */
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);
 void fsocket_group_own(int conn);
-/* The numbers from first to last are about to be closed, or to be other files. */
+/* The numbers from first to last are about to be closed, or to become those of other files. */
 void fsocket_group_gone(unsigned int first, unsigned int last);
-/* fd is about to be shut down, and so to listen no more. */
+/* fd is about to be shut down, and then listens no more. */
 void fsocket_group_shutdown(int fd);
-/* Returns whether fd is a socket of the library's, which the program does not know. */
+/* Returns whether fd is a socket of the library that the program does not know. */
 bool fsocket_group_member(int fd);
 
 /* The program's epoll_ctl() of a listener has succeeded. */
@@ -72,7 +76,7 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 void fsocket_worker_confine(void);
 
 /*
- * To be called before a thread, a child or a program is started, which may run on all CPUs
+ * Called before a thread, a child or a program is started, which may run on all CPUs
  * that the program has chosen.
  */
 void fsocket_pin_lift(void);

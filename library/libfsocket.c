@@ -1,43 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * libfsocket.so: preloaded into an unmodified server, it gives each worker that
- * waits for connections with epoll a local listener of the fastsocket module.
+ * libfsocket.so: preloaded into an unmodified server, it gives each worker that waits
+ * for connections with epoll a local listener of the fastsocket module.
  *
  *	LD_PRELOAD=libfsocket.so nginx
  *
- * It follows these calls, and does for every one just what the program asked:
+ * It follows these calls, and does for each exactly what the program asked:
  *
  *	listen()		the fd is a listener from now on
- *	epoll_ctl(ADD, fd)	this worker wants its connections: spawn
+ *	epoll_ctl(ADD, fd)	this worker waits for its connections: spawn
  *	epoll_ctl(DEL, fd)	it does not: retire before the next epoll_wait()
- *	epoll_ctl(MOD, fd)	the one or the other, as EPOLLIN is asked for
+ *	epoll_ctl(MOD, fd)	the one or the other, depending on EPOLLIN
  *	epoll_wait()		retire what is to be retired by now
- *	close(fd)		it wants no more of them: retire at once
+ *	close(fd)		the worker waits no longer: retire at once
  *	connect()		with enable_receive_flow_deliver through the module, which
  *				may choose the source port; only in programs that
  *				have listened
  *
- * Why so late: every 16 connections nginx deletes and adds its listeners, to
- * change its place among the workers that wait for the same socket
+ * DEL retires so late because nginx deletes and adds its listeners every 16
+ * connections, to change its place among the workers that wait for the same socket
  * (ngx_reorder_accept_events()).
  *
- *	getsockopt(SO_REUSEPORT)	of a listener: what the program has set; spawning
- *				sets it too
+ *	getsockopt(SO_REUSEPORT)	of a listener: the value that the program has set;
+ *				spawning sets the option, too
  *	accept()		of such an fd through the module, if that keeps a
  *				pool of sockets (enable_socket_pool_size); else
- *				accept4(2), behind which the module does the rest
+ *				accept4(2), which calls accept() of the module
  *
- * A worker that dies is retired by the kernel, as that closes the device.
+ * The kernel closes the device of a worker that dies, which retires the worker.
  *
  *	device.c	/dev/fastsocket
- *	listener.c	which descriptors listen, and who waits for them
+ *	listener.c	which descriptors listen, and which threads wait for them
  *	epoll.c		enable_fast_epoll, with its notes in shadow.c, and its waits in wait.c
- *	escape.c	the ways around these
+ *	escape.c	calls that end the following of epoll.c
  *
  * Environment:
  *	FSOCKET_REQUIRED=1	without the module, exit with status 1 at the
  *				first listener (else: one line on standard
- *				error, and the program runs as without us)
+ *				error, and the program runs as without the library)
  */
 #include <errno.h>
 #include <limits.h>
@@ -61,7 +61,7 @@ int listen(int fd, int backlog)
 	int ret;
 
 	REAL(listen);
-	/* The listener's epoll calls go to the kernel at once from now on: see epoll_ctl(). */
+	/* From now on the listener's epoll calls go to the kernel at once: see epoll_ctl(). */
 	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
 	if (!ret) {
@@ -142,7 +142,7 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 	if (op == EPOLL_CTL_ADD)
 		fsocket_listener_added(fd);
 	ret = real(epfd, op, fd, event);
-	/* event can be read for sure only if the call has succeeded. */
+	/* event can surely be read only if the call has succeeded. */
 	if (ret) {
 		saved = errno;
 		if (op == EPOLL_CTL_ADD && saved != EEXIST)
@@ -175,7 +175,7 @@ static RARELY int control_specially(int epfd, int op, int fd, struct epoll_event
 REAL_LATER(epoll_ctl, (int epfd, int op, int fd, struct epoll_event *event),
 	   (epfd, op, fd, event))
 
-/* Not rare: nginx, whose events are edge-triggered, comes here, and all that is not followed. */
+/* nginx, whose events are edge-triggered, and all sockets that are not followed come here. */
 static __attribute__((noinline)) int control(int epfd, int op, int fd, struct epoll_event *event)
 {
 	bool odd = op == EPOLL_CTL_ADD &&
@@ -212,7 +212,7 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	uintptr_t here = fsocket_shadow_here();
 
-	/* A socket that is FREE, as it has to be there, is neither a listener nor unknown. */
+	/* A socket must be FREE there, so it is neither a listener nor unknown. */
 	if (RARE(op != EPOLL_CTL_ADD || (unsigned int)fd >= FSOCKET_MAX_FD ||
 		 !fsocket_shadow_add_begin(fd, event, here)))
 		return control(epfd, op, fd, event);
@@ -293,8 +293,8 @@ int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
 #endif
 
 /*
- * The socket is new: no other process has it, and it does not listen. In a process that has no
- * group, and whose parents had none, there is no more to do. Returns fd.
+ * The socket is new: no other process has it, and it does not listen. If neither this
+ * process nor its parents had a group, nothing more is to be done. Returns fd.
  */
 static inline int new_socket(int fd)
 {
@@ -337,7 +337,7 @@ static int ask_module(unsigned long call, struct fsocket_ioctl_arg *arg)
 	return ret;
 }
 
-/* Returns whether the module has accepted for the caller: *conn is then what accept4() returns. */
+/* Returns whether the module has accepted for the caller; *conn is then the result of accept4(). */
 static bool accept_from_pool(int fd, struct sockaddr *addr, socklen_t *len, int flags,
 			     int *conn)
 {
@@ -377,7 +377,7 @@ REAL_LATER(accept4, (int fd, struct sockaddr *addr, socklen_t *len, int flags),
 	   (fd, addr, len, flags))
 REAL_LATER(close, (int fd), (fd))
 
-/* Returns whether accept() has to do more than to call the C library's, and to note the result. */
+/* Returns whether accept() has more to do than to call the C library's and to note the result. */
 static inline bool accept_is_special(int fd)
 {
 	return fsocket_group_was() || fsocket_features->socket_pool || fsocket_fd(fd) == FD_UNKNOWN;
@@ -478,7 +478,7 @@ int close(int fd)
 	if (RARE(fsocket_fd(fd) != FD_PLAIN || fsocket_group_was() || fsocket_shadow_special(fd)))
 		return close_specially(fd);
 	fsocket_shadow_close_socket(fd);
-	/* Forget the number before it is closed: another thread may get it right afterwards. */
+	/* Forget the number before it is closed: another thread may get it right after that. */
 	fsocket_fd_set(fd, FD_UNKNOWN);
 	return real_close(fd);
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Which descriptors listen, and which of them this thread has asked the module for
- * a local listener of.
+ * Notes which descriptors listen, and for which of them this thread has asked the
+ * module for a local listener.
  *
- * Most become known by listen(). Others come from elsewhere: systemd's socket
- * activation, nginx's binary upgrade, HAProxy's reload, dup(), SCM_RIGHTS. These
- * are asked once, when they are added to an epoll instance or accepted from.
+ * The library learns of most of them by listen(). Others come from elsewhere: systemd's
+ * socket activation, nginx's binary upgrade, HAProxy's reload, dup(), SCM_RIGHTS. For
+ * these it asks the kernel once, when they are added to an epoll instance or accepted
+ * from.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -27,7 +28,7 @@
 
 __thread int fsocket_leaving __attribute__((tls_model("initial-exec"))) = -1;
 
-/* The listeners that this thread has added itself, and whether it waits for them. */
+/* The listeners that this thread itself has added, and whether it waits for them. */
 static __thread struct {
 	int fd;
 	bool waits;
@@ -38,8 +39,8 @@ static __thread int claim_count __attribute__((tls_model("initial-exec")));
 static ino_t inodes[FSOCKET_MAX_FD];
 
 /*
- * SO_REUSEPORT as the program has set it, by the inode of the socket, since a socket may have
- * several descriptors. New entries replace the oldest ones.
+ * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since
+ * a socket may have several descriptors. New entries replace the oldest ones.
  */
 #define MAX_OPTIONS 256
 static struct {
@@ -111,7 +112,7 @@ void fsocket_listener_note(int fd)
 
 	if (fsocket_fd(fd) & FD_BEYOND || fsocket_device_confined())
 		return;
-	/* At a second listen() the option may have been set by the module. */
+	/* At a second listen() the module may have set the option. */
 	if (fsocket_listener_is(fd))
 		return;
 	domain = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
@@ -175,8 +176,8 @@ static int call_module(unsigned long call, int fd)
 }
 
 /*
- * A worker without a local listener is served by the shared one: no error of
- * the module concerns the program. The module logs the reason.
+ * The shared listener serves a worker that has no local listener, so errors of the
+ * module do not concern the program. The module logs the reason.
  */
 static bool spawn(int fd)
 {
@@ -223,7 +224,7 @@ bool fsocket_listener_resumed(int fd)
 	return true;
 }
 
-/* The call has no effect where nothing was spawned. */
+/* The call has no effect if nothing was spawned. */
 void fsocket_listener_retire(void)
 {
 	int claim = find_claim(fsocket_leaving);
@@ -255,6 +256,6 @@ bool fsocket_listener_close(int fd)
 		claims[claim] = claims[--claim_count];
 	if (fsocket_leaving == fd)
 		fsocket_leaving = -1;
-	/* Retires what all threads have spawned on it. */
+	/* This retires what all threads have spawned on it. */
 	return !call_module(FSOCKET_IOC_CLOSE, fd);
 }

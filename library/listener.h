@@ -28,9 +28,9 @@ unsigned char fsocket_listener_ask(int fd);
 bool fsocket_listener_is(int fd);
 
 /*
- * Returns where to store what the program sets as SO_REUSEPORT of the listener fd, or of a
- * copy of it. The program has to read its own value, since the module sets the option, too.
- * NULL: fd is no known listener.
+ * Returns where to store the value of SO_REUSEPORT that the program sets on the
+ * listener fd, or on a copy of it. The program has to read its own value, since the
+ * module sets the option, too. NULL: fd is no known listener.
  */
 atomic_bool *fsocket_listener_reuseport(int fd);
 
@@ -38,12 +38,12 @@ atomic_bool *fsocket_listener_reuseport(int fd);
 void fsocket_listener_added(int fd);
 
 /*
- * This thread waits for fd from now on, by EPOLL_CTL_MOD. Returns whether it has got a new
- * local listener, with which the epoll instance is not registered yet.
+ * From now on this thread waits for fd, by EPOLL_CTL_MOD. Returns whether it has got a
+ * new local listener, with which the epoll instance is not registered yet.
  */
 bool fsocket_listener_resumed(int fd);
 
-/* This thread does not wait for fd any more, unless it adds fd again before its next wait. */
+/* This thread no longer waits for fd, unless it adds fd again before its next wait. */
 void fsocket_listener_left(int fd);
 
 /* This thread is about to wait, and fsocket_leaving is not -1. */

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A worker of the kernel backend runs on one CPU. That is no affair of the program's: what
- * the worker starts, threads, children and programs, may run where the program has said.
- * Since a thread passes its CPUs on, it is unpinned before it starts something, and pinned
- * again when it next waits for connections.
+ * A worker of the kernel backend runs on one CPU. The program does not see this:
+ * threads, children and programs that the worker starts may run on all CPUs that the
+ * program has chosen. A new thread inherits the CPUs of its creator, so the library
+ * unpins a worker before it starts one, and pins it again when it next waits for
+ * connections.
  */
 #include <string.h>
 
@@ -30,8 +31,8 @@ static void set_only(int cpu)
 }
 
 /*
- * Returns whether the library's pin still holds: the program, or somebody else, may have set
- * another mask.
+ * Returns whether the library's pin still holds: the program or another one may have
+ * set another mask.
  */
 static bool ours(void)
 {

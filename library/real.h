@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The functions that ours stand in front of, and system calls without any function. */
+/* The C library's functions that this library replaces, and system calls without any function. */
 #ifndef FSOCKET_REAL_H
 #define FSOCKET_REAL_H
 
@@ -11,13 +11,13 @@
 #endif
 
 /*
- * For the calls that serve each connection of a server: what is not the usual case there is apart,
- * so that the usual one neither saves registers for it nor jumps over it.
+ * Marks functions that calls for each connection seldom need. They stay separate, so
+ * that the usual path neither saves registers for them nor jumps over them.
  */
 #define RARE(condition)	__builtin_expect(!!(condition), 0)
 #define RARELY		__attribute__((noinline, cold))
 
-/* Declares the variable real: the next function of that name, the C library's. */
+/* Declares the variable real: the next function of that name, which is that of the C library. */
 #define REAL(name)							\
 	static __typeof__(&name) real;					\
 									\
@@ -40,9 +40,9 @@
 	}
 
 /*
- * A system call of our own, where the program has asked for another one: no thread
- * is cancelled in it, no library stands before it, and errno stays as it is. It
- * returns what the kernel does: -ERRNO is an error.
+ * A system call by the library where the program has asked for another one. It is no
+ * cancellation point, no other library replaces it, and errno stays as it is. It
+ * returns the kernel's result: -ERRNO is an error.
  */
 static inline long fsocket_raw(long number, long a, long b, long c, long d, long e)
 {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Who waits for a listener, and which of its members gets the connections of which CPU.
+ * Chooses the member of a listener that gets the connections of a CPU, among the
+ * workers that wait.
  *
- * All this lies in memory that the processes share. It changes under a lock that survives
- * the death of who holds it, and becomes a classic BPF program that the kernel runs for
- * each SYN: A = CPU, index by CPU. Every CPU has an index in the program, so that the kernel
- * never chooses by hash; 0 is the program's own listener, for which everybody waits.
+ * The state is in memory that the processes share. It changes under a lock that
+ * survives the death of its holder, and becomes a classic BPF program that the kernel
+ * runs for each SYN: A = CPU, index by CPU. Every CPU has an index in the program, so
+ * that the kernel never chooses by hash. Index 0 is the program's own listener, for
+ * which all workers wait.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +48,7 @@ struct route *fsocket_route_new(int memory)
 	return r;
 }
 
-/* Tries for the lock and never waits for it, since a stopped worker may hold it. */
+/* Tries to take the lock and never waits for it, since a stopped worker may hold it. */
 static bool lock(struct route *r)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
@@ -56,8 +58,8 @@ static bool lock(struct route *r)
 
 		if (ret == EOWNERDEAD) {
 			/*
-			 * The next change of the BPF program completes what the dead worker
-			 * has left undone.
+			 * The next change of the BPF program completes what the dead
+			 * worker left undone.
 			 */
 			pthread_mutex_consistent(&r->lock);
 			return true;
@@ -160,9 +162,9 @@ static void attach(const struct group *g, const unsigned char *map, int cpus)
 }
 
 /*
- * Gives each CPU the member of its worker, and distributes the CPUs that have none. As long
- * as a worker sleeps that does not know of the others yet, and so does not look up, all CPUs
- * get the listener itself, for which every worker waits.
+ * Gives each CPU the member of its worker, and distributes the CPUs that have none.
+ * While a worker sleeps that does not know of the others yet, and so does not look up,
+ * all CPUs get the listener itself, for which every worker waits.
  */
 static void update(struct group *g)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The memory in which the processes of a server keep who waits for one of its listeners: see
- * route.c. fsocketctl looks for it among the shared memory of processes, and reads it there: the
- * kernel does not tell a group that the library has made from one of the program's own.
+ * The memory in which the processes of a server store the workers that wait for one of
+ * its listeners: see route.c. fsocketctl looks for this memory among the shared memory
+ * of processes and reads it there, since the kernel does not show whether the library
+ * or the program has made a group.
  */
 #ifndef FSOCKET_ROUTE_H
 #define FSOCKET_ROUTE_H
@@ -20,8 +21,8 @@
 #define GROUP_CPUS	1024
 
 /*
- * A worker ends its wait after this time at the latest, if FSOCKET_STEAL_AFTER_MS says
- * nothing else, and looks after the queues of others. The other times are multiples of it.
+ * A worker ends its wait after this time at the latest, unless FSOCKET_STEAL_AFTER_MS
+ * is set, and looks after the queues of others. The other times are multiples of it.
  */
 #define LATE_MS		10
 /* A worker that waits looks up this often, so that others see that it is alive. */
@@ -31,53 +32,53 @@
 /* A worker that has not looked up for this long may be dead: others look after its queue. */
 #define SILENT(r)	(30 * (r)->late)
 /*
- * A worker that was late or silent for this long, whether it is stopped or gets no CPU, is
- * sent no connections, and all others look after its queue, also those that have work of
+ * A worker that was late or silent for this long is stopped or gets no CPU. It is sent
+ * no connections, and all others look after its queue, also those that have work of
  * their own.
  */
 #define STALE(r)	(100 * (r)->late)
 
-/* One worker that waits for a listener. Others read it only now and then. */
+/* One worker that waits for a listener. Other workers read it only from time to time. */
 struct claim {
-	_Alignas(64) atomic_uint owner;	/* 0: free; the same number does not come again */
+	_Alignas(64) atomic_uint owner;	/* 0 if free; a number is never used again */
 	atomic_int pid, tid;		/* in its PID namespace */
-	atomic_int cpu, member;		/* -1: none yet */
+	atomic_int cpu, member;		/* -1 if none yet */
 	atomic_uchar ready;		/* connections may be sent to its member */
 	atomic_uchar waiting;
-	atomic_long stamp;		/* when it began or ended to wait, or looked up */
+	atomic_long stamp;		/* time of the last beginning or end of a wait, or look */
 	/*
-	 * What workers here have accepted since the start: from the member, the listener, and
-	 * other members. Only the worker writes.
+	 * The connections that workers here have accepted since the start: from the
+	 * member, the listener, and other members. Only the worker writes these.
 	 */
 	atomic_ulong own, shared, others;
 };
 
-/* The CPU time that another worker has last read of this one. */
+/* The worker's CPU time when another worker last read it. */
 struct sample {
 	atomic_uint owner;
 	atomic_long at, cpu;
 };
 
 /*
- * The memory that says where connections of one listener go. All processes that have the
- * listener share it, since the process that has made it has forked them.
+ * The memory that says where connections of one listener go. All processes that have
+ * the listener share it, since they have inherited it from the process that made it.
  */
 struct route {
-	unsigned long magic;		/* whether a reader knows this layout */
+	unsigned long magic;		/* identifies this layout for readers */
 	int count;			/* of sockets */
 	ino_t inode;			/* of the listener */
 	ino_t sockets[GROUP_MEMBERS];	/* of the members */
 	pthread_mutex_t lock;
-	_Alignas(64) atomic_uint generation;	/* changes with every worker that comes or goes */
+	_Alignas(64) atomic_uint generation;	/* changes when a worker comes or goes */
 	atomic_int listening;			/* number of members that listen */
-	atomic_int end;				/* claims behind have never been used */
+	atomic_int end;				/* claims from here on were never used */
 	atomic_bool broken;			/* the listener has been shut down */
 	atomic_int backlog;
 	int late;				/* see LATE_MS */
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;
 	struct claim claims[GROUP_CLAIMS];
-	struct sample samples[GROUP_CLAIMS];	/* apart from these, which are the workers' own */
+	struct sample samples[GROUP_CLAIMS];	/* not in the claims, which workers write */
 };
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The notes of enable_fast_epoll: what the program has registered with its epoll
- * instances, and how the kernel comes to know it. epoll.c says why.
+ * instances, and when the library makes the kernel's calls for it. epoll.c explains
+ * why.
  */
 #include <errno.h>
 #include <signal.h>
@@ -27,8 +28,8 @@ int fsocket_shadow_limit = -1;
 volatile uintptr_t fsocket_shadow_busy;
 
 /*
- * The kernel leaves the red zone, and saves at least this much for a handler: struct
- * rt_sigframe and the registers that XSAVE saves.
+ * The kernel leaves the red zone free, and saves at least this much for a handler:
+ * struct rt_sigframe and the registers that XSAVE saves.
  */
 #define SIGNAL_FRAME 1000
 
@@ -41,7 +42,7 @@ int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event)
 	return real(epfd, op, fd, event);
 }
 
-/* Takes out entries of no consequence. */
+/* Removes entries for which no call is owed any more. */
 static void make_room(void)
 {
 	for (int i = fsocket_owed_count - 1; i >= 0; i--)
@@ -83,7 +84,7 @@ static void make_call(int op, struct shadow *s)
 	errno = saved;
 }
 
-/* Makes the kernel know what the program has asked for. */
+/* Makes the system call for what the program has registered. */
 void fsocket_shadow_settle(struct shadow *s)
 {
 	if (s->state == FLOATING)
@@ -112,7 +113,7 @@ void fsocket_shadow_forget(int fd)
 		fsocket_shadows[fd].state = UNKNOWN;
 }
 
-/* Does what the kernel does with a socket whose last reference is closed. */
+/* Does what the kernel does with a socket when its last reference is closed. */
 void fsocket_shadow_drop(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
@@ -134,7 +135,7 @@ RARELY int fsocket_shadow_grow(int fd)
 {
 	if (!fsocket_shadow_following() || !fsocket_instance_count || !fsocket_shadow_begin())
 		return fd;
-	/* begin() forgets all instances where a signal handler has jumped away. */
+	/* begin() forgets all instances if a signal handler has jumped away. */
 	if (!fsocket_instance_count) {
 		fsocket_shadow_end();
 		return fd;
@@ -202,12 +203,12 @@ void fsocket_shadow_forget_all(void)
 	for (int fd = 0; fd <= fsocket_shadow_highest; fd++)
 		if (fsocket_shadows[fd].state != UNKNOWN)
 			fsocket_shadow_forget(fd);
-	/* Threads may come next, which find nothing owed. */
+	/* Threads may be created next, and must find no call owed. */
 	make_room();
 	fsocket_shadow_clear_instances();
 }
 
-/* Registers the socket as the program wants it, whatever the kernel has of it now. */
+/* Registers the socket with the program's wish, whatever the kernel has of it now. */
 static void restore(int fd)
 {
 	struct shadow *s = &fsocket_shadows[fd];
@@ -241,10 +242,11 @@ static void recover(void)
 }
 
 /*
- * fsocket_shadow_begin() where somebody has begun already: a signal handler has
- * interrupted that, and we are in it; or it has left by siglongjmp(), and we are in
- * what came afterwards. A handler's frames lie below those it has interrupted, by as
- * much as the kernel saves there, or on a stack of their own.
+ * fsocket_shadow_begin() when a change has already begun. Either a signal handler has
+ * interrupted that change, and this is the handler; or a handler has left it by
+ * siglongjmp(), and this is the code after that. The frames of a handler are below
+ * those that it has interrupted, by as much as the kernel saves there, or on a stack of
+ * their own.
  */
 bool fsocket_shadow_begin_again(uintptr_t here)
 {
@@ -271,8 +273,8 @@ void fsocket_shadow_jump(void)
 }
 
 /*
- * A signal handler has run while the notes were being changed. They say only which descriptors it
- * has closed.
+ * A signal handler has run while the notes were being changed. The notes tell only
+ * which descriptors it has closed.
  */
 RARELY void fsocket_shadow_end_interrupted(void)
 {

@@ -21,30 +21,34 @@
 /* Saved calls are reported to the module in this number. */
 #define REPORT		128
 
-/* epoll.c says what they mean. */
+/* epoll.c defines their meaning. */
 enum state { UNKNOWN, FREE, FLOATING, REGISTERED, LEAVING };
 
 /*
- * What the program has registered, and what of it the kernel knows. fd and events are what poll()
- * is asked; the size is a power of two, so that an index needs no multiplication.
+ * What the program has registered, and how much of it the kernel knows. fd and events
+ * are the arguments for poll(). The size is a power of two, so that an index needs no
+ * multiplication.
  */
 struct shadow {
 	int fd;
 	uint16_t events, kernel_events;
 	uint64_t data, kernel_data;
-	/* Of the instance, if neither UNKNOWN nor FREE. */
+	/* The instance, if the state is neither UNKNOWN nor FREE. */
 	uint32_t instance;
 	/* Position in fsocket_owed[], or -1. */
 	int8_t slot;
-	/* The number of waits that it may float through, or stay in fsocket_owed[] in vain. */
+	/*
+	 * The number of waits for which it may still float, or stay in fsocket_owed[]
+	 * for nothing.
+	 */
 	uint8_t waits;
 	union {
 		struct {
 			uint8_t state;
-			/* By a signal handler that interrupted us. */
+			/* Set by a signal handler that interrupted a change. */
 			volatile uint8_t closed;
 		};
-		/* Both, to be stored by one instruction. */
+		/* Both members, stored by one instruction. */
 		uint16_t state_and_closed;
 	};
 };
@@ -61,8 +65,8 @@ extern struct shadow fsocket_shadows[FSOCKET_MAX_FD];
 extern int fsocket_shadow_highest;
 
 /*
- * The epoll instances that only this process knows. ids are never used again; behind the last
- * instance they are 0.
+ * The epoll instances that only this process knows. ids are never used again; after the
+ * last instance they are 0.
  */
 extern struct fsocket_instance fsocket_instances[MAX_INSTANCES];
 extern int fsocket_instance_count;
@@ -71,21 +75,24 @@ void fsocket_shadow_clear_instances(void);
 extern int fsocket_instance_highest;
 
 /*
- * What floats, leaves, or was modified. An entry may be of no consequence any more, as a later
- * wish took it back or the socket is closed. It stays for some waits, since the next socket is
- * likely to get the same number.
+ * The sockets that float, leave, or were modified. An entry may have lost its purpose,
+ * since a later wish took it back or the socket is closed. It stays for some waits,
+ * since the next socket is likely to get the same number.
  */
 extern struct shadow *fsocket_owed[MAX_OWED];
 extern int fsocket_owed_count;
 
-/* Calls saved, less those made instead; not yet reported. */
+/* The number of saved calls less those made instead; not yet reported. */
 extern int fsocket_saved_calls;
 void fsocket_shadow_report(void);
 
 /* The C library's epoll_ctl(). */
 int fsocket_shadow_call(int epfd, int op, int fd, struct epoll_event *event);
 
-/* Puts s into fsocket_owed[], or returns false if there is no room; and takes it out. */
+/*
+ * Puts s into fsocket_owed[], or returns false if there is no room; the second function
+ * removes it.
+ */
 bool fsocket_shadow_owe(struct shadow *s);
 static inline void fsocket_shadow_strike(struct shadow *s)
 {
@@ -105,7 +112,10 @@ static inline void fsocket_shadow_strike(struct shadow *s)
 	fsocket_owed_count--;
 }
 
-/* Makes the kernel know what the program has asked for: of fd; of all sockets in an instance. */
+/*
+ * Makes the system calls for what the program has registered: for fd; for all sockets
+ * of an instance.
+ */
 void fsocket_shadow_settle(struct shadow *s);
 void fsocket_shadow_settle_instance(uint32_t id);
 
@@ -114,16 +124,16 @@ void fsocket_shadow_forget(int fd);
 void fsocket_shadow_forget_instance(uint32_t id);
 void fsocket_shadow_forget_all(void);
 
-/* Does what the kernel does with a socket whose last reference is closed. */
+/* Does what the kernel does with a socket when its last reference is closed. */
 void fsocket_shadow_drop(int fd);
-/* Does what the kernel does with an instance: its sockets are registered nowhere after this. */
+/* Does what the kernel does with an instance: afterwards its sockets are registered nowhere. */
 void fsocket_shadow_close_instance(uint32_t id);
 
 /* The number of threads besides the first, and GIVEN_UP. */
 #define GIVEN_UP	(1 << 30)
 extern atomic_int fsocket_shadow_obstacles;
 
-/* Whether anything is followed that the program does. */
+/* Returns whether any socket or instance is followed. */
 static inline bool fsocket_shadow_following(void)
 {
 	return fsocket_features->fast_epoll &&
@@ -134,14 +144,14 @@ static inline bool fsocket_shadow_following(void)
 extern unsigned int fsocket_shadow_changes;
 
 /*
- * The stack address of the function that changes the notes; 0 if none does. INTERRUPTED is added
- * when a signal handler would have liked to change them meanwhile.
+ * The stack address of the function that changes the notes; 0 if none does. A signal
+ * handler that needed to change them meanwhile adds INTERRUPTED.
  */
 #define INTERRUPTED	1
 extern volatile uintptr_t fsocket_shadow_busy;
 bool fsocket_shadow_begin_again(uintptr_t here);
 void fsocket_shadow_end_interrupted(void);
-/* A function, perhaps a signal handler, is about to leave by longjmp(). */
+/* Called before a function, perhaps a signal handler, leaves by longjmp(). */
 void fsocket_shadow_jump(void);
 
 static inline uintptr_t fsocket_shadow_here(void)
@@ -168,7 +178,7 @@ static inline bool fsocket_shadow_begin(void)
 	return true;
 }
 
-/* The same where fsocket_shadow_busy is known to be 0, and nothing changes but what is FREE. */
+/* Does the same if fsocket_shadow_busy is known to be 0 and only FREE sockets change. */
 static inline void fsocket_shadow_begin_quickly(uintptr_t here)
 {
 	fsocket_shadow_busy = here;
@@ -176,8 +186,9 @@ static inline void fsocket_shadow_begin_quickly(uintptr_t here)
 }
 
 /*
- * Ends that, or returns false if there was a signal handler. It takes one instruction to find out
- * and to set the notes free, as there may be one at any time. (Threads have nothing to do with it.)
+ * Ends that, or returns false if a signal handler has interrupted it. One instruction
+ * finds out and releases the notes, since a handler may run at any time. (Threads do
+ * not matter here.)
  */
 static inline bool fsocket_shadow_end_quickly(uintptr_t here)
 {
@@ -220,8 +231,8 @@ static inline int fsocket_shadow_instance_fd(uint32_t id)
 }
 
 /*
- * New sockets up to this number are followed right away. -1 while there is any obstacle, or no
- * instance; it may stay where it is when fast_epoll is switched off.
+ * New sockets up to this number are followed at once. -1 while there is an obstacle, or
+ * no instance; it may keep its value when fast_epoll is switched off.
  */
 extern int fsocket_shadow_limit;
 
@@ -232,15 +243,15 @@ static inline int fsocket_shadow_new_socket(int fd)
 	if (RARE(fd > fsocket_shadow_limit || fsocket_shadow_busy))
 		return fsocket_shadow_grow(fd);
 	/*
-	 * Once the state is there, a signal handler finds a new socket, and before that what it
-	 * has found all along: there is no change that it could interrupt.
+	 * Once the state is stored, a signal handler finds a new socket, and until then
+	 * the previous one: no change can be interrupted.
 	 */
 	fsocket_shadow_changes++;
 	fsocket_shadows[fd].state_and_closed = FREE;
 	return fd;
 }
 
-/* Returns whether fd is an instance, or a signal handler has come at a bad moment. */
+/* Returns whether fd is an instance, or a signal handler has interrupted a change. */
 static inline bool fsocket_shadow_special(int fd)
 {
 	return (fd <= fsocket_instance_highest && fsocket_shadow_find_instance(fd)) ||
@@ -248,8 +259,8 @@ static inline bool fsocket_shadow_special(int fd)
 }
 
 /*
- * Returns whether a socket, below FSOCKET_MAX_FD, is left to the kernel, as nothing is owed: it is
- * UNKNOWN, or is added in an odd way.
+ * Returns whether a socket, below FSOCKET_MAX_FD, is left to the kernel since no call
+ * is owed: it is UNKNOWN, or is added with unusual flags.
  */
 static inline bool fsocket_shadow_leave(int fd, bool odd)
 {
@@ -262,16 +273,17 @@ static inline bool fsocket_shadow_leave(int fd, bool odd)
 	return true;
 }
 
-/* The flags of which what epoll_wait() says is a function of the socket's state: see epoll.c. */
+/* With these flags, the answer of epoll_wait() is a function of the socket's state: see epoll.c. */
 #define PLAIN_EVENTS	(EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDNORM | \
 			 EPOLLRDBAND | EPOLLWRNORM | EPOLLWRBAND | EPOLLMSG | EPOLLRDHUP)
 
-/* Where the last event of the main stack can be. */
+/* The highest address that an event on the main stack can have. */
 extern uintptr_t fsocket_shadow_stack;
 
 /*
- * Whether event can be read for sure, as it is in a caller's frame on the main stack. No mapping
- * comes closer to the top of that than 128 MB (mmap_base() in the kernel).
+ * Returns whether event can surely be read, as it can in a caller's frame on the main
+ * stack. No mapping is nearer to the top of that stack than 128 MB (mmap_base() in the
+ * kernel).
  */
 static inline bool fsocket_shadow_on_stack(const struct epoll_event *event, uintptr_t here)
 {
@@ -281,13 +293,14 @@ static inline bool fsocket_shadow_on_stack(const struct epoll_event *event, uint
 }
 
 /*
- * The usual case of EPOLL_CTL_ADD in two parts, so that neither of them has to call a function.
- * Returns whether it may be that; then the notes are being changed from now on.
+ * The usual case of EPOLL_CTL_ADD, in two parts so that neither of them has to call a
+ * function. Returns whether the call may be such a case; if so, a change of the notes
+ * has begun.
  */
 static inline bool fsocket_shadow_add_begin(int fd, const struct epoll_event *event,
 					    uintptr_t here)
 {
-	/* Where there is an obstacle nothing is FREE in an instance. */
+	/* While there is an obstacle, no socket of an instance is FREE. */
 	if (!fsocket_features->fast_epoll || fsocket_shadow_special(fd) ||
 	    !fsocket_shadow_on_stack(event, here) || event->events & ~PLAIN_EVENTS)
 		return false;
@@ -320,8 +333,9 @@ static inline bool fsocket_shadow_add(int epfd, struct shadow *s, const struct e
 }
 
 /*
- * Does what the kernel does with a socket whose last reference is closed, where the above is false.
- * The state is all that counts, so there is no change here either that a handler could interrupt.
+ * Does what the kernel does with a socket when its last reference is closed, if the
+ * function above returns false. Only the state matters, so no change can be interrupted
+ * here either.
  */
 static inline void fsocket_shadow_close_socket(int fd)
 {

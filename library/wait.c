@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * epoll_wait() where sockets float (enable_fast_epoll; epoll.c says why that is the same).
+ * epoll_wait() when sockets float (enable_fast_epoll; epoll.c explains why the answers
+ * are the same).
  *
- * Twice, since every connection of a server passes here: quickly, for what is usual, in a function
- * that calls no other one and so needs hardly a register saved; and carefully, for everything.
+ * There are two versions, since every connection of a server passes here. The quick
+ * one, for the usual case, calls no other function, so it has few registers to save.
+ * The careful one handles everything.
  */
 #include <errno.h>
 #include <limits.h>
@@ -24,22 +26,22 @@ REAL_LATER(epoll_wait, (int epfd, struct epoll_event *events, int maxevents, int
 	   (epfd, events, maxevents, timeout))
 
 /*
- * No thread is cancelled here, as pthread_cancel() ends all this: see escape.c. errno stays as it
- * is, and the result is -ERRNO.
+ * A system call that is no cancellation point: pthread_cancel() ends all this, see
+ * escape.c. errno stays as it is, and the result is -ERRNO.
  */
 static inline int ask(struct pollfd *polled, long count, int timeout)
 {
 	return RAW3(SYS_poll, polled, count, timeout);
 }
 
-/* What is in the instance, without waiting. */
+/* Reports the events of the instance without waiting. */
 static inline int fetch(int epfd, struct epoll_event *events, int maxevents)
 {
 	fsocket_saved_calls--;
 	return RAW4(SYS_epoll_wait, epfd, events, maxevents, 0);
 }
 
-/* Returns whether s has had its last wait. Two instructions, where the compiler makes five of it. */
+/* Returns whether s has had its last wait, in two instructions; the compiler makes five of it. */
 static inline bool waited_out(struct shadow *s)
 {
 	bool below;
@@ -50,7 +52,7 @@ static inline bool waited_out(struct shadow *s)
 	return below;
 }
 
-/* Puts what floats in the instance behind polled[0], and returns the number of all. */
+/* Puts the sockets that float in the instance behind polled[0], and returns the number of all. */
 static long gather(uint32_t id, struct pollfd *polled)
 {
 	long count = 1;
@@ -66,7 +68,7 @@ static long gather(uint32_t id, struct pollfd *polled)
 		}
 		if (s->instance != id)
 			continue;
-		/* One that the kernel does not take is offered to it again each time. */
+		/* A socket that the kernel does not take is offered to it again each time. */
 		if (s->state != FLOATING || waited_out(s))
 			fsocket_shadow_settle(s);
 		if (s->state == FLOATING)
@@ -75,7 +77,7 @@ static long gather(uint32_t id, struct pollfd *polled)
 	return count;
 }
 
-/* The result of poll() finds no room, or nothing is open under the number any more. */
+/* The result of poll() has no room left, or the program has closed the number. */
 static void leave_out(const struct pollfd *p)
 {
 	if (!fsocket_shadow_begin())
@@ -94,8 +96,8 @@ static inline void tell(struct epoll_event *event, const struct pollfd *p)
 }
 
 /*
- * Adds what poll() said about so many sockets from p on to the count events that are there, and
- * returns their number then.
+ * Adds the answers of poll() about this many sockets from p on to the count events that
+ * are there, and returns the new number of events.
  */
 static int merge(const struct pollfd *p, int ready, struct epoll_event *events, int count,
 		 int maxevents)
@@ -120,7 +122,7 @@ static int64_t now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* So many milliseconds are left. */
+/* Returns the milliseconds that are left. */
 static int left(int64_t until)
 {
 	int64_t now = now_ms();
@@ -129,9 +131,9 @@ static int left(int64_t until)
 }
 
 /*
- * poll() fails as epoll_wait() would when a signal comes. It fails otherwise where it cannot be
- * used: RLIMIT_NOFILE, which it heeds, has been lowered, or a seccomp filter allows epoll_wait()
- * only.
+ * poll() fails with EINTR when a signal comes, as epoll_wait() would. It fails
+ * otherwise if it cannot be used: RLIMIT_NOFILE, which it checks, has been lowered, or
+ * a seccomp filter allows epoll_wait() only.
  */
 static RARELY int wait_failed(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			      int error)
@@ -145,8 +147,8 @@ static RARELY int wait_failed(int epfd, struct epoll_event *events, int maxevent
 }
 
 /*
- * What a wait asks poll(): about the instance, and about the sockets that float in it, as they were
- * when it began. In memory, so that registers are left for the rest.
+ * The arguments of poll() for a wait: the instance, and the sockets that floated in it
+ * when the wait began. They are in memory, so that registers are left for the rest.
  */
 struct question {
 	unsigned int changes;
@@ -155,8 +157,8 @@ struct question {
 };
 
 /*
- * poll() has answered about ready sockets from p on, and there are count events, or -ERRNO.
- * Returns what epoll_wait() does, or 0 if nothing was ready after all.
+ * poll() has answered about ready sockets from p on, and there are count events, or
+ * -ERRNO. Returns the result of epoll_wait(), or 0 if nothing was ready after all.
  */
 static int finish(const struct question *q, const struct pollfd *p, int ready,
 		  struct epoll_event *events, int count, int maxevents)
@@ -167,7 +169,10 @@ static int finish(const struct question *q, const struct pollfd *p, int ready,
 	}
 	if (count < 0)
 		count = 0;
-	/* What a signal handler has changed meanwhile is not told; the next wait says what is so. */
+	/*
+	 * Changes that a signal handler has made meanwhile are not reported; the next
+	 * wait reports them.
+	 */
 	return q->changes == fsocket_shadow_changes ?
 	       merge(p, ready, events, count, maxevents) : count;
 }
@@ -202,7 +207,7 @@ static RARELY int wait_carefully(int epfd, struct epoll_event *events, int maxev
 		count = finish(&q, &q.polled[1], ready, events, count, maxevents);
 		if (count)
 			return count;
-		/* The next call, too, stands for the one of the program. */
+		/* The next call also replaces the program's one. */
 		fsocket_saved_calls--;
 		if (timeout > 0)
 			timeout = left(until);
@@ -217,8 +222,8 @@ static RARELY int wait_after_all(int epfd, struct epoll_event *events, int maxev
 }
 
 /*
- * Puts what floats in the instance behind polled[0], and returns the number of all; or 0 if
- * something has to be settled.
+ * Puts the sockets that float in the instance behind polled[0], and returns the number
+ * of all; 0 if a call has to be made first.
  */
 static inline long gather_quickly(uint32_t id, struct pollfd *polled)
 {
@@ -239,7 +244,7 @@ static inline long gather_quickly(uint32_t id, struct pollfd *polled)
 			continue;
 		if (RARE(waited_out(s)))
 			return 0;
-		/* With fd and events, and with what poll() overwrites. */
+		/* This sets fd and events, and the member that poll() overwrites. */
 		memcpy(&polled[count++], &s->fd, sizeof(*polled));
 	}
 	return count;
@@ -255,7 +260,7 @@ static RARELY int finish_carefully(const struct question *q, const struct pollfd
 	return wait_carefully(q->polled[0].fd, events, maxevents, q->timeout);
 }
 
-/* With the first instance, as in most programs, and without a limit of time. */
+/* This is for the first instance, the only one in most programs, and without a time limit. */
 static int wait_quickly(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	const struct pollfd *p;

@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Workers of the kernel backend: who has a listener in an epoll instance, waits for it, and
- * accepts.
+ * Workers of the kernel backend. A worker is a thread that has a listener in an epoll
+ * instance, waits for it, and accepts.
  *
- * The program's registration of its listener stays as it is. A worker's member is registered
- * beside it with the same events and data, so its connections are answers about the listener.
- * accept() of the listener then takes from the member; from the listener itself; and from the
- * members of workers that are late, stopped, or dead.
+ * The program's registration of its listener stays as it is. The library registers a
+ * worker's member beside it with the same events and data, so events of the member look
+ * like events of the listener. accept() of the listener then takes from the member,
+ * from the listener itself, and from the members of workers that are late, stopped, or
+ * dead.
  *
- * A claim is made by waiting, not by registering: the thread that waits in an instance is the
- * worker, and if a second thread waits in the same instance nobody is.
+ * Waiting makes a claim, and registering does not: the thread that waits in an instance
+ * is the worker, and if a second thread waits in the same instance, neither is a
+ * worker.
  *
- * While there are other workers, one that has nothing to do looks up, ever less often, at what
- * changed in the route, and whether connections are overdue elsewhere. It then waits with all
- * signals blocked but in epoll_pwait() itself, so that a signal which comes between two looks
- * ends the wait as it would have otherwise.
+ * While there are other workers, an idle worker looks up, ever less often: it checks
+ * the route for changes, and the other members for overdue connections. Between two
+ * looks it waits with all signals blocked except in epoll_pwait() itself, so that a
+ * signal which comes between two looks ends the wait as it would have without the
+ * library.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +32,7 @@
 #include "worker.h"
 
 #define MAX_WATCHES	1024
-/* How long a handshake takes at most, in most cases. */
+/* The longest time of a handshake, in most cases. */
 #define ALONE_MS	3000
 
 atomic_int fsocket_watch_count;
@@ -250,8 +253,8 @@ static void activate(struct watch *w)
 }
 
 /*
- * A worker that is left alone goes on looking up for a while, since connections that were sent
- * to the members of others still arrive there.
+ * A worker that is left alone keeps looking up for a while, since connections that were
+ * sent to the members of other workers still arrive there.
  */
 static void look_for_others(struct watch *w, bool there)
 {
@@ -279,7 +282,7 @@ static bool any_readable(const struct group *g, const bool *timely)
 	return count && RAW3(SYS_poll, fds, count, 0) > 0;
 }
 
-/* Whether connections wait in members: of workers that have gone before this one came. */
+/* Returns whether connections wait in members of workers that ended before this one started. */
 static bool left_behind(const struct group *g)
 {
 	static const bool nobody[GROUP_MEMBERS];
@@ -336,8 +339,8 @@ static void stamp(bool waiting)
 }
 
 /*
- * Looks whether connections wait that no other worker will take in time, and if so stores in
- * *event what to tell the program. *away: a worker is out of its wait.
+ * Returns whether connections wait that no other worker will take in time, and if so
+ * stores in *event what to report to the program. *away: a worker is out of its wait.
  */
 static bool look_around(struct epoll_event *event, bool idle, bool *away)
 {
@@ -357,7 +360,10 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 					       timely);
 		if (!any_readable(w->group, timely))
 			continue;
-		/* The number may be another instance by now, which the library has not seen. */
+		/*
+		 * The number may be that of another instance by now, which the library
+		 * has not seen.
+		 */
 		if (call_epoll(w->epfd, EPOLL_CTL_MOD, member_fd(w), &w->event) == -ENOENT) {
 			w->ours = false;
 			continue;
@@ -424,7 +430,7 @@ static int64_t now_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/* Waits, and looks up at the other workers now and then. */
+/* Waits, and looks up at the other workers from time to time. */
 static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			const sigset_t *mask)
 {
@@ -507,7 +513,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		stamp(false);
 		return true;
 	}
-	/* Under load something is ready, so do not prepare for a wait yet. */
+	/* Under load a connection is ready, so do not prepare for a wait yet. */
 	*count = mask ? 0 : real_wait(epfd, events, maxevents, 0);
 	/* More connections may wait where the last one came from. */
 	if (!*count && fsocket_mine.stolen)
@@ -519,7 +525,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 	return true;
 }
 
-/* At exit, have no further connections sent to this process. */
+/* At exit, ask for no further connections to this process. */
 __attribute__((destructor)) static void process_ends(void)
 {
 	if (fsocket_watch_count && !fsocket_device_confined())

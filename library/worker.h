@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What worker.c, which waits, and accept.c know of the calling thread. */
+/* The state of the calling thread that worker.c, which waits, and accept.c share. */
 #ifndef FSOCKET_WORKER_H
 #define FSOCKET_WORKER_H
 
@@ -8,13 +8,13 @@
 #include "backend.h"
 #include "real.h"
 
-/* Of one instance. */
+/* The most listeners of one instance. */
 #define MAX_MINE	16
 
 /* A listener in an epoll instance. */
 struct watch {
 	int epfd, fd;
-	struct group *group;		/* NULL: this is free */
+	struct group *group;		/* NULL if this entry is free */
 	struct epoll_event event;	/* as the program has registered the listener */
 	bool wanted;			/* it waits for connections */
 	bool ours;			/* the member is in the instance, too */
@@ -22,11 +22,11 @@ struct watch {
 	const void *thread;
 	struct claim *claim;
 	unsigned int owner, generation;
-	bool active;			/* there are other workers, or were just now */
+	bool active;			/* there are other workers, or were a short time ago */
 	long alone_since;		/* and there are none; 0: there are */
 };
 
-/* What the calling thread has found for the instance where it waited last. */
+/* The state that the calling thread found for the instance where it waited last. */
 struct worker {
 	int epfd, count;
 	unsigned int version;
@@ -40,7 +40,7 @@ struct worker {
 #pragma GCC visibility push(hidden)
 
 extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
-/* Returns whether what the thread has found is still true. */
+/* Returns whether the thread's state is still true. */
 bool fsocket_worker_known(void);
 /* The program's epoll_ctl() of the listener fd, which has the group g, has succeeded. */
 void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
@@ -57,7 +57,7 @@ static inline int member_fd(const struct watch *w)
 	return member >= 0 && w->claim->owner == w->owner ? w->group->members[member] : -1;
 }
 
-/* A connection that another worker takes away would make accept() wait. */
+/* If another worker has taken the connection, accept() would wait. */
 static inline bool nonblocking(int fd)
 {
 	long flags = RAW3(SYS_fcntl, fd, F_GETFL, 0);
