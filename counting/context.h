@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * By which calls the kernel came to where it is. A call stores the return address on
- * the stack, and the address of that store is known: frames are kept by it, for each
- * stack and vCPU, so that interrupts, switches of tasks and of stacks lead nowhere
- * wrong. A chain of return addresses has a number, its context; 0 is none.
+ * The chain of calls by which the kernel came to an instruction. A call stores the
+ * return address on the stack at a known address. Frames are kept by that address, for
+ * each stack and vCPU, so interrupts and switches of tasks and of stacks do no harm. A
+ * chain of return addresses has a number, its context; 0 is none.
  */
 #ifndef COUNTING_CONTEXT_H
 #define COUNTING_CONTEXT_H
@@ -22,7 +22,7 @@ struct frames {
 
 bool context_make(void);
 bool frames_make(struct frames *frames);
-/* To be called while no vCPU runs. */
+/* Called while no vCPU runs. */
 void context_clear(void);
 void frames_clear(struct frames *frames);
 

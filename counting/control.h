@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Commands through a Unix socket: one line, answered by one, "ok" or "error: …".
+ * Commands through a Unix socket: each is one line, and the answer is one line, "ok" or
+ * "error: …".
  */
 #ifndef COUNTING_CONTROL_H
 #define COUNTING_CONTROL_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Counting: what is called for every block and memory access of the guest while it is
- * on. Switching is done by plugin.c, which sees that no vCPU runs meanwhile.
+ * Counting: functions that are called for every block and memory access of the guest
+ * while counting is on. plugin.c switches it on and off, and ensures that no vCPU runs
+ * meanwhile.
  */
 #ifndef COUNTING_COUNTER_H
 #define COUNTING_COUNTER_H
@@ -16,7 +17,7 @@ struct settings {
 };
 
 bool counter_make(unsigned int vcpus);
-/* Starts to count from nothing, with these settings. */
+/* Starts to count from 0, with these settings. */
 void counter_start(const struct settings *settings);
 void counter_stop(void);
 /* Sets the counts to 0 and goes on counting; the states of the lines stay known. */

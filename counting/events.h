@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is counted: moves of lines, by context, instruction and line; and executions of
+ * The counts: moves of lines, by context, instruction and line; and executions of
  * translation blocks.
  */
 #ifndef COUNTING_EVENTS_H
@@ -21,13 +21,13 @@ struct block {
 };
 
 bool events_make(unsigned int vcpus);
-/* To be called while no vCPU runs. */
+/* Called while no vCPU runs. */
 void events_clear(void);
 /* Sets the counts to 0; the blocks and events that are known stay. */
 void events_zero(void);
 uint64_t events_lost(void);
 
-/* offset: of the access in its line, of which an event keeps the first. */
+/* offset: the position of the access in its line; an event keeps the first one. */
 void events_count(enum access kind, uint32_t context, uint64_t instruction, uint64_t line,
 		  unsigned int offset);
 /* Returns NULL if there is no room. */

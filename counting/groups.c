@@ -16,7 +16,7 @@ const char *const group_names[GROUPS] = {
 	[GROUP_BACKGROUND] = "background",
 };
 
-/* A name that ends in an asterisk is the beginning of names. */
+/* A name that ends in an asterisk stands for all names that begin so. */
 static const char *const background[] = {
 	"tick_*", "hrtimer_interrupt", "rebalance_domains", "run_rebalance_domains",
 	"sched_balance_*", "_nohz_idle_balance", "nohz_*", "newidle_balance", "load_balance",
@@ -57,8 +57,8 @@ static const struct {
 };
 
 /*
- * The number of callers that are looked at: functions farther out were interrupted, or have
- * called everything.
+ * The number of callers that are examined: functions farther out were interrupted, or
+ * call everything.
  */
 #define REACH 5
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* This tells to which part of the kernel a chain of calls belongs. */
+/* Finds the part of the kernel to which a chain of calls belongs. */
 #ifndef COUNTING_GROUPS_H
 #define COUNTING_GROUPS_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which vCPUs have copies of which cache line. Every vCPU has a cache of infinite size with
- * MESI states, so this counts communication and never capacity.
+ * The vCPUs that have copies of each cache line. Every vCPU has a cache of infinite
+ * size with MESI states, so this counts communication and never capacity.
  */
 #ifndef COUNTING_LINES_H
 #define COUNTING_LINES_H
@@ -32,7 +32,7 @@ uint64_t lines_lost(void);
 /* Returns the state of a line, or NULL when the table is full. */
 uint64_t *lines_state(uint64_t line);
 
-/* Returns whether the access would be a hit that changes nothing. */
+/* Returns whether the access would be a hit that leaves the state as it is. */
 static inline bool lines_has(uint64_t state, unsigned int vcpu, bool write)
 {
 	uint64_t me = 1ull << vcpu;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Says what is at addresses of the running kernel. It runs in the guest as root:
+ * Prints what is at addresses of the running kernel. It runs in the guest as root:
  *
  *	names [KALLSYMS] < ADDRESSES
  *
- * For each address, a line of hexadecimal digits, it prints a row of CSV: the kind, and what is
- * there with the offset in it of the 64-byte line, or 0 where it begins within the line; the
- * member that has the address; the CPU of a per-CPU variable. What is not known stays empty.
- * KALLSYMS is a copy of /proc/kallsyms, which takes an emulated kernel seconds to write.
+ * For each address, a line of hexadecimal digits, it prints a row of CSV: the kind; the
+ * object's name with the offset in it of the 64-byte line, or 0 if it begins within the
+ * line; the member that has the address; the CPU of a per-CPU variable. Unknown fields
+ * stay empty. KALLSYMS is a copy of /proc/kallsyms, which takes an emulated kernel
+ * seconds to write.
  */
 #include "memory.h"
 #include "slabs.h"
@@ -49,7 +50,10 @@ static uint64_t cpu_offsets[CPUS], per_cpu_begin, per_cpu_end, per_cpu_size;
 static uint32_t n_cpus;
 static uint64_t vmalloc_begin, vmemmap_begin;
 
-/* Structures of variables of which BTF, which has only those that are per-CPU, says nothing. */
+/*
+ * Variables that are no per-CPU variables, and their structures: BTF describes per-CPU
+ * variables only.
+ */
 static const struct {
 	const char *variable;
 	const char *structure;
@@ -76,12 +80,12 @@ static uint64_t variable(const char *name)
 	return value;
 }
 
-/* The kernels differ in which of these tables they have. */
+/* The kernels do not all have all of these tables. */
 static void find_hash_tables(void)
 {
 	static const struct {
 		const char *name, *table, *count, *element;
-		unsigned int more; /* than the count says: 1 for a mask */
+		unsigned int more; /* to be added to the count: 1 for a mask */
 	} tables[] = {
 		{ "tcp_hashinfo.ehash[]", "ehash", "ehash_mask", "inet_ehash_bucket", 1 },
 		{ "tcp_hashinfo.bhash[]", "bhash", "bhash_size", "inet_bind_hashbucket", 0 },
@@ -118,7 +122,7 @@ static void find_metrics(void)
 	n_arrays += array->begin != 0;
 }
 
-/* The size of a CPU's first area: what follows up to the next CPU's is free for other use. */
+/* The size of a CPU's first area; the space from there to the next CPU's area has other uses. */
 static uint64_t per_cpu_area(void)
 {
 	uint64_t chunk = variable("pcpu_first_chunk"), begin;

@@ -1,12 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# Asks the lab's server what lies at the kernel addresses on standard input:
+# Prints what the lab's server has at the kernel addresses on standard input:
 #	names.sh SSH_CONFIG LOG
-# LOG gets what building the program says.
+# LOG gets the messages of building the program.
 #
-# The server gets the program, and a copy of the symbols that are no functions, which takes an
-# emulated kernel seconds, when it has not got them: since it was booted, or since modules were
-# loaded.
+# If the server does not have them since it was booted or modules were loaded, it gets the program
+# and a copy of the symbols that are not functions; the copy takes an emulated kernel seconds.
 set -euo pipefail
 
 config=$1 log=$2

@@ -88,7 +88,10 @@ static size_t chain_of(uint64_t context, uint64_t instruction, const char **chai
 
 	chain[n++] = symbols_function(instruction);
 	for (; context && context <= n_contexts && n < CHAIN; context = contexts[context - 1].parent)
-		/* The address within the call: the one behind it may belong to another function. */
+		/*
+		 * Look up an address within the call: the return address may belong to
+		 * another function.
+		 */
 		chain[n++] = symbols_function(contexts[context - 1].return_address - 1);
 	return n;
 }
@@ -116,7 +119,10 @@ static void name_line(unsigned long long line, char *name, size_t size)
 	uint64_t offset, address = line << 6;
 	const char *symbol = NULL;
 
-	/* The kernel's image and its modules, where variables have symbols; others have none. */
+	/*
+	 * Returns whether the address is in the kernel's image or its modules, whose
+	 * variables have symbols.
+	 */
 	if (address >> 31 == 0x1ffffffff)
 		symbol = symbols_data(address, &offset);
 	if (symbol)
@@ -125,7 +131,7 @@ static void name_line(unsigned long long line, char *name, size_t size)
 		snprintf(name, size, "%016llx", (unsigned long long)address);
 }
 
-/* Whether a place that moves so much is the row's largest so far, after which the row is named. */
+/* Returns whether this place is the row's largest so far, after which the row is named. */
 static bool leads(struct row *row, double moves)
 {
 	if (moves < row->most)
@@ -158,7 +164,10 @@ static void read_event(const char *line)
 		strcat(name, " (background)");
 	row = row_of(&functions, name);
 	add(&row->counts, &counts);
-	/* One that belongs to several groups, by who calls it, has the group of its largest place. */
+	/*
+	 * A line that belongs to several groups, depending on the caller, has the group
+	 * of its largest place.
+	 */
 	if (leads(row, dirty + invalidate))
 		row->group = group;
 	snprintf(name, sizeof(name), "%s", chain[0]);

@@ -13,12 +13,12 @@
 
 #define PAGE_SHIFT 12
 #define PAGE (1ul << PAGE_SHIFT)
-/* Of a cache's name this much is read. */
+/* The number of bytes of a cache's name that are read. */
 #define NAME_SIZE 64
 #define LINKS "/sys/kernel/slab"
-/* Merged caches whose names are told. */
+/* The number of merged caches whose names are printed. */
 #define NAMES 3
-/* A list that changes while it is read could lead anywhere. */
+/* Limits walks of a list, which can change while it is read. */
 #define CACHES 4096
 
 struct cache {
@@ -35,7 +35,7 @@ static size_t n_caches;
 static uint64_t direct_begin, direct_end, pages_begin;
 static size_t page_size, compound_head, slab_cache;
 
-/* What the objects of a cache are. */
+/* The structures that are the objects of a cache. */
 static const struct {
 	const char *cache;
 	const char *structure;
@@ -145,8 +145,9 @@ static void add_name(struct cache *cache, const char *name)
 }
 
 /*
- * Adds caches that have been merged with the first one, as long as there is room for their names:
- * those whose objects are a known structure, or the others. Returns how many there are of both.
+ * Adds caches that have been merged with the first one while there is room for their
+ * names: those whose objects are a known structure, or the others. Returns the number
+ * of both.
  */
 static size_t add_links(struct cache *cache, int in, const char *first, bool known, size_t *names)
 {
@@ -173,8 +174,8 @@ static size_t add_links(struct cache *cache, int in, const char *first, bool kno
 }
 
 /*
- * The allocator merges caches that have the same size and flags, and keeps the name of the first.
- * What is in such a cache may belong to any of them.
+ * The allocator merges caches that have the same size and flags, and keeps the name of
+ * the first. An object in such a cache may belong to any of them.
  */
 static void add_names(struct cache *cache)
 {
@@ -201,7 +202,7 @@ static void read_name(struct cache *cache)
 
 	if (here > NAME_SIZE)
 		here = NAME_SIZE;
-	/* The name may end where readable memory does. */
+	/* The name may end where readable memory ends. */
 	if (memory_read(cache->name_address, cache->name, here) && !memchr(cache->name, 0, here))
 		memory_read(cache->name_address + here, cache->name + here, NAME_SIZE - here);
 	cache->name[NAME_SIZE] = 0;
@@ -222,7 +223,7 @@ static void complete(struct cache *cache)
 		cache->structure = structure_of(cache->name);
 }
 
-/* A page that is a slab's says so since 6.12 by its type, before by a flag. */
+/* Since 6.12 the type of a page says that it belongs to a slab; before, a flag does. */
 static bool is_slab(uint64_t page)
 {
 	static int known;
@@ -281,7 +282,7 @@ bool slabs_object(uint64_t address, struct object *object)
 	if (!cache)
 		return false;
 	offset = address - direct_begin - (((page - pages_begin) / page_size) << PAGE_SHIFT);
-	/* Behind its last object a slab has a rest. */
+	/* A slab has unused space behind its last object. */
 	if (offset / cache->size >= cache->objects)
 		return false;
 	offset %= cache->size;

@@ -16,7 +16,7 @@ struct list {
 	size_t n, room;
 };
 
-/* Except for hash tables, no variable that moves between cores is larger. */
+/* Apart from hash tables, no variable that moves between cores is larger. */
 #define DATA_LIMIT 65536
 /* Symbols of per-CPU variables are offsets from 0, and below this. */
 #define PER_CPU_LIMIT (1ull << 31)
@@ -73,7 +73,7 @@ static char *content(const char *path)
 	return to;
 }
 
-/* strtoull() would be a third of the work, which is an emulated CPU's where names.c runs. */
+/* strtoull() would take a third of the time, which matters for names.c on an emulated CPU. */
 static uint64_t hexadecimal(char **at)
 {
 	uint64_t value = 0;
@@ -90,7 +90,7 @@ static uint64_t hexadecimal(char **at)
 	}
 }
 
-/* Takes "ADDRESS TYPE NAME", where a module's name may follow, apart. */
+/* Reads "ADDRESS TYPE NAME", after which the name of a module may follow. */
 static void read_line(char *line)
 {
 	char *end = line;

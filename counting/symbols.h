@@ -12,9 +12,9 @@ void symbols_read(const char *path);
 const char *symbols_function(uint64_t address);
 /* Returns the first variable of the line, and the line's offset in it; NULL if there is none. */
 const char *symbols_data(uint64_t address, uint64_t *offset);
-/* Returns the variable that has the address, and where it begins; NULL if there is none. */
+/* Returns the variable that has the address, and its beginning; NULL if there is none. */
 const char *symbols_variable(uint64_t address, uint64_t *begin);
-/* The same for a per-CPU variable, whose address is that of no CPU's. */
+/* Does the same for a per-CPU variable; its address has no CPU's offset. */
 const char *symbols_per_cpu(uint64_t address, uint64_t *begin);
 /* Finds a variable by its name. */
 bool symbols_address(const char *name, uint64_t *address);

@@ -16,7 +16,7 @@ bool table_make(struct table *table, size_t entry_size, unsigned int bits)
 
 void table_clear(struct table *table)
 {
-	/* Gives the memory back; the kernel provides zeroed pages at the next access. */
+	/* Returns the memory to the kernel, which provides zeroed pages at the next access. */
 	madvise(table->entries, table->entry_size << table->bits, MADV_DONTNEED);
 	table->lost = 0;
 }

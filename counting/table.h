@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tables that all vCPUs' threads write to at once: zeroed memory of which only what is
- * touched exists, open addressing, one compare-and-swap to take an entry. Nothing is
- * ever taken out; table_clear() empties the whole.
+ * Tables to which all vCPUs' threads write at once. They are zeroed memory, of which
+ * only touched pages exist, with open addressing; one compare-and-swap takes an entry.
+ * Entries are never removed; table_clear() empties the whole table.
  */
 #ifndef COUNTING_TABLE_H
 #define COUNTING_TABLE_H
@@ -46,8 +46,8 @@ static inline void *table_entry(const struct table *table, size_t index)
 #define TABLE_PROBES 64
 
 /*
- * Returns the entry of a key, which is not 0, and adds it if there is none; *new says so.
- * Returns NULL if there is no room.
+ * Returns the entry of a key, which is not 0, and adds it if there is none; *new tells
+ * whether. Returns NULL if there is no room.
  */
 static inline void *table_find(struct table *table, uint64_t key, bool *new)
 {

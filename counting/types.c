@@ -26,7 +26,7 @@ void types_read(const char *path)
 	btf = btf__parse(path, NULL);
 	if (!btf)
 		errx(1, "%s: it has no types that can be read: the kernel needs CONFIG_DEBUG_INFO_BTF", path);
-	/* The library would compare the names of all types for each that it finds. */
+	/* libbpf would compare the names of all types for each lookup. */
 	if (!hcreate(btf__type_cnt(btf)))
 		err(1, "types");
 	for (uint32_t i = 1; i < btf__type_cnt(btf); i++) {
@@ -154,7 +154,7 @@ static const struct btf_member *member_at(const struct btf_type *type, size_t *o
 	return NULL;
 }
 
-/* Of an array, appends the index to the text, and goes on with the element. */
+/* Appends the index in an array to the text, and goes on with the element. */
 static const struct btf_type *element(const struct btf_type *type, size_t *offset, char *text,
 				      size_t room)
 {
@@ -192,7 +192,7 @@ bool types_member(const char *structure, size_t offset, char *text, size_t room)
 		found = true;
 		snprintf(text, room, "%s.%s", owner, name);
 		type = element(type, &offset, text, room);
-		/* A lock, a list, a counter: their members would say nothing. */
+		/* Do not name the members of a lock, a list, or a counter: they explain nothing. */
 		if (!type || !btf_is_composite(type) || type->size <= LINE)
 			return true;
 		if (type->name_off)

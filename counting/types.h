@@ -17,14 +17,15 @@ size_t types_offset(const char *structure, const char *member);
 /* Finds a constant of an enumeration. */
 bool types_constant(const char *enumeration, const char *name, uint32_t *value);
 /*
- * Returns the structure that a per-CPU variable is, or that the elements of an array are, and
- * makes the offset that in the element; NULL if it is none, or is not known.
+ * Returns the structure of a per-CPU variable, or that of the elements of an array, and
+ * changes the offset into that in the element; NULL if it is no structure, or is not
+ * known.
  */
 const char *types_of_per_cpu(const char *variable, size_t *offset);
 /*
- * Writes the member at an offset, as "structure.member": structures that are larger than a line
- * are looked into, and the innermost one is named. Of a union this is the first member that is
- * there. Returns false if there is none, as between members.
+ * Writes the member at an offset, as "structure.member". Structures larger than a line
+ * are searched too, and the innermost one is named. In a union, the first member at the
+ * offset is written. Returns false if there is none, as between members.
  */
 bool types_member(const char *structure, size_t offset, char *text, size_t room);
 

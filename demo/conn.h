@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Connections: their storage, what epoll watches them for, and the output that
+ * Connections: their storage, the events that epoll watches for, and the output that
  * the peer has not taken yet.
  */
 #ifndef DEMO_CONN_H
@@ -18,7 +18,7 @@ struct conn *conn_new(struct worker *w, int fd,
  */
 void conn_close(struct worker *w, struct conn *c);
 
-/* conn_close() after a failure, which is counted and written to the debug log. */
+/* Does conn_close() after a failure, which it counts and writes to the debug log. */
 void conn_fail(struct worker *w, struct conn *c, const char *doing, int error);
 
 /* Watches for exactly these events; with 0 not even for EPOLLHUP and EPOLLERR. */
@@ -45,7 +45,7 @@ void conn_drop_output(struct conn *c);
  */
 void conn_linger(struct worker *w, struct conn *c);
 
-/* Whether the connection has something to finish before the worker stops. */
+/* Returns whether the connection has something to finish before the worker stops. */
 bool conn_busy(const struct conn *c);
 
 #endif

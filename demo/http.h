@@ -11,7 +11,7 @@ struct conn;
 /* Event handler of an accepted connection. */
 void http_ready(struct worker *w, struct conn *c, uint32_t events);
 
-/* Answers with 502, and gives up the connection: the backend is not to be had. */
+/* Answers with 502, and gives up the connection: the backend cannot be reached. */
 void http_bad_gateway(struct worker *w, struct conn *c);
 
 #endif

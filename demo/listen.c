@@ -101,9 +101,9 @@ void listen_open(const struct options *opt)
 		const struct endpoint *end = &opt->listen[a];
 
 		/*
-		 * A server left over from before may have SO_REUSEPORT set and
-		 * would share its connections with us unnoticed; without the
-		 * option its port is seen to be in use.
+		 * An old server that still runs may have SO_REUSEPORT set, and would
+		 * then share its connections with this one unnoticed. Without the
+		 * option bind() fails if its port is in use.
 		 */
 		if (one_set_each(opt))
 			close(open_bound(end, false));

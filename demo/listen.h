@@ -6,8 +6,8 @@
 #include "options.h"
 
 /*
- * Opens every listening socket, or ends the program with 1 and a sentence.
- * To be called before the workers are forked.
+ * Opens every listening socket, or ends the program with status 1 and a sentence.
+ * Called before the workers are forked.
  */
 void listen_open(const struct options *opt);
 
@@ -18,7 +18,7 @@ void listen_open(const struct options *opt);
  */
 const int *listen_take(const struct options *opt, int worker);
 
-/* Closes them in the parent, once all workers are forked. */
+/* Closes them in the parent, after all workers are forked. */
 void listen_close(const struct options *opt);
 
 #endif

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # live.sh	make demo: the demo server in the lab, under the same load first without
-#		the library and then with it, with `fsocketctl watch` beside both; says at
-#		the end what the counters of the two differ by.
+#		the library and then with it, with `fsocketctl watch` beside both; at the
+#		end prints the difference between their counters.
 #
 # CPUS=4 is the number of the server's cores, unless the lab is up already. Rates are not
 # compared: on emulated cores they say little (docs/lab.md), counts do not depend on time.
@@ -68,7 +68,7 @@ watched() { # SETUP
 	load -n 400
 	while read -r name before; do was[$name]=$before; done < <(counters)
 	load -t "$seconds" -n 1000000 &
-	# The load continues until the watching has ended.
+	# The load continues until watch has ended.
 	guest "timeout $((seconds - 1)) fsocketctl watch 5" || true
 	wait $! || die "the load generator failed: see .lab/demo.log"
 	while read -r name after; do seen[$1.$name]=$((after - ${was[$name]:-0})); done < <(counters)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the server tells its user, and the log file that keeps a copy. */
+/* Messages of the server to its user, and the log file that keeps a copy. */
 #ifndef DEMO_LOG_H
 #define DEMO_LOG_H
 
@@ -10,19 +10,19 @@
 /* True with -d. Tested before every debug() so that its arguments cost nothing. */
 extern bool log_debugging;
 
-/* Appends to the file from now on; a file that cannot be opened ends the program. */
+/* Appends to the file from now on; ends the program if the file cannot be opened. */
 void log_open(const char *path);
 
-/* One line to stdout, copied into the log. */
+/* Prints one line on stdout and copies it into the log. */
 void say(const char *format, ...) PRINTF_LIKE(1, 2);
 
-/* One sentence to stderr behind the program's name, copied into the log. */
+/* Prints one sentence on stderr after the program's name and copies it into the log. */
 void warn(const char *format, ...) PRINTF_LIKE(1, 2);
 
-/* warn(), then the end of the process with that exit status. */
+/* Does warn() and ends the process with that exit status. */
 _Noreturn void fail(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 
-/* One line into the log, or to stderr when there is none. */
+/* Writes one line into the log, or to stderr if there is none. */
 void log_debug_line(const char *format, ...) PRINTF_LIKE(1, 2);
 
 #define debug(...)					\

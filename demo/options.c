@@ -132,7 +132,7 @@ static enum listen_mode parse_mode(const char *text)
 }
 
 /*
- * Pins this process to the core for a moment: only that tells whether the core is
+ * Pins this process to the core for a moment: only this shows whether the core is
  * online, in the cpuset, and allowed.
  */
 static bool core_usable(int core)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Finds where an HTTP request ends, in whatever pieces it arrives. */
+/* Finds the end of an HTTP request that may arrive in any pieces. */
 #ifndef DEMO_REQUEST_H
 #define DEMO_REQUEST_H
 
@@ -29,7 +29,7 @@ struct http_request {
 	uint64_t body_left;
 };
 
-/* Whether a part of a request has arrived, but not all of it. */
+/* Returns whether a part of a request has arrived, but not all of it. */
 bool request_begun(const struct http_request *r);
 
 /* Reads up to the end of the request, and returns the number of bytes read. */

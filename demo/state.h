@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a worker process has: its epoll instance, its listeners, and any number of connections. */
+/*
+ * The state of a worker process: its epoll instance, its listeners, and any number of
+ * connections.
+ */
 #ifndef DEMO_STATE_H
 #define DEMO_STATE_H
 
@@ -13,7 +16,7 @@
 
 struct worker;
 
-/* What the worker does with a connection when its output has been sent. */
+/* The next step of a connection when its output has been sent. */
 enum conn_after {
 	AFTER_CONTINUE,		/* read the next request */
 	AFTER_CLOSE,		/* close: everything sent to us has been read */

@@ -22,7 +22,7 @@ union stats_page {
 	char page[4096];
 };
 
-/* Adds to a counter of which this process is the only writer, so without an atomic add. */
+/* Adds to a counter that only this process writes, so without an atomic add. */
 static inline void stats_add(uint64_t *counter, uint64_t n)
 {
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);

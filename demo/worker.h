@@ -7,8 +7,8 @@
 #include "stats.h"
 
 /*
- * Serves the listening descriptors until SIGTERM or SIGINT, which must be
- * blocked. Writes a byte to ready_fd and closes it once they are being watched.
+ * Serves the listening descriptors until SIGTERM or SIGINT, which must be blocked. When
+ * they are in the epoll set, writes a byte to ready_fd and closes it.
  */
 void worker_run(const struct options *opt, int index, const int *listen_fds,
 		struct stats *stats, int ready_fd);
