@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Latency over requests, from files of two columns: % of the requests that were no slower, ms:
-#   gnuplot -e "out='NAME'; files='A B'; names='a b'; colours='#999999 #D55E00'; heading='text'" \
-#     ab-latency.gp
+#   gnuplot -e "out='NAME'; files='A B'; names='a \"b c\"'; colours='#999999 #D55E00'; \
+#     heading='text'; note='text'" ab-latency.gp
 # draws NAME.png and NAME.svg.
 set datafile separator "\t"
 set key top left
@@ -9,6 +9,8 @@ set grid ytics lc rgb "#cccccc"
 set title heading noenhanced
 set xlabel "requests, ordered by latency (%)"
 set ylabel "latency (ms)"
+set bmargin 5
+set label 1 note at screen 0.5, screen 0.02 center noenhanced font ",9" textcolor rgb "#555555"
 set xrange [0:100]
 set yrange [0:*]
 # Dashes tell the curves apart in grey.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Draws how run B differs from run A, as a forest plot: OUT.png and OUT.svg.
 
-Left counts, B's to A's; right requests/s: the ratio to the baseline within rounds in B to that
-in A, or of a baseline itself its rate, hollow, since a machine's speed is in it.
+Left: counts of B divided by those of A. Right: requests/s, the ratio to the baseline within rounds
+in B divided by that in A; for a baseline itself its rate, hollow, since it depends on the machine.
 """
 import argparse
 import io
@@ -70,7 +70,7 @@ def main():
     args = parser.parse_args()
     figure = draw(Study(args.a.resolve()), Study(args.b.resolve()))
     if figure is None:
-        sys.exit("difference: the runs have no cell in common")
+        sys.exit("difference: the runs have no cell in common: give two runs of one experiment")
     figure.savefig(args.out.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")

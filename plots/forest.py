@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""figures/forest: every setup's ratio to its baseline, and what the null cell makes of it."""
+"""figures/forest: every setup's ratio to its baseline, and that of the null cell."""
 import intervals
 from look import AGAIN, heading, load_label, plt, save, style
 
@@ -26,7 +26,7 @@ def compared(study, metric):
 def label(study, load, cell, loads):
     title = study.title(cell["setup"])
     base = study.plan["setups"][cell["setup"]].get("baseline")
-    title += f" / {base}" if base else ""
+    title += f" / {study.title(base)}" if base else ""
     return f"{title}\n{load_label(load)}" if loads > 1 else title
 
 
@@ -81,4 +81,7 @@ def draw(study):
                     f"{intervals.SMALLEST};\nfilled: a verdict after Holm's correction, hollow: "
                     "not told apart; grey: the same within 5 %", fontsize="medium")
     figure.tight_layout()
-    save(study, figure, "forest")
+    if any(metric != LINES for metric, _, _ in found):
+        save(study, figure, "forest")
+    else:
+        save(study, figure, "forest", "n_counts", "counting repetitions")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all figures share: a setup's colour, the line that says what was measured, files."""
+"""Functions that all figures share: a setup's colour, the line about the measurement, files."""
 import io
 import zlib
 
@@ -15,7 +15,7 @@ from tables import load_name  # noqa: E402
 # Text stays text, and ids do not change from one drawing to the next.
 plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fastsocket-bench"})
 
-# By what a setup is; of Okabe and Ito, for all kinds of colour vision. Hatches are for grey.
+# Colours by kind of setup, of Okabe and Ito, for all kinds of colour vision; hatches are for grey.
 VARIANTS = {
     "": ("#999999", ""), "shared": ("#999999", ""), "one": ("#999999", ""),
     "again": ("#DDDDDD", ""), "other": ("#DDDDDD", ""),
@@ -26,6 +26,12 @@ VARIANTS = {
     "direct-tcp": ("#AA4499", ".."), "skb-pool": ("#E69F00", "--"),
     "kernel": ("#661100", "++"), "kernel-late": ("#CC6677", "++"),
 }
+# Each idea of 2014 (ideas.py) has one colour: darker where ideas are added up,
+# lighter where it is left out.
+GROUPS = {"only": (0.0, ""), "to": (-0.35, "//"), "not": (0.5, "..")}
+IDEAS = {"listen": "#D55E00", "vfs": "#E69F00", "established": "#009E73", "rfd": "#CC79A7",
+         "direct": "#AA4499", "rcs": "#44AA99", "epoll": "#0072B2", "skb": "#999933",
+         "send": "#88CCEE"}
 # Setups of another server have the same colour, darker or lighter.
 SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0, "own": 0.0}
 OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
@@ -34,7 +40,7 @@ DASHES = {"demo": "-", "nginx": "--", "haproxy": ":", "redis": "-.", "own": "-"}
 
 
 def parts(setup):
-    """(server, variant) that a setup's name speaks of."""
+    """(server, variant) in a setup's name."""
     server, _, variant = setup.partition("-")
     return (server, variant) if server in SERVERS else ("demo", setup)
 
@@ -49,8 +55,12 @@ def shaded(colour, shade):
 def style(setup):
     """(colour, hatch) of a setup, the same in every figure of every experiment."""
     server, variant = parts(setup)
+    group, _, idea = variant.partition("-")
+    if group in GROUPS and idea in IDEAS:
+        return shaded(IDEAS[idea], GROUPS[group][0]), GROUPS[group][1]
     number = zlib.crc32(variant.encode())
-    colour, hatch = VARIANTS.get(variant, (OTHERS[number % len(OTHERS)], ""))
+    colour, hatch = VARIANTS.get(
+        variant, (IDEAS.get(variant, OTHERS[number % len(OTHERS)]), ""))
     return shaded(colour, SERVERS[server]), hatch
 
 
@@ -86,13 +96,28 @@ def heading(study):
     return f"{study.plan['experiment']}, {study.plan['profile']} profile"
 
 
-def save(study, figure, name, kind="n_valid", what="timed repetitions"):
-    """Writes figures/NAME.png and .svg with a line below that says what was measured."""
+def note(study, kind="n_valid", what="timed repetitions"):
+    """The line below a figure: n, repetitions that were left out, host and run."""
     text = f"{counted(study, kind)} {what}"
     if kind == "n_valid":
         text += left_out(study)
-    figure.text(0.5, -0.01, f"{text}; {study.host()}; run {study.run.name}", ha="center",
-                va="top", fontsize="small", color="#555555")
+    return f"{text}; {study.host()}; run {study.run.name}"
+
+
+def legend(panels):
+    """One legend beside the last panel, with the setups of all panels."""
+    shown = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels()):
+            shown.setdefault(name, handle)
+    panels[-1].legend(shown.values(), shown.keys(), loc="upper left", bbox_to_anchor=(1, 1),
+                      frameon=False)
+
+
+def save(study, figure, name, kind="n_valid", what="timed repetitions"):
+    """Writes figures/NAME.png and .svg with a line below about the measurement."""
+    figure.text(0.5, -0.01, note(study, kind, what), ha="center", va="top", fontsize="small",
+                color="#555555")
     path = study.run / "figures" / name
     # The file has no date, so that the same data make the same file.
     figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})

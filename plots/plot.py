@@ -33,7 +33,8 @@ def main():
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
     for run in parser.parse_args().run:
         if not contract.read_samples(run):
-            print(f"{run.name}: no repetition has finished yet: nothing to draw")
+            print(f"{run.name}: no repetition has finished yet, so nothing is drawn; make sweep "
+                  "begins or continues a run")
             continue
         study = Study(run)
         (run / "figures").mkdir(exist_ok=True)

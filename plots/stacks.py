@@ -58,6 +58,7 @@ def stacks(study):
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     axes.set_title(f"{heading(study)}: {load_label(load)}\nline transfers per connection by "
                    f"subsystem, counted by {tables.source(study, cells[0][1])}")
+    figure.tight_layout()
     save(study, figure, "counts", "n_counts", "counting repetitions")
 
 
@@ -80,12 +81,12 @@ def over_workers(study):
                         else "workers, one core each")
         axes.set_xticks(sorted(set(study.cells["workers"])))
         axes.set_ylabel(f"{text}, median of n = {n}")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         axes.grid(color="#dddddd")
     panels[0].legend(frameon=False, fontsize="small")
     original(panels[2])
-    figure.suptitle(f"{heading(study)}: what a connection costs as cores are added; right, for "
-                    "comparison, what the original measured in 2014")
+    figure.suptitle(f"{heading(study)}: the cost of a connection by the number of workers; "
+                    "right, for comparison, the original's measurement of 2014")
     figure.tight_layout()
     save(study, figure, "counts-workers", "n_counts", "counting repetitions")
 

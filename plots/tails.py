@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/TOOL-latency-C: latency over requests (gnuplot); figures/tail: the longest of them.
 
-Both are of all valid timed repetitions together, as counts by latency can be added.
+Both show all valid timed repetitions together, since counts by latency can be added.
 """
 import io
 import math
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from latencies import requests_by_latency
-from look import AGAIN, heading, load_label, plt, save, shrink, style
+from look import AGAIN, heading, legend, load_label, note, plt, save, shrink, style
 from raws import Raw
 
 # More curves than this cannot be told apart.
@@ -28,8 +28,8 @@ def cumulated(counts):
 
 
 def thinned(points, closer=0.004):
-    """Without points that nobody can tell from the one before: closer than a share of the
-    scale, in latency and in the share of slower requests, both logarithmic."""
+    """Leaves out points that look the same as the one before: they are closer than a share of
+    the scale, in latency and in the share of slower requests, both logarithmic."""
     kept = [points[0]]
     for point in points[1:-1]:
         near = all(abs(math.log(max(one, 1e-9) / max(other, 1e-9))) < 10 * closer for one, other in
@@ -47,13 +47,15 @@ def ab_latency(study, load, curves, name):
             path.write_text("".join(f"{100 * share:.4f}\t{latency}\n" for share, latency in points),
                             encoding="utf-8")
             files.append(str(path))
-            names.append(setup)
+            names.append(study.title(setup).replace("'", "").replace('"', ""))
             colours.append(style(setup)[0])
-        title = f"{heading(study)}: {load_label(load)}, all timed repetitions, {study.host()}"
+        title = f"{heading(study)}: {load_label(load)}, all timed repetitions"
+        titles = " ".join(f'"{name}"' for name in names)
         subprocess.run(
             ["gnuplot", "-e",
              f"out='{study.run}/figures/{name}'; files='{' '.join(files)}'; "
-             f"names='{' '.join(names)}'; colours='{' '.join(colours)}'; heading='{title}'",
+             f"names='{titles}'; colours='{' '.join(colours)}'; heading='{title}'; "
+             f"note='{note(study)}'",
              Path(__file__).parent / "ab-latency.gp"], check=True)
     picture = study.run / "figures" / f"{name}.png"
     shrink(io.BytesIO(picture.read_bytes()), picture)
@@ -76,10 +78,11 @@ def tail(study, found):
                  if tick >= axes.get_xlim()[1]]
         axes.set_xticks(ticks, [f"p{100 * (1 - tick):g}" for tick in ticks], rotation=45)
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda latency, _: f"{latency:,g}")
         axes.grid(color="#dddddd")
         axes.set_title(load_label(load))
         axes.set_ylabel("latency (ms)")
-    panels[0][-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    legend(panels[0])
     figure.suptitle(f"{heading(study)}: the slowest requests of all timed repetitions")
     figure.tight_layout()
     save(study, figure, "tail")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/throughput and latency by setup, and over workers or connections where they vary."""
-from look import AGAIN, curve, heading, load_label, plt, save, style
+from look import AGAIN, curve, heading, legend, load_label, plt, save, style
 from tools import TOOLS
 
-# Up to as many setups are told apart by colours and a legend; more get a line of their own.
+# Up to this number, setups have colours and a legend; more setups get a line each.
 FEW = 6
 
 
 def values(study, load, metric):
-    """Of one load: {setup: (median, error below, error above)}, as far as it was measured."""
+    """{setup: (median, error below, error above)} of one load, for setups that were measured."""
     found = {}
     for setup in study.plan["factors"]["setup"]:
         cell = study.cell_of(load, setup)
@@ -122,7 +122,7 @@ def latency(study, setups, loads):
                  setups, [f"p{percent}" for percent in percentiles], study)
             axes.set_title(load_label(load))
             axes.set_ylabel("latency (ms)")
-    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    legend(panels)
     figure.suptitle(f"{heading(study)}: latency, median of repetitions, and 95 % interval from "
                     "n = 6")
     figure.tight_layout()
