@@ -8,13 +8,13 @@ PROFILE = quick
 OPTIONS =
 # How many connections `make test-servers` makes to each server.
 CONNECTIONS = 10000
-# What `make test-debug` boots; and what it leaves out: tests of the library alone. (Those
+# The kernels that `make test-debug` boots; it leaves out tests of the library alone. (Tests
 # that have to reach a rate are in other files.)
 DEBUG_OPTIONS = -k 'not epoll'
 KERNELS = 6.1-kasan 6.1-lockdep 6.1-leak 6.12-kasan 6.12-lockdep 6.12-leak
 
 LAB = playbooks/roles/lab/files/lab.sh
-# Debian's, which has the modules that the packages below bring.
+# Debian's Python has the modules that the packages below install.
 PYTHON = /usr/bin/python3
 RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
@@ -109,7 +109,7 @@ deb: packages-deb ## Debian packages of this tree, checked by lintian, in build/
 	@lintian --allow-root --fail-on warning build/*.changes
 	@rm -rf build/fastsocket && ls build/*.deb
 
-# Of the package fastsocket-bench, for debian/rules.
+# debian/rules takes the dependencies of the package fastsocket-bench from here.
 sweep-depends:
 	@echo $(PACKAGES_SWEEP) | sed 's/ /, /g'
 
@@ -132,7 +132,10 @@ clean: ## delete what was built, and the lab with its image; results stay
 	@rm -rf .pytest_cache playbooks/.ansible build
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Only what is missing; apt is not asked when nothing is.
+.DEFAULT:
+	@echo "there is no target $@: make help lists the targets" >&2; exit 2
+
+# Installs only missing packages, and does not call apt when none is missing.
 packages-%:
 	@missing=$$(dpkg-query -Wf '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2> /dev/null | \
 		awk -v all="$(PACKAGES)" '$$2 == "installed" { have[$$1] = 1 } \

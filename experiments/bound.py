@@ -9,7 +9,7 @@
   bound    the lesser of cores * core and line
 
 The counts are taken as they are, though both grow with the number of cores where a line is
-fought over: docs/bound.md says what else is assumed. It is a bound, and no forecast.
+fought over: docs/bound.md lists all assumptions. The result is a bound, not a forecast.
 """
 import argparse
 import sys
@@ -21,7 +21,7 @@ from study import AGAIN, Study
 
 # Instructions per second of a core: 3 GHz at one instruction per cycle, of kernel code.
 RATE = 3e9
-# From another core's cache, s: within a socket of a server of today.
+# The time of a transfer from another core's cache, s, within a socket of a server of today.
 TRANSFER_S = 100e-9
 CORES = (8, 24, 64, 192)
 
@@ -33,7 +33,7 @@ def limits(instructions, transfers, hottest, rate=RATE, transfer_s=TRANSFER_S):
 
 
 def bound(cores, core, line):
-    """Connections/s of a machine, and what sets them: "cores" or "line"."""
+    """Connections/s of a machine, and what limits them: "cores" or "line"."""
     if line is not None and line < cores * core:
         return line, "line"
     return cores * core, "cores"

@@ -5,9 +5,9 @@
 What differs between the hosts comes first. Then, for each cell that both runs have,
 
   counts   B's to A's: they do not depend on how busy a machine was
-  times    the ratio to the baseline in B to that in A, both within rounds: what the whole
-           machine did to a run is gone from it. Where the baseline itself changed, its
-           requests/s say so, and may as well say that the machine was slower
+  times    the ratio to the baseline in B divided by that in A, both within rounds, so effects
+           of the machine on a whole run cancel. The requests/s of the baseline itself show
+           whether it has changed, or whether the machine was slower
 
 --check makes it a test: exit status 1 when a count of B is above its limit times A's, or a
 ratio is worse by a verdict.
@@ -42,7 +42,7 @@ FACTS = ("server", "loadgen", "server_settings")
 
 
 def flat(facts):
-    """Names and values of what run.json says of hosts, the commit and the plan's size."""
+    """Names and values of the hosts' facts, the commit and the plan's size in run.json."""
     found = {f"{part} {name}": str(value) for part in FACTS
              for name, value in facts.get(part, {}).items()}
     for name in ("git_commit", "git_dirty", "inventory"):
@@ -53,7 +53,7 @@ def flat(facts):
 
 
 def differences(a, b):
-    """Table of what is not the same, or None."""
+    """A table of the facts that differ, or None."""
     left, right = flat(a.facts), flat(b.facts)
     rows = [[name, left.get(name, DASH), right.get(name, DASH)]
             for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
@@ -109,7 +109,7 @@ def times(a, b):
 
 
 def judged(found):
-    """Adds a word to each of times(); baselines are no verdicts on the software."""
+    """Adds a word to each of times(); a baseline gets none: it does not judge the software."""
     words = intervals.verdicts([None if what == "requests/s" else one
                                 for _, what, one in found])
     return [(cell, what, one, None if what == "requests/s" else word)
@@ -154,7 +154,8 @@ def report(a, b):
                   for cell, what, one, word in timed if word == "below"]
     parts += profiles(a, b)
     if not (counted or timed):
-        parts.append("The runs have no cell in common.\n")
+        parts.append("The runs have no cell in common: give two runs of one experiment, "
+                     "ls -d results/*/* lists them.\n")
     parts.append(f"[ ]: 95 % interval, none below n = {intervals.SMALLEST}; verdicts after Holm's "
                  "correction. Two runs are two boots at least: with fewer than "
                  f"{intervals.BOOTS} in each, times may differ for that alone.\n")

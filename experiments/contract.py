@@ -38,8 +38,8 @@ VALIDITY = {
 }
 
 LATENCIES = ", ".join(f"of {name} {tool.latency}" for name, tool in sorted(TOOLS.items()))
-# Repetitions under perf, or with locks recorded, have no throughput, times or busy shares:
-# watching disturbs them.
+# Repetitions under perf, or with locks recorded, have no throughput, times or busy shares,
+# since recording disturbs these.
 METRICS = {
     "requests": "requests that were answered",
     "failed": "requests that the tool counts as failed, or that were answered by other than 2xx",
@@ -201,7 +201,7 @@ def read_run(run):
 
 
 def write_file(path, text):
-    """All of it or nothing, also when killed or when the disk is full."""
+    """Writes all of it or nothing, also when the process is killed or the disk is full."""
     new = path.with_name(path.name + ".new")
     with open(new, "w", encoding="utf-8") as file:
         file.write(text)
@@ -228,7 +228,7 @@ def csv_line(row, columns):
 
 
 def append_row(path, row, columns):
-    """Onto the disk at once."""
+    """Writes it to the disk at once."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(("" if file.tell() else ",".join(columns) + "\n") + csv_line(row, columns))
         file.flush()
@@ -240,7 +240,7 @@ def read_plan(run):
 
 
 def read_samples(run):
-    """Whole rows only: what a kill or a crash has cut short does not count."""
+    """Returns whole rows only: a row that a kill or a crash has cut short does not count."""
     path = run / "samples.csv"
     if not path.exists():
         return []
@@ -251,7 +251,7 @@ def read_samples(run):
 
 
 def last_round(facts):
-    """Of timed repetitions; None where all that are planned are wanted (see stopping.py)."""
+    """The last wanted round of timed repetitions; None if all are wanted (see stopping.py)."""
     return facts.get("rounds_end", {}).get("round")
 
 

@@ -15,7 +15,7 @@ METRICS = [("line transfers between cores", LINES, 1),
            ("different lines moved", "lines_moved_per_req", 1),
            ("kernel instructions", "kernel_instructions_per_req", 0),
            ("user instructions", "user_instructions_per_req", 0)]
-# The same measures without load, in the table of counts.
+# The columns of the same measures without load, in the table of counts.
 BACKGROUND = [("background transfers per connection", "background_transfers_per_req", 1),
               ("transfers per second without load", "idle_transfers_per_s", 0)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
@@ -40,7 +40,7 @@ def text(study, cell, metric, digits):
 
 
 def times(one):
-    """A ratio in words. One below 1 is turned round, since fewer is better."""
+    """A ratio in words. A ratio below 1 is inverted, since fewer is better."""
     if one is None:
         return DASH
     if one.value < 1:
@@ -72,7 +72,7 @@ def ratio_of(study, cell, base):
 
 
 def source(study, cell):
-    """What counted: the emulator with its quantum, or the processor."""
+    """The counter in words: the emulator with its quantum, or the processor."""
     if "counts_source" not in study.rows:
         return DASH
     found = study.own(cell, "counts")["counts_source"]
@@ -80,7 +80,7 @@ def source(study, cell):
 
 
 def setups(study):
-    """Every setup by what was counted of it."""
+    """A row for every setup with its counts."""
     if not known(study):
         return None
     rows = []
@@ -112,8 +112,8 @@ def by_place(study):
     """{cell: {(group, function): line transfers per connection}}, groups as counting/groups.c
     names them.
 
-    A function may belong to several groups, by who calls it: a spin lock does. So the chains of
-    callers say, of which the rare ones are not in the file; those are ("rest", "").
+    A function such as a spin lock may belong to several groups, depending on its caller. So the
+    groups come from the chains of callers. Rare chains are not in the file and are ("rest", "").
     """
     raw, found = Raw(study.run), {}
     for cell in study.cells["cell"]:
@@ -194,8 +194,8 @@ def functions(study):
 
 
 def what_of(row):
-    """What a row of lines.csv is about. Where that is not known it is the line alone, and in runs
-    of before it was asked for, who moves it, too."""
+    """The object of a row of lines.csv. If it is not known, the line alone; in runs older than that
+    column, also the function that moves it."""
     if "what" not in row:
         return " ".join(filter(None, [row["line"], row["moved_by"]]))
     if not row["what"]:
@@ -227,7 +227,7 @@ def single_lines(read):
 
 
 def lines(study):
-    """What moves most, of each cell: lines of one kind, as all sockets have, in one row."""
+    """The lines that move most in each cell; lines of one kind, as of sockets, share a row."""
     read = read_lines(study)
     if not any("what" in row for found, _ in read.values() for row in found):
         return unnamed_lines(study, read)
@@ -267,7 +267,7 @@ def hottest(rows):
 
 
 def place_of(rows):
-    """Where lines of one kind move most: the member, and the function."""
+    """The member and the function where lines of one kind move most."""
     sums = defaultdict(float)
     for row in rows:
         sums[row.get("member", ""), row["moved_by"]] += moves(row)
@@ -275,7 +275,7 @@ def place_of(rows):
 
 
 def unnamed_lines(study, read):
-    """The lines that move most, of each cell, where nobody knows what they are."""
+    """The lines that move most in each cell of a run that does not know their objects."""
     rows = []
     for cell, places_of in single_lines(read).items():
         most = sorted(places_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_LINES]

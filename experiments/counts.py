@@ -30,14 +30,14 @@ IDLE_S = 1
 # Columns of samples.csv that totals.csv has under the same name.
 TOTALS = ("kernel_instructions_per_req", "user_instructions_per_req", "line_transfers_per_req",
           "background_transfers_per_req", "lines_moved_per_req")
-# Of what moved in the window without load, this column has everything.
+# The column that has all transfers of the window without load.
 MOVED = ("line_transfers_per_req", "background_transfers_per_req")
-# Columns of lines.csv that the server's kernel knows.
+# Columns of lines.csv that come from the server's kernel.
 NAMES = ("kind", "what", "member", "cpu")
 
 
 class CountError(Exception):
-    """Why nothing was counted, in one sentence."""
+    """The reason for which nothing was counted, in one sentence."""
 
 
 def command(*argv, given=None):
@@ -67,10 +67,10 @@ def by_line(lines, names):
 
 
 def named(lines):
-    """{address: row} of what the server's kernel says of the lines' addresses.
+    """{address: row}: the objects at the lines' addresses, from the server's kernel.
 
-    Lines without a name count as well as those that have one: so a kernel that cannot be asked
-    is no failure.
+    Lines without a name count as those with one, so a kernel that does not answer is no
+    failure.
     """
     try:
         found = command(LAB, "count", "names",
@@ -105,7 +105,7 @@ class Emulator:
         command(LAB, "count", "on", QUANTUM)
 
     def zero(self):
-        """Count from here on, and forget what the warm-up has moved."""
+        """Counts from here on, and forgets the transfers of the warm-up."""
         command(LAB, "count", "reset")
 
     def read(self, folder, requests):
@@ -132,7 +132,7 @@ class Emulator:
             text = self.read(folder, requests)
             idle = self.idle(folder)
             command(LAB, "count", "off")
-            # Not counting, the server is fast again.
+            # Without counting, the server is fast again.
             lines = foreground(text["lines"])
             names = named(lines)
         found = totals(text["totals"])
@@ -189,7 +189,7 @@ def pmu(text, requests):
 
 
 def accelerator():
-    """What runs the lab's server: tcg, which emulates, or kvm."""
+    """The accelerator of the lab's server: tcg, which emulates, or kvm."""
     return ACCELERATOR.read_text(encoding="utf-8").strip()
 
 
@@ -204,6 +204,6 @@ def emulator():
 
 
 def counter(lab, server):
-    """The counter to use. A lab of which nobody knows the accelerator reports the fault itself."""
+    """The counter to use. A lab without a known accelerator reports the fault itself."""
     emulated = lab and not (ACCELERATOR.exists() and accelerator() == "kvm")
     return (Emulator if emulated else Processor)(server)

@@ -3,8 +3,8 @@
 
 Their levels are set on top of what the setups say, and become setups of their own, which are
 called SETUP+NAME=LEVEL. So the columns of the result files are the same in every run, samples.csv
-names the level in its column setup, and tables and figures need not know. What such a setup says
-is read back before each load like all else: a row is valid only if the server ran with it.
+names the level in its column setup, and tables and figures need no special case. The settings are
+read back before each load like all others: a row is valid only if the server ran with them.
 """
 import itertools
 import re
@@ -14,13 +14,13 @@ from tools import TOOLS
 
 # The factors that are columns of plan.csv and samples.csv.
 COLUMNS = {"setup", "tool", "concurrency", "workers"}
-# kind: the key of a setup that the levels go to.
+# kind: the key of a setup that gets the levels.
 KINDS = {"parameter": "parameters", "sysctl": "sysctls"}
-# What the factor concurrency is called where it is the rate of an open loop.
+# The name of the factor concurrency if it is the rate of an open loop.
 RATE = "rate"
 # Keys of an experiment that choose cells: mappings of factor: level, or list of levels.
 CHOOSING = ("perf", "locks", "counts", "decides")
-# What setups are called that do not say so themselves.
+# The texts of setups that do not give one themselves.
 TITLES = {"shared": "without: shared listener", "fastsocket": "with Fastsocket",
           "exclusive": "EPOLLEXCLUSIVE", "reuseport": "SO_REUSEPORT",
           "cbpf": "SO_REUSEPORT + cBPF", "kernel": "library without the module"}
@@ -53,7 +53,7 @@ def named(factor):
 
 
 def check_names(factors):
-    """Of all factors of an experiment."""
+    """The factors among all of an experiment that are settings."""
     for factor in factors:
         kind, _, name = factor.partition(":")
         if not is_setting(factor):
@@ -142,7 +142,7 @@ class Spread:
                 for some in itertools.product(*(self.levels[factor] for factor in own))]
 
     def at(self, name, levels):
-        """What a setup is called at these levels, those that it is not concerned by left out."""
+        """The setup's name at these levels; leaves out those that do not concern it."""
         for made, own in self.made.get(name, []):
             if all(levels[factor] == level for factor, level in own.items()):
                 return made
@@ -163,7 +163,7 @@ class Spread:
             new[key] = {**new.get(key, {}), named(factor): level}
         against = [self.at(one, {**self.base, **levels}) for one in old.get("against", [])]
         if any(levels[factor] != self.base[factor] for factor in levels):
-            # The level is compared with the base level; the setup with what it always is, besides.
+            # The level is compared with the base level, and the setup also with its usual baseline.
             other = self.at(old.get("baseline", self.experiment["baseline"]["setup"]),
                             {**self.base, **levels})
             new["baseline"] = self.at_base(name)

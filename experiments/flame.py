@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Flame graphs of the call chains that repetitions under perf keep, as inline SVG.
 
-A box is a function, the boxes above it are what it called. Its width is its share of the busy
-samples; titles, which browsers show under the pointer, have the shares as numbers. In the
+A box is a function; the boxes above it are the functions that it called. Its width is its share of
+the busy samples; titles, which browsers show under the pointer, have the shares as numbers. In the
 difference of two graphs each box is as wide as it is in that one of both in which it is wider,
 so that a function which only one of them has is there, too.
 """
@@ -11,15 +11,15 @@ from html import escape
 import profiles
 from markdown import number
 
-# Of one of two graphs side by side, and of one below them.
+# The widths of one of two graphs side by side, and of one below them.
 WIDTH, WIDE = 600, 1200
 ROW, FONT, MARGIN = 15, 9, 4
 # The width of a character of FONT; the share, %, below which a box is left out.
 LETTER, LEAST = 5.2, 0.2
-# The palette of the figures: told apart by colour-blind readers too.
+# The palette of the figures, which colour-blind readers can tell apart, too.
 SPINS, TAKES, LESS, MORE = "#d55e00", "#e69f00", "#0072b2", "#d55e00"
 PLAIN = ("#dfe6ea", "#e9e6df", "#e4e4ea")
-# How far a box of the difference is coloured at most: black text stays readable on it.
+# The strongest colour of a box in the difference, on which black text stays readable.
 DEEPEST = 0.75
 
 
@@ -37,7 +37,7 @@ def stacks(study, raw, cell):
 
 
 class Box:
-    """A function below its callers: what it has in each of the profiles, and its callees."""
+    """A function below its callers: its samples in each of the profiles, and its callees."""
 
     def __init__(self, name, number_of):
         self.name = name
@@ -45,7 +45,7 @@ class Box:
         self.callees = {}
 
     def shares(self):
-        """Of itself and all that it called, in each profile."""
+        """The share of itself and all that it called, in each profile."""
         below = [box.shares() for box in self.callees.values()]
         return [sum(values) for values in zip(self.own, *below)]
 
@@ -66,7 +66,7 @@ def tree(*found):
 
 
 def mixed(colour, part):
-    """White with a part of the colour, 0 to 1."""
+    """A mixture of white and that part of the colour, 0 to 1."""
     parts = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(255 + (one - 255) * part):02x}" for one in parts)
 
@@ -111,7 +111,7 @@ def boxes(box, left, level, scale, look):
 
 
 def rows_drawn(box):
-    """How many rows boxes() draws."""
+    """The number of rows that boxes() draws."""
     if box.width() < LEAST:
         return 0
     return 1 + max((rows_drawn(one) for one in box.callees.values()), default=0)

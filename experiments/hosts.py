@@ -7,16 +7,16 @@ import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# How long a generator may take until it is ready to start, s.
+# The time limit until a generator is ready to start, s.
 READY_S = 30
 
 
 class RunError(Exception):
-    """Why the run cannot go on, in one sentence."""
+    """The reason for which the run cannot go on, in one sentence."""
 
 
 class LoadError(RunError):
-    """Why one repetition is invalid; the run goes on."""
+    """The reason for which one repetition is invalid; the run goes on."""
 
 
 def end(process):
@@ -56,9 +56,9 @@ class Host:
                                         "--", *map(str, words)])]
 
     def run(self, *words, limit=60, failure=RunError, what=None):
-        """Standard output; failure is raised when the script fails or takes longer than limit, s.
+        """Returns standard output; raises failure if the script fails or takes too long. limit: s.
 
-        what: that fails, in messages; default: the first word.
+        what: the name of the step in messages; default: the first word.
         """
         what = what or words[0]
         try:
@@ -70,11 +70,11 @@ class Host:
         return self.judged(done, what, limit, failure)
 
     def judged(self, done, what, limit, failure):
-        """What a command that has ended has printed, or why it failed as an exception."""
+        """The output of a command that has ended; raises an exception if it failed."""
         if done.returncode in (124, 137):
             raise failure(f"{self.name}: {what} did not end within {limit} s")
         if done.returncode:
-            # 255 is ssh's own: the host is gone, and with it the run.
+            # 255 is a failure of ssh itself: the host is gone, which ends the run.
             if done.returncode == 255:
                 failure = RunError
             lines = done.stderr.decode(errors="replace").strip().splitlines()
@@ -150,7 +150,7 @@ class Generators:
             process.stdin.write(host.script)
             process.stdin.flush()
         except BrokenPipeError:
-            pass    # Why it has ended is on its standard error.
+            pass    # The reason is on its standard error.
         return process
 
     def await_ready(self, host, process, failure):

@@ -13,7 +13,7 @@ adding-up  to-NAME: the ideas up to this one, in the paper's order. (The first s
 """
 from typing import NamedTuple
 
-# Without it, what is measured beside the listeners is not the library's own.
+# Switched off, so that setups beside the listeners measure no feature of the library.
 PLAIN = {"enable_fast_epoll": 0}
 
 
@@ -22,7 +22,7 @@ class Idea(NamedTuple):
     name: str
     title: str
     idea: str
-    successor: str          # what Linux has of it
+    successor: str          # the successor in Linux
     on: dict
     off: dict
     needs: str = ""         # name of the idea without which it does nothing
@@ -60,7 +60,7 @@ BY_NAME = {one.name: one for one in IDEAS}
 # Both pools of packets are one parameter, of two bits.
 EVERYTHING = {name: value for one in IDEAS for name, value in one.on.items()} | {
     "enable_skb_pool": 3}
-# Whose steps of adding up have no other name.
+# The ideas whose steps of adding up have no other name.
 STEPS = ("established", "rfd", "direct", "rcs")
 
 

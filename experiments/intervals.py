@@ -12,7 +12,7 @@ decisions are made here, once, for all tables and figures:
 - Below SMALLEST repetitions nothing has an interval.
 
 A "difference" is a t test that survives Holm's correction for all comparisons of a table.
-"The same" is two one-sided tests against a margin of MARGIN. What is neither is not known.
+"The same" is two one-sided tests against a margin of MARGIN. All else is "not told apart".
 """
 import math
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def median(values):
 
 
 def _units(logs, boots):
-    """What counts as one observation: rounds, or with enough boots the means of boots."""
+    """The observations: rounds, or with enough boots the means of boots."""
     names = sorted(set(boots))
     if len(names) < BOOTS:
         return logs
@@ -141,5 +141,5 @@ def verdicts(ratios):
 
 
 def width(one):
-    """Of a Ratio's interval, % of its value, from the value to the farther end; None without."""
+    """The distance from a Ratio's value to the farther end of its interval, %; None without one."""
     return None if one.low is None else 100 * (one.high / one.value - 1)

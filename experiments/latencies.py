@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Latency over all timed repetitions of a cell: counts by latency can be added, percentiles not.
 
-A repetition of some thousand requests says little of its slowest thousandth; all repetitions
-together do. A percentile is told where at least SLOWER requests were slower.
+A repetition of some thousand requests says little about its slowest thousandth; all repetitions
+together say more. A percentile is given if at least SLOWER requests were slower.
 """
 import csv
 import io

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What run.py has done on the load generator, by bash -s, behind host.sh:
+# The commands that run.py runs on the load generator, by bash -s, behind host.sh:
 #
-#	facts ADDRESS PACKAGE...		what the host is, one "name value" line each
+#	facts ADDRESS PACKAGE...		describe the host, one "name value" line each
 #	load FILE... -- COMMAND... [-- COMMAND...]...	apply load with these commands at a time
-#	warm-up COMMAND... [-- COMMAND...]...		the same; nothing kept
+#	warm-up COMMAND... [-- COMMAND...]...		the same; keep nothing
 #	ready COMMAND WORD...		print "ready", read a line, and do the command: several hosts that
 #					are told at once start at once
 #	addresses ADDRESS...		fails where the host lacks one of these
@@ -41,7 +41,7 @@ addresses() { # ADDRESS...
 	done
 }
 
-# Where a load wants it, each one's output is a file in $tmp/.out: lines of several do not mix.
+# If a load wants it, each command's output is a file in $tmp/.out, so that their lines do not mix.
 together() { # COMMAND... [-- COMMAND...]...
 	local word words=() pids=() pid status=0
 	for word in "$@" --; do
@@ -77,7 +77,7 @@ load() { # FILE... -- COMMAND... [-- COMMAND...]...
 	counters before
 	TIMEFORMAT='==> time <==
 %R %U %S'
-	# A failed tool is judged by its output.
+	# run.py judges a failed tool by its output.
 	{ time together "$@" || echo "exit status $?"; } > .time 2>&1
 	counters after > .after
 	echo "==> tool <=="

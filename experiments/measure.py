@@ -15,7 +15,7 @@ import tools
 import verdicts
 
 TICK_US = 10000
-# Columns that are empty in repetitions under perf or with locks recorded: recording disturbs
+# Columns that are empty in repetitions under perf or with locks recorded, since recording disturbs
 # them.
 DISTURBED = re.compile(r"time_s|throughput_rps|loadgen_busy_pct|context_switches_per_req|"
                        r"held_connections|(?:latency|connect|server_(?:busy|cpu))_.*")
@@ -43,7 +43,7 @@ def server_state(readback):
 
 
 def backend(found, workers):
-    """Which backend of the library is in force: module, kernel or none.
+    """The backend of the library that is in force: module, kernel or none.
 
     found: by name, how many sockets listen at the server's ports, how many workers have the
     module's device open, and what the module has done since the server was started. One
@@ -55,7 +55,7 @@ def backend(found, workers):
 
 
 def backend_mismatch(found, wanted):
-    """Why the kernel backend is not in force though it is wanted, or None."""
+    """The reason for which the kernel backend is wanted and not in force, or None."""
     workers = wanted["workers"]
     if (not wanted["preload"] or wanted["library"] != "kernel"
             or backend(found, workers) == "kernel"):
@@ -67,7 +67,7 @@ def backend_mismatch(found, wanted):
 
 
 def state_mismatch(state, wanted, settings):
-    """What of the server's state is not as run.py wanted it, or None."""
+    """The first part of the server's state that is not as run.py wanted it, or None."""
     workers = wanted["workers"]
     cores = list(state["workers"].values())
     if sorted(cores, key=lambda core: (len(core), core)) != [str(n) for n in range(workers)]:
@@ -91,7 +91,7 @@ def state_mismatch(state, wanted, settings):
 
 
 def server_load(cell, before, after, requests):
-    """How busy the server was: columns of its cores and of its scheduler."""
+    """The load of the server: columns of its cores and of its scheduler."""
     shares = proc.busy_shares(before["/proc/stat"], after["/proc/stat"])
     used = [shares[cpu] for cpu in range(int(cell["workers"])) if shares[cpu] is not None]
     switches = [int(re.search(rb"^ctxt (\d+)", part["/proc/stat"], re.M)[1])
@@ -105,7 +105,7 @@ def server_load(cell, before, after, requests):
 
 
 def passed(pair, name):
-    """How much a counter has grown between two readings of all of them."""
+    """The growth of a counter between two readings of all of them."""
     return pair[1][name] - pair[0][name]
 
 
@@ -156,8 +156,8 @@ def local_accepts(before, after):
 
 
 def machine_busy(load, busy):
-    """Of the lab's machine, %: its guest reports less than it is busy, never more. load: of its
-    one generator."""
+    """The busy share of the lab's machine, %; its guest never reports more than that. load: that
+    of its one generator."""
     shares = [share for share in proc.busy_shares(load["before"], load["after"]).values()
               if share is not None]
     return max(busy, sum(shares) / len(shares))

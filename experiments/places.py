@@ -40,7 +40,7 @@ def by_place(study, name, columns):
 
 
 def most(sums):
-    """The ten places with most, and what the others have together."""
+    """The ten places with most, and the sum of the others."""
     places = sorted(sums.items(), key=lambda item: (-item[1][0], item[0]))
     return places[:10], [sum(column) for column in zip(*(values for _, values in places[10:]))]
 
@@ -83,7 +83,7 @@ def bound(study):
 
 
 def spinning(study):
-    """Where spin_pct was measured."""
+    """The cells where spin_pct was measured."""
     rows = []
     for cell in study.cells.to_dict("records"):
         found = study.median(cell["cell"], "spin_pct")

@@ -33,12 +33,12 @@ COUNTS = [("line transfers between cores per connection", "line_transfers_per_re
 # Keys of a setup that make the server another one.
 KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs",
         "halt_s")
-# Of the module; a setup that names them says nothing new.
+# Defaults of the module; a setup that names them is the same setup.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
 
 
 def settings(setup):
-    """What a setup really sets, whatever it is called: a dictionary."""
+    """The settings of a setup, without its name: a dictionary."""
     told = {key: setup[key] for key in KEYS if setup.get(key)}
     parameters = {name: value for name, value in setup.get("parameters", {}).items()
                   if DEFAULTS.get(name) != value}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the kernel prints in /proc, as numbers. Everything takes bytes and touches no host."""
+"""The kernel's files in /proc as numbers. All functions take bytes and touch no host."""
 import re
 
 
@@ -43,7 +43,7 @@ def busy_shares(before, after):
 
 
 def busy_ticks(before, after):
-    """Of all CPUs together."""
+    """The busy share of all CPUs together, %."""
     before, after = cpu_times(before), cpu_times(after)
     return sum(busy - before[cpu][0] for cpu, (busy, _, _) in after.items())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What perf prints, by symbol and by place: shares of spinning, contended locks, calls."""
+"""perf's output by symbol and by place: shares of spinning, contended locks, calls."""
 import csv
 import io
 import re
@@ -21,7 +21,7 @@ def by_symbol(report):
 
 
 def spin_share(report):
-    """Of a perf report by symbol: spinning in % of all that is not idle."""
+    """The share of spinning in a perf report by symbol, % of all that is not idle."""
     shares = by_symbol(report)
     busy = sum(share for _, share in shares)
     spin = sum(share for symbol, share in shares if SPIN.search(symbol))
@@ -49,7 +49,7 @@ def folded(chains):
 
 
 def busy_chains(text):
-    """Of a folded text: {(program, outermost, ..., innermost): samples} that are not idle."""
+    """{(program, outermost, ..., innermost): samples} of a folded text, without idle ones."""
     chains = {}
     for line in text.splitlines():
         names, _, count = line.rpartition(" ")
@@ -60,9 +60,9 @@ def busy_chains(text):
 
 
 def place(stack):
-    """Where a lock was taken, from the innermost function outwards: (function, caller).
+    """(function, caller) that took a lock, from a chain that begins with the innermost function.
 
-    Which lock it is the kernel does not tell; the function does.
+    The kernel does not name the lock; the function tells which one it is.
     """
     names = [name.partition("+")[0] for name in stack]
     outer = [name for name in names if not TAKER.search(name)]
@@ -134,7 +134,7 @@ def system_calls(text):
 
 
 def watched_files(seen):
-    """What is kept in raw/ of a repetition under perf or with locks recorded: {name: bytes}."""
+    """The files of raw/ of a repetition under perf or with locks recorded: {name: bytes}."""
     def table(header, rows):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *rows])

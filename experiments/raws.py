@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the tools wrote, raw/CELL/REPETITION/NAME of a run: in the folder, or packed.
+"""The tools' files, raw/CELL/REPETITION/NAME of a run: in the folder, or packed.
 
 Raw files of a run are packed into its raw.tar.xz before it is committed (make pack), in a
 thirtieth of the space. Raw is the only reader of both. The same files make the same
@@ -83,6 +83,8 @@ def main():
         if (run / "raw").is_dir() and not contract.unfinished(run):
             pack(run)
             print(f"packed: {run.name}, {(run / 'raw.tar.xz').stat().st_size // 1024} KB")
+        elif not (run / "samples.csv").exists():
+            sys.exit(f"raws: {run} is not a run: ls -d results/*/* lists the runs")
 
 
 if __name__ == "__main__":

@@ -30,23 +30,26 @@ from study import Study
 # out.
 SECTIONS = [
     ("Without and with", "", ["forest", "counts"], ["with-without"]),
-    ("Counts", "What the cores do to each other for one connection.", ["counts-workers"],
-     ["counts-workers", "counts", "functions", "lines", "bound"]),
+    ("Counts", "Cache lines that move between cores, and instructions, for each connection.",
+     ["counts-workers"], ["counts-workers", "counts", "functions", "lines", "bound"]),
     ("Times", "", ["throughput", "workers", "concurrency"], ["setups", "against", "ideas",
                                                              "workers"]),
-    ("Latency", "Closed loops: a server that stalls is sent less, so that what users at a given "
-     "rate would have waited is not measured. "
+    ("Latency", "ab, wrk and redis-benchmark are closed loops: they send fewer requests to a "
+     "server that stalls, so the latency for users at a fixed rate is not measured. "
      "The table adds the requests of all valid repetitions by latency, of ab and httperf in whole "
-     f"ms; a percentile is told where {latencies.SLOWER} requests or more were slower.",
+     f"ms; a percentile is given if {latencies.SLOWER} requests or more were slower.",
      ["latency", "tail"], []),
     ("Locks", "", [], ["spinning", "spinning-places", "locks"]),
-    ("Flame graphs", "The server's busy time. A box is a function, and the boxes above it are what "
-     "it called; its width is its share of the busy samples. The pointer on a box shows its "
-     "numbers. Boxes of less than 0.2 % are left out.", [], []),
+    ("Flame graphs", "The server's busy time. A box is a function, and the boxes above it are the "
+     "functions that it called; its width is its share of the busy samples. The pointer on a box "
+     "shows its numbers. Boxes of less than 0.2 % are left out.", [], []),
     ("What was left out", "Invalid repetitions are not averaged in; degraded ones are.", [],
      ["left-out"]),
 ]
 LONG = 16
+# The names of long tables.
+ROWS = {"functions": "transfers by function", "lines": "lines that move most",
+        "spinning-places": "places that spin", "locks": "contended locks"}
 
 
 def parse(text):
@@ -125,7 +128,8 @@ def sections(study):
         texts = [study.run / "tables" / f"{name}.md" for name in names]
         one = {"id": heading.lower().replace(" ", "-"), "heading": heading, "text": text,
                "pictures": [picture(path) for path in paths if path.exists()],
-               "tables": [parse(path.read_text(encoding="utf-8")) for path in texts
+               "tables": [parse(path.read_text(encoding="utf-8")) |
+                          {"name": ROWS.get(path.stem, path.stem)} for path in texts
                           if path.exists()]}
         if heading == "Locks":
             one["tables"] = [*one["tables"][:1], *profiles(study), *one["tables"][1:]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run's samples, judged: which repetitions count, and which pairs are compared."""
+"""A run's samples: decides which repetitions count, and which pairs are compared."""
 import numpy as np
 import pandas as pd
 
@@ -24,7 +24,7 @@ def boots_of(orders, boots):
 
 
 def judged_again(rows):
-    """Runs until 26 November 2026 void what waited for a second SYN, and measure it again.
+    """Until 26 November 2026 repetitions that waited for a second SYN were invalid, and repeated.
 
     That flatters the setups that lose more SYNs. Here the first attempt counts, marked as
     degraded where the share of its SYNs is above what is tolerated by now.

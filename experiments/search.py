@@ -8,8 +8,8 @@ each boot.) Its setups are loaded one after the other, and each begins with the 
 one before has ended. So the most processes that any of them can use are chosen, and all setups get
 as many: a load of its own for each, or one found with a slow one, would favour a side.
 
-What is chosen is the number of processes, of wrk threads. Connections are a factor, which stays as
-it is planned; the search raises them only to tell which number would be enough.
+The search chooses the number of processes, or of wrk's threads. Connections are a factor and stay
+as planned; the search raises them only to tell which number would be enough.
 """
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from hosts import LoadError
 from study import AGAIN
 from tools import GARBLED, TOOLS
 
-# A larger load is better if it brings so many times the requests per second.
+# A larger load is better if it multiplies the requests per second by this.
 GROWTH = 1.05
 # A step is to last so long, and at the least, s; and no longer than LIMIT_S. The first ones are of
 # FIRST requests, from whose rate the number follows.
@@ -32,10 +32,10 @@ STEP_S = 2
 LEAST_S = 1
 LIMIT_S = 120
 FIRST = 1000
-# As many as one ab can have.
+# The most connections of one ab.
 MOST_CONNECTIONS = 20000
 
-# What a search ended at, for reports and messages; of a Step.
+# The limits that end a search, for reports and messages.
 LIMITS = {
     "server": "with {load} the server was {server:.0f} % busy: that is enough, with at least as "
               "many connections (concurrency={concurrency})",
@@ -54,7 +54,7 @@ LIMITS = {
 
 
 class Step(NamedTuple):
-    """A load, and what came of it."""
+    """A load, and its result."""
     processes: int          # on each load generator; of wrk, threads
     concurrency: int        # connections, of all load generators
     rate: float = 0         # requests per second
@@ -64,7 +64,7 @@ class Step(NamedTuple):
 
     @property
     def choked(self):
-        """Whether repetitions with this load would be invalid for the load generator's sake."""
+        """Whether repetitions with this load would be invalid because of the load generator."""
         return self.generator > verdicts.LOADGEN_BUSY_MAX
 
     @property
@@ -91,7 +91,7 @@ def limit_of(best, fault):
 
 
 def due(plan, lab):
-    """Whether a load that is enough is looked for."""
+    """Whether a sufficient load is searched for."""
     return bool(plan.get("search", plan["saturates"] and not lab and "processes" not in plan))
 
 
@@ -116,7 +116,7 @@ def planned(plan, facts, steps, rows=()):
 
 
 def entry_of(facts, step):
-    """What was found for a step's tool and workers in run.json, or None."""
+    """The result for a step's tool and workers in run.json, or None."""
     found = [entry for entry in facts.get("loads", [])
              if entry["tool"] == step["tool"] and entry["workers"] >= int(step["workers"])]
     return min(found, key=lambda entry: entry["workers"], default=None)
@@ -280,13 +280,13 @@ def amount(tool, processes, concurrency):
 
 
 def ends(entry, setups):
-    """Sentences on what the search with these setups ended at; setups of one limit share one."""
+    """Sentences about the limit that ended the search with these setups, one for each limit."""
     found = {}
     for setup in setups:
         if setup in entry["limits"]:
             found.setdefault(entry["limits"][setup]["limit"], []).append(setup)
     for name, same in found.items():
-        # Of several the one that comes farthest is told.
+        # If there are several, the one that comes farthest is reported.
         step = max((entry["limits"][setup] for setup in same), key=lambda one: one["rate"])
         load = amount(TOOLS[entry["tool"]], step["processes"], step["concurrency"])
         yield f"{', '.join(same)}: " + LIMITS[name].format(
@@ -294,7 +294,7 @@ def ends(entry, setups):
 
 
 def chosen_text(facts):
-    """What searches have chosen, a sentence, or ""."""
+    """The choices of the searches, a sentence, or ""."""
     found = {(entry["tool"], entry["processes"]) for entry in facts.get("loads", [])
              if entry["processes"]}
     return "".join(f" A search chose {counted(TOOLS[tool], processes)}."
@@ -302,7 +302,7 @@ def chosen_text(facts):
 
 
 def remedies(facts, lost):
-    """What the search says of repetitions, mappings, those among them that lacked load; text."""
+    """Text of the search about those repetitions, mappings, that lacked load."""
     setups = {}
     for step in lost:
         if not str(step["invalid_reason"]).startswith(verdicts.SHORT_OF_LOAD):

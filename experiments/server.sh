@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What run.py has done on the server host, by bash -s, as root, behind host.sh:
+# The commands that run.py runs on the server host, by bash -s, as root, behind host.sh:
 #
-#	facts NIC PACKAGE...	what the host is, one "name value" line each
-#	defaults		load the module afresh; its parameters, one "name value" line each
-#	start WORD... -- COMMAND...	replace the server; says what really runs
-#	in-force		what of the library is in force (in start's output too)
-#	halt SECONDS		stop one worker, which goes on after so many seconds
+#	facts NIC PACKAGE...	describe the host, one "name value" line each
+#	defaults		load the module again; print its parameters, one "name value" line each
+#	start WORD... -- COMMAND...	replace the server; print what really runs
+#	in-force		print what is in force of the library (also in start's output)
+#	halt SECONDS		stop one worker, and continue it after this many seconds
 #	counters		the kernel's counters
 #	stop			stop the server, put settings back
 #	perf-start | perf-stop	a system-wide profile; perf-stop prints the report
@@ -19,11 +19,11 @@
 #
 # The words of start:
 #	server=NAME		for messages
-#	workers=N told=children|threads|itself	how many it has, and which they are
-#	port=N listeners=N	its first port, and how many it has: a socket waits at each
-#	says=TEXT		how a line begins that it prints when it is ready; empty: it is when
-#				its sockets wait and its workers are there
-#	pin=0|1			1: workers that may run on several cores get one each
+#	workers=N told=children|threads|itself	the number of its workers, and which tasks they are
+#	port=N listeners=N	its first port, and the number of its ports: a socket waits at each
+#	says=TEXT		the beginning of a line that it prints when it is ready; empty: it is
+#				ready when its sockets wait and its workers are there
+#	pin=0|1			1: pin workers that may run on several cores to one each
 #	config=TEXT		its configuration, put into $run/config
 #	preload=0|1 library=module|kernel	under libfsocket.so, and with which backend
 #	environment:NAME=VALUE	of the server
@@ -152,8 +152,8 @@ cores() { # PID...: "worker PID CORES" lines
 		"${@/%//status}"
 }
 
-# How many sockets wait for connections at the server's ports: of IPv4, which the load comes by;
-# a server that has none takes them by those of IPv6.
+# Prints the number of sockets that wait at the server's ports: those of IPv4, which the load uses;
+# a server without these accepts by those of IPv6.
 listening() { # FIRST-PORT NUMBER
 	local family found
 	for family in -4 -6; do
@@ -163,7 +163,7 @@ listening() { # FIRST-PORT NUMBER
 	echo "$found"
 }
 
-# Local listeners and accepts of the module's, since the machine was booted.
+# Prints the module's local listeners and accepts since the machine was booted.
 module_used() {
 	[ -e /proc/net/fastsocket ] || { echo 0; return; }
 	awk 'NR == 1 { for (i = 2; i <= NF; i++) if ($i ~ /^(spawn|accept_)/) used[i] }
@@ -171,9 +171,9 @@ module_used() {
 		END { print sum + 0 }' /proc/net/fastsocket
 }
 
-# Where the kernel backend is, a socket for each worker listens beside the program's own, no worker
-# has the module's device, and the module does nothing for them. A worker that has waited alone so
-# far joins when it wakes: so this is only so after a load.
+# With the kernel backend, a socket for each worker listens beside the program's own, no worker has
+# the module's device, and the module does nothing for them. A worker that has waited alone so far
+# joins when it wakes, so this is true only after a load.
 in_force() {
 	local pids ports
 	mapfile -t pids < $run/workers
@@ -211,7 +211,7 @@ readback() {
 	done
 }
 
-# Gives workers that may run on several cores those of the first N that no other worker has.
+# Pins workers that may run on several cores to those of the first N cores that no other worker has.
 pin() { # PID...
 	local pid core taken free=()
 	taken=$(cores "$@" | awk '$3 ~ /^[0-9]+$/ { print $3 }')
@@ -291,7 +291,7 @@ counters() {
 	[ ! -e $run/err ] || cat $run/err
 }
 
-# Also what a sweep that was killed has left.
+# This also stops what a killed sweep has left.
 end_perf() {
 	local one
 	for one in perf locks syscalls; do

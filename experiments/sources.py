@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Source ports of load generators, and what is said when they run out.
+"""Source ports of load generators, and the messages when they run out.
 
 A connection needs an address and a port that no other connection to the server has: while it is
 open, and for a minute more if the load generator closes it first, in TIME_WAIT. Where the server
@@ -11,17 +11,17 @@ import re
 TIME_WAIT_S = 60
 # With tcp_tw_reuse=1, and timestamps; 2, the kernel's default, is for loopback only.
 REUSED_S = 1
-# What is nearly all of them.
+# The share that counts as nearly all.
 NEARLY = 0.9
 OUT = "the load generator ran out of source ports (EADDRNOTAVAIL)"
-# What ab and wrk say then; an address that ab binds to has none left in the second form.
+# The messages of ab and wrk then; the second is for an address to which ab binds.
 SAID = re.compile(rb"connect(?:\(\): | to .* )Cannot assign requested address"
                   rb"|bind: Address already in use")
 FOREIGN = re.compile(rb"bind: Cannot assign requested address")
 
 
 def remedy(tool):
-    """What helps, in words. tool: one of TOOLS."""
+    """The remedy in words. tool: one of TOOLS."""
     if tool.binds:
         return ("give it more addresses (bench_source_addresses of the inventory), widen its "
                 "net.ipv4.ip_local_port_range, or give more hosts in the group loadgen")
@@ -39,7 +39,7 @@ def capacity(load):
 
 
 def held_s(load):
-    """For how long TIME_WAIT keeps a port, s."""
+    """The time for which TIME_WAIT keeps a port, s."""
     reuse, stamps = map(int, load["ports"].split()[2:4])
     return REUSED_S if reuse == 1 and stamps else TIME_WAIT_S
 
@@ -51,7 +51,7 @@ def waiting(counters):
 
 
 def named(tool, loads):
-    """Of a tool that failed: that it had no port, or not its address, a sentence; or None."""
+    """A sentence if the failed tool had no port, or not its address; or None."""
     for load in loads:
         if SAID.search(load.get("tool", b"")):
             return f"{OUT}: {remedy(tool)}"
@@ -71,13 +71,13 @@ def ran_out(tool, concurrency, loads):
 
 
 def shortage(tool, metrics, loads):
-    """What the next load like this one will run out of, a sentence, or None."""
+    """A sentence if the next load like this one will run out of ports, or None."""
     for load in loads:
         most = capacity(load)
         if not most:
             continue
         left = max(waiting(load["after"]) - waiting(load["before"]), 0)
-        # Those of the last minute are left.
+        # Connections of the last minute remain.
         rate = left / min(metrics["time_s"], TIME_WAIT_S)
         needed = round(rate * held_s(load))
         if needed > most:
@@ -89,7 +89,7 @@ def shortage(tool, metrics, loads):
 
 
 class Forecast:
-    """Which repetitions will run out of source ports, from loads like theirs."""
+    """Tells which repetitions will run out of source ports, from loads like theirs."""
 
     def __init__(self):
         self.sentences = {}     # by (setup, tool)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""rounds: auto. When a run has had enough timed rounds.
+"""rounds: auto. Decides when a run has had enough timed rounds.
 
 A run that stops as soon as an interval happens to be narrow has intervals that are too
 narrow: so it has to be narrow after two rounds in a row, and not before FIRST rounds.
-tests/pure/test_stopping.py simulates what that leaves of the 95 %.
+tests/pure/test_stopping.py simulates how much of the 95 % remains.
 """
 import boots as boots_of
 import contract

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as tables, figures and reports see it: its samples, and the ratios between cells."""
+"""A run for tables, figures and reports: its samples, and the ratios between cells."""
 import functools
 
 import pandas as pd
@@ -42,7 +42,7 @@ class Study:
         return cells.loc[key.sort_values(names).index, ["cell", *factors]].reset_index(drop=True)
 
     def title(self, setup):
-        """What a setup is called in tables."""
+        """The name of a setup in tables."""
         return self.plan["setups"][setup].get("text", TITLES.get(setup, setup))
 
     def loads(self):
@@ -56,7 +56,7 @@ class Study:
         return found["cell"].iloc[0] if len(found) else None
 
     def baseline(self, cell):
-        """Of a row of cells: the name of the cell that it is compared with, or None."""
+        """The name of the cell with which a row of cells is compared, or None."""
         return samples.baseline(self.plan, cell, self.cells)
 
     def own(self, cell, kind=None):
@@ -120,7 +120,7 @@ class Study:
         return words
 
     def numbers(self, cell):
-        """How often a cell was measured: valid and invalid timed repetitions, and others."""
+        """The numbers of a cell's repetitions: valid and invalid timed ones, and others."""
         rows = self.rows[self.rows["cell"] == cell]
         timed = rows[rows["kind"] == "timed"]
         valid = timed["valid"] == 1
@@ -145,7 +145,7 @@ class Study:
         return self.facts.get("server", {}).get("accelerator") == "tcg"
 
     def host(self):
-        """Where it was measured, in words for tables and figures."""
+        """The place of measuring, in words for tables and figures."""
         server = self.facts.get("server", {})
         real = self.facts.get("loadgen", {}).get("cores", "?")
         kernel = server.get("kernel", "an unknown kernel").removesuffix("-amd64")

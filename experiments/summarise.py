@@ -89,7 +89,8 @@ def main():
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
     for run in parser.parse_args().run:
         if not contract.read_samples(run):
-            print(f"{run.name}: no repetition has finished yet: nothing to summarise")
+            print(f"{run.name}: no repetition has finished yet, so there are no tables; make "
+                  "sweep begins or continues a run")
             continue
         study = Study(run)
         contract.write_file(run / "summary.csv",

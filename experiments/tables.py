@@ -23,7 +23,7 @@ DETAIL = re.compile(r": .*|, and ends with.*", re.S)
 
 def load_name(load):
     tool, concurrency, workers = load
-    # A run may have a tool that is no more.
+    # A run may have a tool that no longer exists.
     much = f"{concurrency}/s" if tool in TOOLS and TOOLS[tool].open_loop else f"-c {concurrency}"
     return f"{tool} {much}, {workers} worker{'s' if workers > 1 else ''}"
 
@@ -42,7 +42,7 @@ def rounds_text(one):
 
 
 def wording(word, words=("faster", "slower")):
-    """Of a word of intervals.verdicts; None is a dash."""
+    """The text for a word of intervals.verdicts; None is a dash."""
     return {"above": words[0], "below": words[1], None: DASH, **VERDICTS}[word]
 
 
@@ -90,7 +90,7 @@ def timed_row(study, which, without, with_):
 
 
 def measured(study, cell):
-    """n of timed repetitions, and what was left out or is degraded of them."""
+    """The number of timed repetitions, and how many were left out or are degraded."""
     n = study.numbers(cell)
     all_ = n["n_valid"] + n["n_invalid"]
     parts = [f"{n['n_invalid']} of {all_} left out" if n["n_invalid"] else "",
@@ -99,7 +99,7 @@ def measured(study, cell):
     return f"{n['n_valid']}" + (f" ({text})" if text else "")
 
 
-# Of the table of setups: heading, metric, digits.
+# Columns of the table of setups: heading, metric, digits.
 COLUMNS = [
     ("p50, ms", "latency_p50_ms", 1), ("p99, ms", "latency_p99_ms", 1),
     ("p99.9, ms", "latency_p999_ms", 0), ("longest, ms", "latency_max_ms", 0),
@@ -113,7 +113,7 @@ COLUMNS = [
 
 
 def setups(study):
-    """Every setup with all that was timed of it."""
+    """A row for every setup with all its times."""
     rows = []
     for cell in study.cells.to_dict("records"):
         name, base = cell["cell"], study.baseline(cell)
@@ -136,7 +136,7 @@ def setups(study):
 
 
 def without_empty(header, rows):
-    """Columns that were measured of no setup are left out."""
+    """Leaves out columns that no setup has."""
     kept = [i for i in range(len(header)) if any(row[i] != DASH for row in rows)]
     return markdown([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
@@ -258,7 +258,7 @@ def null_note(study):
 def notes(study):
     """The notes under every table."""
     timed = study.valid[study.valid["kind"] == "timed"]
-    # Where each number of cores is a boot, all cells that are compared share one.
+    # If each number of cores is a boot, all cells that are compared share one.
     boots = 1 if boots_of.by_workers(study.plan) else (
         timed["boot"] if len(timed) else study.valid["boot"]).nunique()
     boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS
@@ -276,7 +276,7 @@ def notes(study):
 
 
 def every(study):
-    """(name, table) of each that there is, in the order in which they are printed."""
+    """(name, table) of each table of the run, in the order of printing."""
     found = [("with-without", with_without(study)), ("counts", counted.setups(study)),
              ("counts-workers", counted.over_workers(study)),
              ("functions", counted.functions(study)), ("lines", counted.lines(study)),

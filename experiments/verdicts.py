@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which repetitions count: why one is invalid, or valid but degraded.
 
-A rule that voids one setup more often than another makes the result. So only what says
-nothing about the setup makes a repetition invalid; the rest degrades it.
+A rule that makes one setup invalid more often than another decides the result. So only faults that
+do not depend on the setup make a repetition invalid; the rest degrades it.
 """
 from tools import TOOLS
 
@@ -14,7 +14,7 @@ SATURATED_MIN = 80
 # A virtual machine from which the hypervisor takes more than this share of time, %, is not
 # measured.
 STOLEN_MAX = 5
-# What reasons begin with that a larger load, or more to apply it with, may help against.
+# The beginnings of reasons against which a larger load, or more load generators, may help.
 SHORT_OF_LOAD = NOT_SATURATED, BOTTLENECK = ("not saturated",
                                              "the load generator was the bottleneck")
 # Above this share of requests whose SYN was sent again, a repetition is valid but degraded.
@@ -24,12 +24,12 @@ SYN_TOLERATED = 0.001
 ACCEPTS_TOLERATED = 0.05
 # Connections under way on average by Little's law, as a share of the concurrency asked for.
 LITTLE_TOLERATED = 0.1
-# Of loads at one time, the first has ended after at least this share of the last one's time.
+# The first of several loads has ended after at least this share of the last one's time.
 ENDED_TOLERATED = 0.9
 
 
 def degraded_by_ends(metrics, shortest):
-    """What ends late has the server for itself. shortest: s, or None where one load was all."""
+    """A load that ends late has the server for itself. shortest: s, or None with one load."""
     if shortest is not None and shortest < ENDED_TOLERATED * metrics["time_s"]:
         return (f"of the loads at one time the first ended after {shortest:g} s, the last after "
                 f"{metrics['time_s']:g} s")
@@ -74,7 +74,7 @@ def degraded(cell, metrics, accepts, shortest=None):
 
 
 def invalid(cell, metrics, warnings, stolen, saturation):
-    """Why a repetition is invalid, in words, or None.
+    """The reason for which a repetition is invalid, in words, or None.
 
     stolen: what hypervisors kept from a host, %; saturation: how busy the machine was, %,
     or None where it need not be.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The servers by name, SERVERS: a file each, which says all about it, alone and as a proxy."""
+"""The servers by name, SERVERS: one file describes each, alone and as a proxy."""
 import importlib
 import pkgutil
 

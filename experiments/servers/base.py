@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a server says about itself: each file of this folder has SERVERS, made from Server."""
+"""The description of a server: each file of this folder has SERVERS, made from Server."""
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-# Where server.sh puts the configuration.
+# server.sh writes the configuration to this file.
 CONFIG = "/run/fsbench/config"
 
 
 class Work(NamedTuple):
-    """What a server is to do in one repetition."""
+    """The task of a server in one repetition."""
     setup: dict             # of the experiment
     workers: int
     backend: str            # IP:PORT that a proxy forwards to
@@ -43,15 +43,15 @@ class Server:
         return self
 
     def fault(self, setup):
-        """What is wrong with a setup, in words, or None."""
+        """The mistake in a setup, in words, or None."""
         return "command: only server: command has one" if "command" in setup else None
 
     def listeners(self, _workers):
-        """How many sockets wait before it is ready, at ports from its first on."""
+        """The number of sockets that wait when it is ready, at ports from its first on."""
         return 1
 
     def words(self, work):
-        """What server.sh is to know of it: {name: value}."""
+        """The server's words for server.sh: {name: value}."""
         return {"port": self.port, "listeners": self.listeners(work.workers), "told": self.told,
                 "says": self.says, "pin": int(not self.pinned)}
 

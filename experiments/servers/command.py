@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A server of one's own: the setup says all about it, under the key command.
+"""The user's own server: the setup describes it under the key command.
 
 argv      the words that start it, in the foreground, as root; @WORKERS@ is how many workers it is
           to have

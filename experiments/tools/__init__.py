@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The load tools by name, TOOLS: a file each, which says all about it.
+"""The load tools by name, TOOLS: one file describes each.
 
-What a tool prints becomes columns of samples.csv; those are described in contract.py.
+A tool's output becomes columns of samples.csv, which contract.py describes.
 """
 import importlib
 import lzma
@@ -13,7 +13,7 @@ from .base import SHORTEST, Task, split  # noqa: F401 (what a tool is to do)
 TOOLS = {tool.name: tool for tool in (
     importlib.import_module(f"{__name__}.{file.name}").TOOL
     for file in pkgutil.iter_modules(__path__) if file.name != "base")}
-# What garbled output makes the parsers raise.
+# The exceptions of the parsers for garbled output.
 GARBLED = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, EOFError,
            lzma.LZMAError)
 

@@ -76,7 +76,7 @@ def mixed(processes, percent):
 
 
 class Process(NamedTuple):
-    """What one ab has printed and written."""
+    """The output and the files of one ab."""
     out: str
     latency: dict           # its percentiles, texts, by percent, text
     connect: list           # of each request, sorted, whole ms
@@ -105,7 +105,7 @@ class Process(NamedTuple):
 
 
 def outputs(load):
-    """What each ab has printed: load.sh gives one after the other, with this at the beginning."""
+    """The output of each ab: load.sh returns one after the other, and this is how each begins."""
     return re.split(r"^(?=This is ApacheBench)", load["tool"].decode(errors="replace").lstrip(),
                     flags=re.M)
 
@@ -173,7 +173,7 @@ class Ab(base.Tool):
         try:
             kept["latencies.csv"] = latency_counts(load["requests"])
         except (LookupError, ValueError, TypeError, EOFError, lzma.LZMAError):
-            pass    # ab's last words are kept, and parse() reports them.
+            pass    # The end of ab's output is kept, and parse() reports it.
         return kept
 
     def kept_of(self, loads):

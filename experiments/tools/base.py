@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a load tool says about itself: each file of this folder has a TOOL, made from Tool."""
+"""The description of a load tool: each file of this folder has a TOOL, made from Tool."""
 from typing import NamedTuple
 
 
@@ -39,7 +39,7 @@ def split(task, parts, by_seconds=False):
             for connections, amount in zip(shares(task.concurrency, parts), amounts)]
 
 
-# Of metrics: when the first of several loads ended, s. No column: see verdicts.py.
+# The time when the first of several loads ended, s, among metrics; not a column: see verdicts.py.
 SHORTEST = "shortest_s"
 
 
@@ -93,15 +93,15 @@ class Tool:
     connection_each = True      # each request opens a connection
     by_seconds = False          # the load is so many seconds, not so many requests
     open_loop = False           # it is told a rate, and does not wait for answers
-    # What of it may be several at a time on a generator and share a load; "" where nothing may.
+    # The parts of it of which a generator may run several that share a load; "" if it has none.
     units = "processes"
     binds = False               # it can be told an address of its own (Task.sources)
-    # What it writes into its folder, NAME or, of several processes, NAME.1..., to be sections of
-    # the load; NAME.xz is compressed, and has to be the last.
+    # The files that it writes into its folder, NAME or, for several processes, NAME.1..., which
+    # become sections of the load; NAME.xz is compressed, and has to be the last.
     files = ()
 
     def usual(self, cores, lab):
-        """How many of its units a generator has, unless the plan or a search says otherwise."""
+        """The number of its units on a generator, unless the plan or a search says otherwise."""
         # The kernel needs the other half; in the lab, which shares its cores, there is none.
         return 1 if lab else max(cores // 2, 1)
 
@@ -113,7 +113,7 @@ class Tool:
         return plan["seconds"] if self.by_seconds else plan["requests"] / 2500
 
     def limit(self, plan):
-        """For how long a load may take, s: a tenth of the slowest rate ever seen here."""
+        """The time limit of a load, s: a tenth of the slowest rate ever seen here."""
         return 120 + (plan["seconds"] if self.by_seconds else plan["requests"] // 100)
 
     def commands(self, task):
@@ -125,7 +125,7 @@ class Tool:
         return [ab_command(one) for one in split(task, task.processes)]
 
     def asked(self, _task):
-        """Sections of the load that the generator need not tell."""
+        """Sections of the load that do not come from the generator."""
         return {}
 
     def parse(self, load):
@@ -139,11 +139,11 @@ class Tool:
         return ({}, reasons[0]) if reasons else (added([metrics for metrics, _ in found]), None)
 
     def threads(self, _cell, load):
-        """As many CPUs of a generator as it can use at a time."""
+        """The number of CPUs of a generator that it can use at a time."""
         return int(load.get("processes", 1))
 
     def kept(self, load):
-        """What is kept of the sections: {file of raw/: content}."""
+        """The sections that are kept: {file of raw/: content}."""
         return {f"{self.name}-{section}.txt": content for section, content in load.items()}
 
     def kept_of(self, loads):

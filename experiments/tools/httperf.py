@@ -13,12 +13,12 @@ from collections import Counter
 
 from . import ab, base
 
-# How late it may be with a connection, and after what time one has failed, s.
+# The time by which it may be late with a connection, and after which one has failed, s.
 LATE_MAX = 0.2
 TIMEOUT = 20
 # Connections at a time of ab, which warms up.
 WARM = 50
-# Its errors, and what to do.
+# Its errors, and their remedies.
 ERRORS = {
     "fd-unavail": "connections beyond the 1,020 that a process can have: the server is behind; "
                   "give a lower rate, or more processes (processes=N)",
@@ -28,7 +28,7 @@ ERRORS = {
 
 
 def texts_of(load):
-    """What each process has printed; it begins with the words that started it."""
+    """The output of each process, which begins with the words that started it."""
     return re.split(r"^(?=httperf --)", load["tool"].decode(errors="replace"), flags=re.M)[1:]
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 from . import ab, base
 
-# It is called once, at the end, and costs requests nothing.
+# wrk calls this once, at the end, so it costs requests nothing.
 SCRIPT = """done = function(_, latency)
   local file = io.open("histogram", "w")
   for i = 1, #latency do
@@ -19,7 +19,7 @@ SCRIPT = """done = function(_, latency)
   file:close()
 end
 """
-# What is kept of a latency: a hundredth more or less is as good, and a fraction of the lines.
+# The significant digits of a latency that are kept: enough, in a fraction of the lines.
 DIGITS = 3
 
 UNITS = {"us": 0.001, "ms": 1, "s": 1000, "m": 60000}
