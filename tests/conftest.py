@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all tests share: the lab, and the last line of a test run."""
+"""Fixtures that all tests share: the lab, and the last line of a test run."""
 import hashlib
 import os
 import re
@@ -14,21 +14,21 @@ from _pytest.runner import runtestprotocol
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
 SOURCES = "/usr/local/src/fsbench"
-# Of the lab with more servers: see lab.sh.
+# The lab with more servers: see lab.sh.
 EXTRA = "-" + os.environ["LAB_EXTRA"] if os.environ.get("LAB_EXTRA") else ""
 FILES = ROOT / f".lab{EXTRA}"
-# How the kernel begins the account of its end.
+# The beginnings of the kernel's report of a crash.
 COMPLAINT = r"BUG:|Oops|int3:|general protection|\bstall|lockup|Kernel panic"
-# What the fuzzer must not make it say, nor any test on a debug kernel.
+# Lines that neither the fuzzer nor any test on a debug kernel may cause.
 REPORT = (COMPLAINT + r"|WARNING:|KASAN|refcount_t:|corruption|INFO: task|ODEBUG:|"
           r"kmemleak: \d+ new|suspicious RCU")
-# How often tests may run again on the emulator's account.
+# The number of tests that may run again because the emulator failed.
 RERUNS = 2
-# And how, if the emulator goes on with a breakpoint that memory no longer has
+# The crash if the emulator goes on with a breakpoint that memory no longer has
 # (docs/lab.md): int3 is named, or a CPU stays at the jump or NOP of a static key.
 EMULATOR = r"int3|soft lockup(?s:.*?)Code: .*<(eb>|e9>|66> 90|0f> 1f 44)"
-# Static keys that tests would switch again and again, or for the first time amid load, which
-# is what provokes that fault: those of ingress hooks, for good, and of IPv6's hash secret.
+# Static keys that tests would switch again and again, or for the first time under load, which
+# provokes that fault: those of ingress hooks, for good, and of IPv6's hash secret.
 UNPATCHED = ("nft 'add table netdev fsb; add chain netdev fsb lo "
              "{ type filter hook ingress device lo priority 0; }'; "
              "bash -c 'exec 3<> /dev/tcp/::1/22'; sleep 0.2")
@@ -45,11 +45,11 @@ class Lab:
 
     def __init__(self, kernel):
         self.kernel = kernel
-        # One of tests/debug, such as 6.1-kasan.
+        # A kernel of tests/debug, such as 6.1-kasan.
         self.debug = "-" in kernel
-        # Of the kernel, seen so far.
+        # The kernel's warnings so far.
         self.warnings = set()
-        # The last words of a guest that did.
+        # The last lines of a guest that crashed.
         self.died = ""
         namespace = "fsb-" + hashlib.sha1(bytes(ROOT)).hexdigest()[:8] + EXTRA
         self.server_argv = ["ssh", "-F", str(FILES / "ssh_config"), "fsb-server"]
@@ -74,11 +74,11 @@ class Lab:
         print(f"installed in {time.monotonic() - started:.0f} s", flush=True)
         self.server(UNPATCHED)
         self.died = ""
-        # Those of booting.
+        # The warnings of booting.
         self.new_kernel_warnings()
 
     def unpack(self, folder, packer):
-        """What a command of this machine packs, unpacked on the server."""
+        """Unpacks on the server what a command of this machine packs."""
         tar = subprocess.run(packer, check=True, stdout=subprocess.PIPE).stdout
         # The guest's clock may be a bit behind.
         subprocess.run([*self.server_argv, f"tar -C {folder} -x --no-same-owner "
@@ -93,7 +93,7 @@ class Lab:
         return done
 
     def server(self, command, check=True, limit=120, stdin=None):
-        """A shell command on the server. The last words of a guest that dies are the test's."""
+        """A shell command on the server. If the guest dies, the test fails with its last lines."""
         if self.debug:
             limit *= 5
         try:
@@ -103,7 +103,7 @@ class Lab:
                 raise
             died = True
         else:
-            # ssh's own status.
+            # This is the status of ssh itself.
             died = done.returncode == 255 and not self.up()
         if died:
             self.note_death()
@@ -113,7 +113,7 @@ class Lab:
         return done
 
     def note_death(self):
-        """Keeps what the guest's console says, from the first complaint on, else its end."""
+        """Keeps the guest's console output, from the first complaint on, else its end."""
         serial = (FILES / "serial.log").read_text(errors="replace").splitlines()
         first = next((i for i, line in enumerate(serial) if re.search(COMPLAINT, line)),
                      len(serial))
@@ -144,9 +144,9 @@ class Lab:
         return self._table(self.server("cat /proc/net/fastsocket").stdout)
 
     def counted(self, load):
-        """What load() returns; and by how much it moves the sum of each column.
+        """Returns the result of load(), and the growth of the sum of each column.
 
-        The packets of the command that reads the counters are not among it."""
+        The packets of the command that reads the counters are left out."""
         command = "cat /proc/net/fastsocket; echo; read _; cat /proc/net/fastsocket"
         with subprocess.Popen([*self.server_argv, command], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True) as reader:
@@ -165,11 +165,11 @@ class Lab:
     warnings_command = "dmesg --level=emerg,alert,crit,err,warn"
 
     def new_kernel_warnings(self, text=None):
-        """Those since it was last called; text: what warnings_command says now."""
+        """The warnings since the last call; text: the output of warnings_command now."""
         if text is None:
             text = self.server(self.warnings_command).stdout
-        # The first is of the emulator's making, once per boot: 8 CPUs share the
-        # machine's. The others are of a test's, which takes CPUs away.
+        # The emulator causes the first, once per boot: 8 CPUs share the machine's. A test
+        # that takes CPUs away causes the others.
         expected = ("hrtimer: interrupt took", "no longer affine", "select_fallback_rq",
                     "IRQ fixup")
         lines = [line for line in text.splitlines()
@@ -180,7 +180,7 @@ class Lab:
 
 
 def playbook(*names):
-    """Runs playbooks; how many tasks reported a change."""
+    """Runs playbooks; returns the number of tasks that reported a change."""
     done = subprocess.run(["ansible-playbook", *names], cwd=ROOT / "playbooks",
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -189,12 +189,12 @@ def playbook(*names):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Tests that do without the lab first, while its image is made."""
+    """Runs tests without the lab first, while its image is made."""
     items.sort(key=lambda item: "lab" in item.fixturenames)
 
 
 def talking(config):
-    """What is printed amid it is seen at once."""
+    """Shows output at once."""
     return config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled()
 
 
@@ -212,7 +212,7 @@ def image(request, pytestconfig):
 
 GUEST = pytest.StashKey()
 
-# pytest keeps a fixture for the same object only, so tests for one kernel take it from here.
+# pytest keeps a fixture for the same object only, so tests for one kernel use this one.
 KERNELS = os.environ.get("LAB_KERNELS", "6.1 6.12").split()
 
 
@@ -239,7 +239,7 @@ def lab(request, pytestconfig, image):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """The tests after one that the guest did not outlive have a new guest."""
+    """After a test whose guest died, the next tests get a new guest."""
     hosts = item.config.stash.get(GUEST, None)
     if hosts and hosts.died and item.callspec.params.get("lab") == hosts.kernel:
         with talking(item.config):
@@ -248,12 +248,12 @@ def pytest_runtest_setup(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item, nextitem):
-    """A test whose guest died of the emulator's fault (docs/lab.md) runs once more."""
+    """Runs a test once more if its guest died of the emulator's fault (docs/lab.md)."""
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, nextitem=nextitem, log=False)
     hosts = item.config.stash.get(GUEST, None)
     if hosts and any(report.failed for report in reports) and "lab" in item.fixturenames:
-        # What failed may not have asked the server, but a load or a sweep.
+        # The failure may be that of a load or a sweep, not of a request to the server.
         if not hosts.died and not hosts.up():
             hosts.note_death()
     if hosts and re.search(EMULATOR, hosts.died):
@@ -269,7 +269,7 @@ def pytest_runtest_protocol(item, nextitem):
 
 @pytest.fixture
 def quiet_kernel(lab):
-    """The test may not make the server's kernel log a warning."""
+    """Fails a test that makes the server's kernel log a warning."""
     yield
     assert lab.new_kernel_warnings() == []
 
@@ -293,7 +293,7 @@ def pytest_collectreport(report):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session, exitstatus):
-    """An emulator that fails more often than rarely hides a fault of ours."""
+    """Fails the run if the emulator failed too often, which would hide a fault of the module."""
     if len(reruns) > RERUNS and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         counts["failed"] += 1

@@ -30,15 +30,15 @@ licensed() {
 	[ -z "$missing" ] || { echo "no licence identifier in: $missing"; return 1; }
 }
 
-# What is built from the tree is none of it.
+# The tree must not have files that are built from it.
 sources_only() {
 	local built
 	built=$(git ls-files -z ':!results' | xargs -0 grep -lP '\A\x7fELF')
 	[ -z "$built" ] || { echo "built from other files, and committed: $built"; return 1; }
 }
 
-# Outside the tree, so that the module's own build is left alone. Warnings of the
-# kernel's headers are the kernel's.
+# Builds in a copy, so that the build of the tree stays. Warnings about the kernel's headers do not
+# count.
 build_module() { # KERNEL-RELEASE
 	local tmp log
 	tmp=$(mktemp -d)
@@ -57,9 +57,9 @@ checkpatch() {
 		tar -C .lab/lint --strip-components=1 -xf "$archive" --wildcards \
 			'*/scripts/checkpatch.pl' '*/scripts/spelling.txt' '*/scripts/const_structs.checkpatch'
 	fi
-	# Not asked: who maintains a file outside the kernel's tree; versions, which are
-	# what compat.h is about; a constant proto_ops, as each listener has its own; and
-	# parentheses around the name of a member. trace.h is laid out as the kernel's are.
+	# Checks that are left out: maintainers of a file, since it is outside the kernel's tree; kernel
+	# versions, which compat.h needs; a constant proto_ops, which the module changes; and parentheses
+	# around the name of a member. trace.h has the layout of the kernel's headers of tracepoints.
 	.lab/lint/scripts/checkpatch.pl --no-tree --strict --terse --quiet --file \
 		--ignore FILE_PATH_CHANGES,LINUX_VERSION_CODE,CONSTANT_COMPARISON,CONST_STRUCT,MACRO_ARG_PRECEDENCE \
 		--max-line-length=100 "$@"

@@ -5,7 +5,7 @@
 #
 #	build.sh KERNEL...	for instance 6.1-kasan: builds it into .lab/debug/6.1-kasan,
 #				unless it is there and its fragments have not changed
-#	build.sh config KERNEL	its configuration only, to see what the fragments make
+#	build.sh config KERNEL	makes its configuration only, to show the effect of the fragments
 #
 # Environment: DEBUG_JOBS=N	how many compilers at once (all CPUs)
 set -euo pipefail
@@ -23,8 +23,8 @@ recipe() { # VERSION PURPOSE
 	cat "$here/common.config" "$here/$2.config"
 }
 
-# Options are dropped silently that the kernel does not have, or whose dependencies are not
-# met: the test of the fragments is to find them in what came out.
+# The kernel's build silently drops options that it does not have, or whose dependencies are not
+# met, so the options of the fragments are looked for in the result.
 check_config() { # VERSION PURPOSE
 	local config=$debug/$1-$2/.config line missing=
 	while read -r line; do

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-#	coverage.sh KERNEL	which share of the module's lines has been reached since the lab
-#				was booted with this debug kernel (one with gcov: kasan), by
-#				file; the lines themselves in .lab/debug/KERNEL/coverage/*.gcov
+#	coverage.sh KERNEL	prints by file the share of the module's lines that have run since
+#				the lab was booted with this debug kernel (one with gcov: kasan);
+#				the lines themselves are in .lab/debug/KERNEL/coverage/*.gcov
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -20,7 +20,7 @@ module=$build/stage/usr/local/src/fsbench/kmod-$release
 
 rm -rf "$out"
 mkdir -p "$out"
-# The files of debugfs say that they are empty, so tar would believe it.
+# The files of debugfs have the size 0, so tar would pack nothing.
 "$root/playbooks/roles/lab/files/lab.sh" ssh "
 	mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 	cd '/sys/kernel/debug/gcov$module' || exit 1
@@ -34,7 +34,7 @@ gcov -s "$module" -r -o . ./*.gcda > report 2> errors || die "gcov failed: see $
 awk '/^File/ { name = $2; gsub(/.*\/|\x27/, "", name) }
 	/^Lines executed/ && name ~ /\.c$/ {
 		split($2, part, /[:%]/); lines = $4; done[name] = part[2] * lines / 100; all[name] = lines }
-	# What comes without a file is the sum, headers of the kernel included.
+	# A line without a file is the sum, including headers of the kernel.
 	/^Lines executed/ { name = "" }
 	END {
 		for (name in all) {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Looks for few steps of a run of the fuzzer that suffice to make it fail.
+"""Searches for a few steps of a run of the fuzzer that suffice to make it fail.
 
-Each attempt that fails costs a boot of the lab, since the guest is no good any more; those
-that pass share one. What is found is written to .lab/steps, for fuzz --only.
+Each attempt that fails costs a boot of the lab, since the guest is broken then; those that
+pass share one. The steps are written to .lab/steps, for fuzz --only.
 """
 import argparse
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
 SOURCES = "/usr/local/src/fsbench"
-# As in fuzz.c: what is open is closed after so many steps.
+# As in fuzz.c: after this many steps everything is closed.
 EPISODE = 200
 
 
@@ -57,10 +57,10 @@ class Guest:
         self.clean = True
 
     def fails(self, arguments, steps=()):
-        """What the run says, if it fails; else None."""
+        """The output of the run if it fails, else None."""
         if not self.clean:
             self.boot()
-        # Not to ssh itself: a process that is stuck would keep it.
+        # The output does not go to ssh itself, since a stuck process would keep ssh waiting.
         said = self.ssh("cat > /tmp/only; timeout 800 "
                         f"{SOURCES}/tests/guest/fuzz/fuzz --seed {self.options.seed} "
                         f"{arguments} {' '.join(self.fuzz)} > /tmp/said 2>&1 < /dev/null; "

@@ -29,8 +29,8 @@ make_part() { # FOLDER VARIABLE=VALUE...
 rm -rf "$stage"
 mkdir -p "$src/kmod-$release" "$stage/lib/modules/$release/build"
 "$root/playbooks/roles/install/files/sources.sh" kmod library demo | tar -C "$src" -x
-# Lines that were reached are counted where the kernel can tell. The paths in the report are
-# those of this machine.
+# A kernel with gcov counts the lines that have run. The paths in its report are those of this
+# machine.
 coverage=
 grep -q '^CONFIG_GCOV_KERNEL=y' "$build/.config" && coverage=GCOV_PROFILE=y
 cp -rp "$src/kmod/." "$src/kmod-$release"

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
 """
-Traffic through everything the module has, beside what else a host may be doing.
+Traffic through all parts of the module, beside other work of a host.
 
 Usage, in the guest, as root: beside.py SCENARIO
 
@@ -35,7 +35,7 @@ SERVED = ["10.77.2.2", "fd77:2::2"]
 PORT = 8080
 WORKERS = CLIENTS = 4
 SECONDS = 2
-# What the scenarios' rules load.
+# The modules that the scenarios' rules load.
 RULES = ["nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_tproxy", "nft_socket"]
 # More than a packet, so that GSO and GRO have something to do; less than a send buffer.
 SIZE = 20000
@@ -106,7 +106,7 @@ def serve(option):
 
 
 def talk(port, option, seconds):
-    """Clients; exit status 0 if all of them got back what they had sent."""
+    """Runs clients; exit status 0 if all of them got back the bytes that they had sent."""
     def client(cpu):
         os.sched_setaffinity(0, {cpu})
         payload = random.Random(cpu).randbytes(SIZE)
@@ -119,7 +119,7 @@ def talk(port, option, seconds):
                 try:
                     conn.connect((address, port))
                 except OSError as error:
-                    # The router says so while a link is down.
+                    # The router reports this while a link is down.
                     if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
                         continue
                     raise
@@ -130,7 +130,7 @@ def talk(port, option, seconds):
                 if receive(conn, SIZE) != payload:
                     raise ConnectionError("other bytes came back than were sent")
 
-    # The library leaves programs alone that never listen.
+    # The library does nothing for programs that never listen.
     listener = socket.create_server(("", PORT))
     children = []
     for cpu in range(CLIENTS):
@@ -212,7 +212,7 @@ def switch(value):
 
 @contextlib.contextmanager
 def repeated(action, pause):
-    """@action again and again, beside."""
+    """Does @action again and again in the background."""
     over = threading.Event()
 
     def loop():
@@ -257,7 +257,7 @@ def exchange(port=PORT, option="", host=SERVER, seconds=SECONDS,
     print(f"{accepted} connections")
 
 
-# --- what else the host does ---------------------------------------------------------
+# --- other work of the host ----------------------------------------------------------
 
 def nat():
     """Connection tracking and address translation, of both kinds."""
@@ -324,7 +324,7 @@ def sniffed():
 
 @contextlib.contextmanager
 def entered(namespace):
-    """What is opened here belongs to the namespace."""
+    """Sockets that are opened in this block belong to the namespace."""
     with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{namespace}", "rb") as other:
         setns(other)
         try:

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What moves cache lines between cores, with known figures, for the test of counting/:
+ * Moves cache lines between cores a known number of times, for the test of counting/:
  *
  *	bouncing shared|padded|false|ticket|ring THREADS ROUNDS
  *
- * Each thread has a core of its own, and as many rounds.
+ * Each thread has a core of its own, and all threads do the same number of rounds.
  */
 #include <err.h>
 #include <pthread.h>
@@ -21,7 +21,7 @@ static struct {
 static _Alignas(64) atomic_long together[8];
 static _Alignas(64) atomic_long next;
 static _Alignas(64) atomic_long serving;
-/* All begin at once. */
+/* All threads begin at once. */
 static _Alignas(64) atomic_int missing;
 static _Alignas(64) long rounds;
 static int threads;
@@ -36,7 +36,7 @@ static void ticket(void)
 	atomic_store(&serving, mine + 1);
 }
 
-/* The line is whose turn it is; nobody else writes. */
+/* The line holds the number of the thread whose turn it is; only that thread writes. */
 static void ring(long self)
 {
 	while (atomic_load(&serving) % threads != self)

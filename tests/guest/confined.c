@@ -2,9 +2,10 @@
 /*
  *	confined PROGRAM [ARGUMENT...]
  *
- * Becomes PROGRAM under a seccomp filter that answers EPERM as Docker's default profile does to
- * a container without capabilities: to what loads BPF, looks at other processes' performance,
- * makes namespaces, mounts, or reaches the kernel's modules and keys. clone3() is unknown there.
+ * Executes PROGRAM under a seccomp filter that answers EPERM as Docker's default
+ * profile does in a container without capabilities: to calls that load BPF, observe the
+ * performance of other processes, make namespaces, mount, or reach the kernel's modules
+ * and keys. clone3() gets ENOSYS.
  */
 #include <errno.h>
 #include <linux/filter.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tests of fsocketctl share: its answers, and servers in units of systemd."""
+"""Functions that tests of fsocketctl share: its answers, and servers in units of systemd."""
 import contextlib
 import json
 import time
@@ -10,7 +10,7 @@ PORT = 8081
 
 
 def ctl(lab, arguments, status=0):
-    """What `fsocketctl ARGUMENTS --json` says."""
+    """The output of `fsocketctl ARGUMENTS --json`."""
     done = lab.server(f"fsocketctl {arguments} --json", check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -50,7 +50,7 @@ class Unit:
         return self.lab.server(f"journalctl -o cat -u {self.name}").stdout
 
     def give_up(self):
-        """Says what there is to be seen, and stops it, as it would be in the next tests' way."""
+        """Prints the state of the unit, and stops it before the next tests."""
         try:
             print(self.lab.server(
                 f"fsocketctl listeners; systemctl status --no-pager -n 0 {self.name}; "
@@ -61,7 +61,7 @@ class Unit:
 
 
 def listener(lab, port):
-    """What the tool says of the listening socket on the port; None if there is none."""
+    """The tool's entry for the listening socket on the port; None if there is none."""
     found = [entry for entry in ctl(lab, "listeners")["listeners"] if entry["port"] == port]
     assert len(found) <= 1
     return found[0] if found else None

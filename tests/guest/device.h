@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The module's device, as test programs use it that ask for local listeners themselves. */
+/* The module's device, for test programs that ask for local listeners themselves. */
 #ifndef TESTS_GUEST_DEVICE_H
 #define TESTS_GUEST_DEVICE_H
 

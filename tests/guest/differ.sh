@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# Runs random programs plain and preloaded, and compares what they say.
+# Runs random programs plain and preloaded, and compares their output.
 #	differ.sh LIBRARY FIRST-SEED COUNT
-# Exit status 1 if any differs: twice in a row, as a port may be taken by others meanwhile.
+# Exit status 1 if any differs twice in a row; once may happen since other programs take ports.
 cd "$(dirname "$0")" || exit 2
 library=${1:?path of libfsocket.so} first=${2:?first seed} count=${3:?how many}
 out=$(mktemp -d)

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Included before every file of the module, in a build for test_memory.c only:
- * what can fail for want of memory, fails when a test says so. Debian's kernels
- * have no fault injection.
+ * Included before every file of the module, in a build for test_memory.c only: calls
+ * that can fail without memory fail when a test says so. Debian's kernels have no fault
+ * injection.
  *
- * A task that calls itself "fail-3" has three such calls succeed, and the fourth
- * fail; it is then called "failed". From the first call of one that calls itself
- * "fail-packets", half of the packets cannot be copied, and the pool of those to
- * send is often left short. How many allocations the module has, the kernel's log
- * says at each change.
+ * In a task that calls itself "fail-3", three such calls succeed and the fourth fails;
+ * the task is then called "failed". From the first call of a task that calls itself
+ * "fail-packets" on, half of the packets cannot be copied, and the pool of packets to
+ * send is often too small. The kernel's log shows the module's number of allocations at
+ * each change.
  */
 #ifndef TESTS_GUEST_FAIL_H
 #define TESTS_GUEST_FAIL_H
 
-/* As in the module's files, which define it before what is included here. */
+/* The module's files also define it before their includes. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/cpuhotplug.h>
@@ -38,7 +38,7 @@
 #endif
 #include <net/sock.h>
 
-/* For all files of the module. */
+/* These apply to all files of the module. */
 atomic_t fail_live __weak;
 bool fail_packets __weak;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Preloaded, it lets one call for memory fail, the one that $FAIL_AT counts from 1 on,
- * and makes the file $FAIL_MARK then.
+ * Preloaded, it lets one call for memory fail, whose number from 1 on is in $FAIL_AT,
+ * and then makes the file $FAIL_MARK.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +20,7 @@ __attribute__((constructor)) static void begin(void)
 	const char *at = getenv("FAIL_AT");
 
 	left = at ? atol(at) : 0;
-	/* Its children have theirs. */
+	/* Children count their own calls. */
 	unsetenv("LD_PRELOAD");
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the guest's test programs share. */
+/* Functions that the guest's test programs share. */
 #ifndef TESTS_GUEST_HELPERS_H
 #define TESTS_GUEST_HELPERS_H
 
@@ -57,7 +57,7 @@ static inline void write_file(const char *path, const char *text)
 	close(fd);
 }
 
-/* As insmod PATH OPTIONS. */
+/* Does what insmod PATH OPTIONS does. */
 static inline int load_module(const char *path, const char *options)
 {
 	int file = open(path, O_RDONLY | O_CLOEXEC), ret, error;
@@ -105,7 +105,7 @@ static inline int pinned_cpu(void)
 	return cpu_of(0);
 }
 
-/* The sum of one column of /proc/net/fastsocket, or its value for one CPU. */
+/* Returns the sum of one column of /proc/net/fastsocket, or its value for one CPU. */
 static inline unsigned long long counter(const char *name, int cpu)
 {
 	FILE *file = fopen("/proc/net/fastsocket", "r");
@@ -185,7 +185,7 @@ static inline int listener(int family, union address *a)
 	return fd;
 }
 
-/* A connection whose SYN is handled on that CPU; ours is as before. */
+/* Makes a connection whose SYN that CPU handles; the caller's affinity stays as it was. */
 static inline int connect_on(int cpu, const union address *a)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM, 0);
@@ -211,7 +211,7 @@ static inline void set_nonblock(int fd)
 	assert_ok(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK));
 }
 
-/* Accepts and says a byte, so that the client sees who its server is. */
+/* Accepts and sends a byte that tells the client its server. */
 static inline void accept_and_greet(int fd, char byte)
 {
 	int conn = accept(fd, NULL, NULL);

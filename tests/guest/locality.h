@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What tests of connection locality share: the switches, and where packets are handled. */
+/*
+ * Functions that tests of connection locality share: the switches, and where packets
+ * are handled.
+ */
 #ifndef TESTS_GUEST_LOCALITY_H
 #define TESTS_GUEST_LOCALITY_H
 
@@ -68,7 +71,7 @@ static inline int local_port(int fd)
 	return ntohs(a.in.sin_port);
 }
 
-/* Where its latest packet was handled. */
+/* Returns the CPU that handled its latest packet. */
 static inline int incoming_cpu(int fd)
 {
 	int cpu = -2;
@@ -97,12 +100,12 @@ static inline void say(int from, int to, int times)
 }
 
 /*
- * Switching a parameter patches the kernel's code where a static key or a
- * tracepoint is the first, or the last, of its kind. An emulated CPU (QEMU 7.2,
- * eight on two real ones) may then go on executing a breakpoint that has long
- * been taken out again: all CPUs loop in int3, with the final instruction in
- * memory. So others hold these keys while a test switches under load. The storm has
- * the skb pool's sending side, for which ftrace patches, on all the time.
+ * Switching a parameter patches the kernel's code if a static key or a tracepoint is
+ * the first, or the last, of its kind. An emulated CPU (QEMU 7.2, eight on two real
+ * ones) may then go on executing a breakpoint that has long been removed: all CPUs loop
+ * in int3, although memory has the final instruction. So other users hold these keys
+ * while a test switches under load. The storm has the skb pool's sending side, for
+ * which ftrace patches, on all the time.
  */
 static inline void hold_static_keys(bool hold)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A server as they were written for the original Fastsocket: its ioctl numbers
- * and structure, copied from what it published, and its order of calls. The
- * parent calls SOCKET, LISTEN and SPAWN_LISTEN(-1), and forks; each child calls
- * SPAWN_ALL_LISTEN, pins itself, and then ACCEPTs and CLOSEs. On SIGTERM each
- * child prints how many it served. Usage: old_server PORT WORKERS
+ * A server like those written for the original Fastsocket: its ioctl numbers and
+ * structure, copied from what it published, and its order of calls. The parent calls
+ * SOCKET, LISTEN and SPAWN_LISTEN(-1), and forks; each child calls SPAWN_ALL_LISTEN,
+ * pins itself, and then ACCEPTs and CLOSEs. On SIGTERM each child prints the number of
+ * connections that it served. Usage: old_server PORT WORKERS
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -85,7 +85,7 @@ static int fsocket(unsigned long call, struct fsocket_ioctl_arg *arg)
 	return ioctl(channel, call, arg);
 }
 
-/* ab leaves connections at its end on which it never sends: none may block. */
+/* ab leaves connections at its end on which it never sends: none of them may block. */
 static void serve(int conn, unsigned long *served)
 {
 	static const char reply[] = "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nold";

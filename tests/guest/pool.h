@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What tests of the socket pool share. */
+/* Functions that tests of the socket pool share. */
 #ifndef TESTS_GUEST_POOL_H
 #define TESTS_GUEST_POOL_H
 
@@ -37,7 +37,7 @@ static inline int pool_accept4(int fd, struct sockaddr *addr, socklen_t *len, in
 	return ioctl(dev, FSOCKET_IOC_ACCEPT, &arg);
 }
 
-/* Accepts one connection through the pool; both ends. */
+/* Accepts one connection through the pool, and returns both ends. */
 static inline int pool_pair(int fd, const union address *a, int *client)
 {
 	int conn;
@@ -66,7 +66,7 @@ static inline void assert_talks(int from, int to)
 	assert_int_equal(byte, 'x');
 }
 
-/* What the pool counted since it was last asked. */
+/* The pool's counts since the last call. */
 struct counts {
 	long long from_slab, to_slab, from_pool, to_pool, in_pool, conns;
 };
@@ -104,7 +104,7 @@ do {									\
 	assert_int_equal(have_.conns, want_.conns);			\
 } while (0)
 
-/* accept4(), or by the pool. */
+/* Calls accept4(), or accepts through the pool. */
 typedef int accept_fn(int, struct sockaddr *, socklen_t *, int);
 
 #endif

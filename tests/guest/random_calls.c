@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A program that makes calls at random and says what each of them did, so that two
- * runs of the same seed can be compared: plain, and with libfsocket.so preloaded.
+ * Makes calls at random and prints what each of them did, so that two runs of the same
+ * seed can be compared: plain, and with libfsocket.so preloaded.
+ *
  *	./random_calls SEED [STEPS]
  *
- * Said is what the kernel promises: results, errnos, and the events of a wait in the
- * order of their data. Both ends of each connection are this program's, and it lets
- * arrive what was sent before it goes on, so that nothing depends on time. Numbers of
- * descriptors are said too: a program may count on them.
+ * It prints what the kernel promises: results, errnos, and the events of a wait in the
+ * order of their data. Both ends of each connection belong to this program, and it
+ * waits until sent data has arrived before it goes on, so that nothing depends on time.
+ * It also prints numbers of descriptors, since a program may count on them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,7 +34,10 @@
 #define MOST 24
 #define EVENTS 64
 
-/* What the program has open, as it believes: a number stays here when it was closed unseen. */
+/*
+ * The descriptors that the program believes to be open: a number stays here after a
+ * close that it has not seen.
+ */
 static int fds[MOST];
 static int count;
 static struct sockaddr_in address;
@@ -81,8 +85,8 @@ static void do_listen(void)
 	int fd = any(), ret;
 
 	/*
-	 * Not where the parent does not know of it: it could not tell then who has set
-	 * SO_REUSEPORT, a limit that libfsocket(7) names.
+	 * Not if the parent does not know of it: then it could not tell which process
+	 * has set SO_REUSEPORT, a limit that libfsocket(7) names.
 	 */
 	if (in_child)
 		return;
@@ -95,7 +99,7 @@ static void do_listen(void)
 		address.sin_port = 0;
 }
 
-/* Blocking only where it cannot block for long. */
+/* Connects in blocking mode only if that cannot block for long. */
 static void do_connect(void)
 {
 	int fd = any(), ret = -1, flags = fcntl(fd, F_GETFL);
@@ -185,7 +189,7 @@ static void do_wait(void)
 	struct epoll_event events[EVENTS];
 	int epoll = any(), ret;
 
-	/* What was sent arrives at once, on loopback; a stolen connection a bit later. */
+	/* Sent data arrives at once on loopback; a stolen connection arrives a bit later. */
 	usleep(1000);
 	ret = epoll_wait(epoll, events, EVENTS, 0);
 	if (!ret)
@@ -224,7 +228,7 @@ static void do_option(void)
 
 static void steps(int left);
 
-/* A child goes on for a while; vfork()'s does what programs do before exec. */
+/* A child goes on for a while; a child of vfork() does what programs do before exec. */
 static void do_fork(void)
 {
 	int status = 0, what = in_thread ? 0 : dice(3);
@@ -319,7 +323,7 @@ int main(int argc, char **argv)
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGUSR2, &action, NULL);
 	alarm(60);
-	/* A listener and an instance, so that most calls have something to act on. */
+	/* Start with a listener and an instance, so that most calls have something to act on. */
 	do_socket();
 	do_listen();
 	do_epoll();

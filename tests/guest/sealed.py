@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Looks in the running kernel for pointers of the module to functions that the kernel has sealed.
+"""Searches the running kernel for pointers of the module to functions that the kernel has sealed.
 
 A kernel with CONFIG_X86_KERNEL_IBT replaces the ENDBR64 of each function whose address it never
-takes. A pointer to one may be called only on processors without IBT: the module may have none,
-but in the keys of its static calls, which are direct ones. Usage: sealed.py; as root."""
+takes. A pointer to such a function may be called only on processors without IBT. The module may
+have none outside the keys of its static calls, which are direct. Usage: sealed.py; as root."""
 import struct
 import sys
 

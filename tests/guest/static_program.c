@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Linked statically: nothing can be preloaded into it. */
+/* Linked statically, so no library can be preloaded into it. */
 int main(void)
 {
 	for (;;)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A user who makes the kernel wait, with the lock of a socket held. */
+/* A user who makes the kernel wait while it holds the lock of a socket. */
 #ifndef TESTS_GUEST_STUCK_H
 #define TESTS_GUEST_STUCK_H
 
@@ -13,7 +13,7 @@ struct stuck {
 	int set, spawned;
 };
 
-/* An option the second half of which is on a page that comes when we say so. */
+/* An option whose second half is on a page that becomes present when the test says so. */
 static inline void make_option(struct stuck *s)
 {
 	long size = sysconf(_SC_PAGESIZE);
@@ -24,7 +24,7 @@ static inline void make_option(struct stuck *s)
 
 	assert_ptr_not_equal(pages, MAP_FAILED);
 	pages[size - 1] = 0;
-	/* Without O_NONBLOCK, poll() says at once that there is an error. */
+	/* Without O_NONBLOCK, poll() reports an error at once. */
 	s->fault = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	assert_ok(s->fault);
 	assert_ok(ioctl(s->fault, UFFDIO_API, &api));
@@ -45,7 +45,7 @@ static inline void page_comes(struct stuck *s)
 	close(s->fault);
 }
 
-/* Holds the lock of the socket meanwhile. */
+/* The kernel holds the lock of the socket during this call. */
 static inline void *sets_option(void *arg)
 {
 	struct stuck *s = arg;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Accepting by local listeners, and how workers give them back. Runs in the
- * guest as root with fastsocket.ko loaded; all traffic is on loopback, where a
- * SYN is handled on the CPU that sends it. Usage: test_accept [TEST]
+ * Accepting by local listeners, and how workers give them back. Runs in the guest as
+ * root with fastsocket.ko loaded; all traffic is on loopback, where the CPU that sends
+ * a SYN also handles it. Usage: test_accept [TEST]
  */
 #include "worker.h"
 
@@ -40,7 +40,7 @@ static void accept_local_ipv6(void **state)
 	accept_is_local(AF_INET6);
 }
 
-/* A dual-stack socket bound to :: serves IPv4 connections locally too. */
+/* A dual-stack socket bound to :: also serves IPv4 connections by local listeners. */
 static void accept_local_dual_stack(void **state)
 {
 	unsigned long long local = counter("accept_local", 1);
@@ -64,7 +64,7 @@ static void accept_local_dual_stack(void **state)
 	close(fd);
 }
 
-/* A CPU without worker: its connections reach one all the same. */
+/* Connections of a CPU without worker reach a worker all the same. */
 static void accept_from_foreign_cpu(void **state)
 {
 	union address a;
@@ -97,7 +97,7 @@ static void accept_eagain_and_epoll(void **state)
 	assert_int_equal(epoll_wait(ep, &ev, 1, 0), 0);
 	client = connect_on(1, &a);
 	assert_int_equal(epoll_wait(ep, &ev, 1, 1000), 1);
-	/* Level-triggered: until it is taken. */
+	/* The event is level-triggered: it stays until the connection is taken. */
 	assert_int_equal(epoll_wait(ep, &ev, 1, 0), 1);
 	accept_and_greet(fd, 'x');
 	assert_int_equal(epoll_wait(ep, &ev, 1, 0), 0);
@@ -107,7 +107,7 @@ static void accept_eagain_and_epoll(void **state)
 	close(fd);
 }
 
-/* epoll_wait() asleep is woken by a connection at the local listener. */
+/* A connection at the local listener wakes a task that sleeps in epoll_wait(). */
 static void epoll_wakes(void **state)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -131,7 +131,7 @@ static void epoll_wakes(void **state)
 	close(fd);
 }
 
-/* The accepted socket is not the listener: its poll() is its own. */
+/* The accepted socket is not the listener: it has the ordinary poll(). */
 static void accepted_is_plain(void **state)
 {
 	union address a;
@@ -174,7 +174,10 @@ static void blocking_accept(void **state)
 
 	(void)state;
 	assert_ok(spawn(fd, 1));
-	/* Woken by the local listener (CPU 1), and by whichever 2 falls to. */
+	/*
+	 * The local listener wakes it (CPU 1), and then the socket that the SYN of CPU
+	 * 2 goes to.
+	 */
 	for (cpu = 1; cpu <= 2; cpu++) {
 		pid = fork();
 		if (!pid) {
@@ -199,7 +202,7 @@ static void blocking_accept(void **state)
 	close(fd);
 }
 
-/* Two workers on one CPU share its local listener, and survive one another. */
+/* Two workers on one CPU share its local listener, and each outlives the other. */
 static void workers_share_a_cpu(void **state)
 {
 	union address a;
@@ -234,7 +237,7 @@ static void workers_share_a_cpu(void **state)
 	close(fd);
 }
 
-/* Somebody changes a worker's affinity: nothing is stranded. */
+/* Another program changes a worker's affinity: no connection is lost. */
 static void worker_moves_away(void **state)
 {
 	union address a;
@@ -261,7 +264,7 @@ static void worker_moves_away(void **state)
 
 #define QUEUED 20
 
-/* A killed worker's queued connections go to whoever accepts. */
+/* A killed worker's queued connections go to any process that accepts. */
 static void death_loses_nothing(void **state)
 {
 	unsigned long long before = counter("moved", -1) + counter("stolen", -1);
@@ -274,7 +277,7 @@ static void death_loses_nothing(void **state)
 	for (i = 0; i < QUEUED; i++)
 		clients[i] = connect_on(1, &a);
 	kill_worker(pid);
-	/* What waited for long, as a slow kernel makes it, has been stolen before. */
+	/* The timer has stolen connections that waited long, as on a slow kernel. */
 	assert_int_equal(counter("moved", -1) + counter("stolen", -1) - before, QUEUED);
 	for (i = 0; i < QUEUED; i++) {
 		assert_int_equal(readable(fd, 1000), 1);
@@ -287,7 +290,7 @@ static void death_loses_nothing(void **state)
 	close(fd);
 }
 
-/* Nor those of a worker that lives and does not wait for any. */
+/* Connections of a worker that lives and does not wait for any are not lost either. */
 static void unwatched_is_moved(void **state)
 {
 	unsigned long long stolen = counter("stolen", -1);
@@ -326,7 +329,7 @@ static void *wait_and_greet(void *arg)
 	return NULL;
 }
 
-/* One thread registers the listener, another waits at the same epoll instance. */
+/* One thread registers the listener, and another waits at the same epoll instance. */
 static void threads_share_an_epoll(void **state)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -353,8 +356,8 @@ static void threads_share_an_epoll(void **state)
 }
 
 /*
- * Nor are those lost whose handshake completes only after the death: with
- * TCP_DEFER_ACCEPT, when the client's first data arrive.
+ * Connections whose handshake completes only after the worker's death are not lost
+ * either: with TCP_DEFER_ACCEPT, when the client's first data arrives.
  */
 static void death_loses_no_handshake(void **state)
 {
@@ -402,7 +405,7 @@ static void retire_and_spawn_again(void **state)
 	close(fd);
 }
 
-/* Closing the device retires; so does the CLOSE call, and it closes. */
+/* Closing the device retires the local listener; the CLOSE call does so, too, and closes. */
 static void closing_retires(void **state)
 {
 	unsigned long long retired = counter("retire", 1);
@@ -423,7 +426,7 @@ static void closing_retires(void **state)
 	assert_int_equal(counter("retire", 1) - retired, 3);
 }
 
-/* A child that exits does not retire its parent, nor the other way round. */
+/* A child that exits does not retire its parent, and the parent does not retire a child. */
 static void forks_are_apart(void **state)
 {
 	unsigned long long retired = counter("retire", -1);
@@ -464,7 +467,7 @@ static void spawn_all(void **state)
 		arg.fd = fds[i] = bound_socket(i == 2 ? AF_INET6 : AF_INET, &a[i]);
 		assert_ok(ioctl(dev, FSOCKET_IOC_LISTEN, &arg));
 	}
-	/* The parent is a worker, too, or the child would be the only one. */
+	/* The parent is also a worker, since otherwise the child would be the only one. */
 	assert_ok(ioctl(dev, FSOCKET_IOC_SPAWN_ALL_LISTEN, NULL));
 	assert_int_equal(pinned_cpu(), -1);
 	spawned = counter("spawn", -1);
@@ -486,7 +489,10 @@ static void spawn_all(void **state)
 	assert_int_equal(counter("spawn", -1) - spawned, 6);
 	for (i = 0; i < 3; i++)
 		close(fds[i]);
-	/* Pinned with the child's coming, free again with the last listener. */
+	/*
+	 * The parent was pinned when the child became a worker, and is released with
+	 * the last listener.
+	 */
 	assert_int_equal(pinned_cpu(), -1);
 }
 

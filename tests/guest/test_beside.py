@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The module beside what else a host may do: the scenarios of beside.py."""
+"""The module beside other work of a host: the scenarios of beside.py."""
 import re
 from pathlib import Path
 
@@ -14,6 +14,6 @@ SCENARIOS = re.search(r"^SCENARIOS = \[(.*)\]$", PROGRAM.read_text(), re.M)[1].s
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_beside(lab, quiet_kernel, scenario):
     lab.server(f"timeout 110 python3 {SOURCES}/tests/guest/beside.py {scenario} 2>&1")
-    # What the connections held is given back, so the module can go.
+    # The connections have released everything, so the module can be unloaded.
     lab.server("for i in $(seq 50); do rmmod fastsocket 2> /dev/null && exec modprobe fastsocket; "
                "sleep 0.2; done; exec rmmod fastsocket")

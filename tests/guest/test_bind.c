@@ -12,7 +12,7 @@
 #define MAX_RESULTS	256
 
 static int dev = -1;
-/* Not one that the kernel gives to clients; the next in every situation. */
+/* A port that the kernel does not give to clients; each situation takes the next one. */
 static int next_port;
 
 enum stage { OPEN, CHILDREN, CLOSED_CHILDREN, TIME_WAIT, SHUT_DOWN };
@@ -21,12 +21,12 @@ static const char * const stages[] = { "open", "open with children", "closed wit
 
 struct situation {
 	int family;
-	/* The listener's own: bound to any address, and its options. */
+	/* The options of the listener itself, and whether it is bound to any address. */
 	bool any, reuseaddr, reuseport;
 	enum stage stage;
 };
 
-/* Loopback has many addresses of IPv4; IPv6 listeners get mapped ones too. */
+/* Loopback has many IPv4 addresses; IPv6 listeners get mapped ones, too. */
 static const char * const addresses[] = { "127.0.0.1", "127.0.0.2", "127.0.0.9", "0.0.0.0",
 					  "::1", "::", "::ffff:127.0.0.1" };
 
@@ -67,7 +67,7 @@ static int listen_at(const struct situation *s, int *port)
 	return fd;
 }
 
-/* Connects to each of the listener's addresses; the accepted ends to children[]. */
+/* Connects to each of the listener's addresses and stores the accepted ends in children[]. */
 static int connect_all(const struct situation *s, int fd, int port, int *clients, int *children)
 {
 	unsigned int i;
@@ -76,7 +76,7 @@ static int connect_all(const struct situation *s, int fd, int port, int *clients
 	for (i = 0; i < sizeof(addresses) / sizeof(*addresses) && count < CONNECTIONS; i++) {
 		union address a = make_address(addresses[i], port);
 
-		/* Mapped addresses are IPv4's at the other end. */
+		/* Mapped addresses are IPv4 addresses at the other end. */
 		if (i > 4 || a.in.sin_addr.s_addr == 0 ||
 		    (s->family == AF_INET && a.sa.sa_family == AF_INET6) ||
 		    (!s->any && i != (s->family == AF_INET ? 0 : 4)))
@@ -88,7 +88,7 @@ static int connect_all(const struct situation *s, int fd, int port, int *clients
 	return count;
 }
 
-/* 0, or why bind() fails; 1000 and more, why listen() does. */
+/* Returns 0, or the errno of bind(), or 1000 plus the errno of listen(). */
 static int try_bind(const char *text, int port, int reuse, bool nobody)
 {
 	union address a = make_address(text, port);
@@ -147,7 +147,7 @@ static int results_of(const struct situation *s, bool with, int *results)
 	if (s->stage == CLOSED_CHILDREN || s->stage == TIME_WAIT)
 		close(fd);
 	if (s->stage == TIME_WAIT) {
-		/* Who closes first is in TIME_WAIT. */
+		/* The end that closes first is in TIME_WAIT. */
 		close_all(children, count);
 		close_all(clients, count);
 		count = 0;
@@ -218,7 +218,7 @@ static void disconnected_child(void **state)
 	assert_ok(ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg));
 	count = connect_all(&s, fd, port, clients, children);
 	assert_int_equal(count, 3);
-	/* Before and after the listener has gone. */
+	/* Do this before and after the listener has gone. */
 	assert_ok(connect(children[0], &none, sizeof(none)));
 	assert_ok(bind(children[0], &a.sa, address_len(&a)));
 	assert_ok(listen(children[0], 1));
@@ -234,8 +234,9 @@ static void disconnected_child(void **state)
 }
 
 /*
- * A mapped address and that of IPv4 are one to the bind table: a socket that is bound
- * to it can listen, whose children have come to it meanwhile. The kernel would warn.
+ * A mapped address and its IPv4 address are the same to the bind table. A socket that
+ * is bound to one of them can listen, although children have come to it meanwhile. The
+ * kernel would warn.
  */
 static void mapped_beside(void **state)
 {
@@ -273,7 +274,7 @@ static unsigned long slab_objects(const char *name)
 	unsigned long active, found = 0;
 	FILE *file;
 
-	/* Else what KASAN keeps, for a time, from being used again counts as active. */
+	/* Without this, objects that KASAN keeps from reuse for a time count as active. */
 	snprintf(line, sizeof(line), "/sys/kernel/slab/%s/shrink", name);
 	write_file(line, "1");
 	file = fopen("/proc/slabinfo", "r");
@@ -285,7 +286,7 @@ static unsigned long slab_objects(const char *name)
 	return found;
 }
 
-/* Connections outlive the module, whose buckets are the kernel's. */
+/* Connections outlive the module, since their buckets belong to the kernel. */
 static void unload(void **state)
 {
 	struct situation s = { .family = AF_INET, .any = true, .reuseaddr = true };
@@ -320,7 +321,7 @@ static void unload(void **state)
 	assert_ok(dev);
 }
 
-/* Every bucket of a local listener is given back. */
+/* Every bucket of a local listener is freed. */
 static void nothing_left(void **state)
 {
 	struct situation s = { .family = AF_INET6, .any = true };
@@ -334,11 +335,11 @@ static void nothing_left(void **state)
 		assert_ok(ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg));
 		close(arg.fd);
 	}
-	/* The statistics are coarse: a leak would be 2,000. */
+	/* The statistics are coarse: a leak would be 2,000 objects. */
 	assert_true(slab_objects("tcp_bind_bucket") < before + 1000);
 }
 
-/* A namespace of its own for each test: nobody else has a port there. */
+/* Each test has a namespace of its own, so no other program has a port there. */
 static int setup(void **state)
 {
 	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A socket from the pool does what one of accept4() does, call by call.
- * As test_module: in the guest, as root, on loopback.
- * Usage: test_conformance [TEST]
+ * A socket from the pool does the same as one of accept4(), call by call. Like
+ * test_module it runs in the guest, as root, on loopback. Usage: test_conformance
+ * [TEST]
  */
 #include "pool.h"
 
@@ -74,7 +74,7 @@ static void drive_file(FILE *log, int conn, int family)
 	LOG(lseek(conn, 0, SEEK_CUR));
 	LOG(pread(conn, buffer, 1, 0));
 	LOG(pwrite(conn, buffer, 1, 0));
-	/* For TCP_ZEROCOPY_RECEIVE. */
+	/* This is for TCP_ZEROCOPY_RECEIVE. */
 	map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, conn, 0);
 	LOG(map == MAP_FAILED);
 	LOG(munmap(map, 4096));
@@ -157,7 +157,7 @@ static void drive_options(FILE *log, int conn, int client, const union address *
 		len = sizeof(value);
 		value = -1;
 		LOG(getsockopt(conn, options[i].level, options[i].name, &value, &len));
-		/* Until it is set, the kernel decides by how soon answers followed. */
+		/* Until it is set, the kernel chooses the value by how soon answers followed. */
 		if (options[i].level != IPPROTO_TCP || options[i].name != TCP_QUICKACK)
 			fprintf(log, "%d %d\n", len, value);
 		value = 1;
@@ -275,7 +275,7 @@ static void drive_data(FILE *log, int conn, int client)
 	LOG(fcntl(conn, F_SETFL, 0));
 	LOG(copy_file_range(self, NULL, conn, NULL, 10, 0));
 
-	/* In another process, and passed on: it is one socket everywhere. */
+	/* Another process passes it on: the same socket in each process. */
 	child = fork();
 	if (!child)
 		_exit(write(conn, "c", 1) != 1);
@@ -297,7 +297,7 @@ static void drive_data(FILE *log, int conn, int client)
 	close(ep);
 }
 
-/* One operation of io_uring: its result. */
+/* Makes one operation of io_uring and returns its result. */
 static int uring(int op, int fd, void *buffer, unsigned int len)
 {
 	struct io_uring_params p = { 0 };
@@ -363,7 +363,7 @@ static void drive_end(FILE *log, int conn, int client, int how)
 		LOG(setsockopt(conn, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)));
 		break;
 	case 3:
-		/* Disconnected, it is a fresh socket. */
+		/* After disconnecting it is a fresh socket. */
 		LOG(connect(conn, &(struct sockaddr){ .sa_family = AF_UNSPEC },
 			    sizeof(struct sockaddr)));
 		LOG(listen(conn, 1));
@@ -391,19 +391,19 @@ static void drive(accept_fn *fn, int family, int how, char *text, size_t size)
 	LOG(len);
 	LOG(getsockname(client, &name.sa, &name_len));
 	LOG(memcmp(&name, &peer, len));
-	/* As the listener's children. */
+	/* It is like the listener's children. */
 	LOG(close(fd));
 	drive_file(log, conn, family);
 	drive_fcntl(log, conn);
 	drive_data(log, conn, client);
 	drive_options(log, conn, client, &a);
 	drive_end(log, conn, client, how);
-	/* Nothing may be cut off. */
+	/* The log must be complete. */
 	assert_true(ftell(log) < (long)size - 1);
 	fclose(log);
 }
 
-/* As assert_string_equal(), which cuts off long texts: names the lines that differ. */
+/* Does what assert_string_equal() does, which cuts off long texts: prints the lines that differ. */
 static void assert_same_log(const char *log, const char *stock)
 {
 	size_t at = 0, line = 0;
@@ -430,7 +430,10 @@ static void conformance(int family)
 		counts();
 		drive(pool_accept4, family, how, fresh, sizeof(fresh));
 		assert_int_equal(counts().from_slab, 1);
-		/* The first had its owner changed; the second will not have. */
+		/*
+		 * The first test changed its socket's owner, and the second must not
+		 * get that socket.
+		 */
 		write_file(SIZE, "0");
 		write_file(SIZE, "8");
 		{
@@ -463,7 +466,7 @@ static void conformance_ipv6(void **state)
 	conformance(AF_INET6);
 }
 
-/* Options that exchange the operations of a socket. */
+/* These options exchange the operations of a socket. */
 static void changed_operations(void **state)
 {
 	union address a, v4;
@@ -488,7 +491,7 @@ static void changed_operations(void **state)
 		if (i % 2)
 			assert_ok(setsockopt(conn, IPPROTO_IPV6, IPV6_ADDRFORM, &family,
 					     sizeof(family)));
-		/* Where the kernel has it. */
+		/* Not every kernel has it. */
 		setsockopt(conn, IPPROTO_TCP, TCP_ULP, "tls", 3);
 		assert_talks(conn, client);
 		close(conn);

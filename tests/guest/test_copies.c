@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A socket that has the module's ops although it is no listener, as accept() leaves one that
- * is overtaken by the end of the listener. nic/copied_ops.c makes it.
+ * A socket that has the module's ops and is no listener, as accept() leaves one if the
+ * listener ends meanwhile. nic/copied_ops.c makes it.
  */
 
 #include "device.h"
@@ -115,7 +115,7 @@ static int has_device(void)
 static void they_outlive_the_module(void **state)
 {
 	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), on = 1;
-	/* accept() has not come to the connection of that one. */
+	/* accept() has not reached the connection of that one. */
 	int fresh = copied_to(socket(AF_INET, SOCK_STREAM, 0));
 
 	(void)state;

@@ -7,9 +7,9 @@ import pytest
 
 from conftest import KERNELS, LAB, ROOT, SOURCES
 
-# What a program moves does not depend on the kernel.
+# The transfers of a program do not depend on the kernel.
 pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-# In instructions. How often the emulator's threads really alternate is up to the machine.
+# The quantum in instructions. The machine decides how often the emulator's threads alternate.
 QUANTUM = 1
 
 
@@ -28,24 +28,24 @@ def moved(lab, kind, threads, rounds):
     count("dump", dump)
     lines = Counter()
     for words in map(str.split, dump.read_text().splitlines()):
-        # By a program's instructions: those below the kernel's.
+        # Count by a program's instructions: their addresses are below those of the kernel.
         if words[0] == "event" and len(words[2]) < 16:
             lines[words[3]] += int(words[4]) + int(words[5])
     return max(lines.values()) / (threads * rounds)
 
 
 def test_ring(lab):
-    """A line handed round is taken to be read, and again to be written: twice each time."""
+    """A line that is handed round moves twice each time: for the read, and for the write."""
     assert moved(lab, "ring", 8, 500) == pytest.approx(2, rel=0.1)
 
 
 def test_apart(lab):
-    """Lines of their own stay where they are."""
+    """Lines that only one thread uses do not move."""
     assert moved(lab, "padded", 2, 5000) < 0.005
 
 
 @pytest.mark.parametrize("kind", ["shared", "false", "ticket"])
 def test_fought_for(lab, kind):
-    """One line, be it one counter, two neighbours or a lock; at most once each way."""
-    # By so many threads that others are at it whenever the machine lets one run.
+    """One line, which holds one counter, two neighbours or a lock, moves at most once each way."""
+    # Use so many threads that others contend whenever the machine lets one run.
     assert 0.5 < moved(lab, kind, 8, 2500) < 2.2

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fewer workers than CPUs that handle SYNs: who serves a CPU without worker. Runs in the
- * guest as root with fastsocket.ko loaded, on loopback, where a packet is handled on the
- * CPU that sends it. Usage: test_cover [TEST]
+ * Fewer workers than CPUs that handle SYNs: tests which worker serves a CPU without
+ * worker. Runs in the guest as root with fastsocket.ko loaded, on loopback, where the
+ * CPU that sends a packet also handles it. Usage: test_cover [TEST]
  */
 #include "worker.h"
 
@@ -11,7 +11,7 @@
 
 static int server;
 
-/* A signal: gives the local listener back, and does nothing any more. */
+/* Handles a signal: gives the local listener back, and stops serving. */
 static void retires(int sig)
 {
 	(void)sig;
@@ -20,7 +20,7 @@ static void retires(int sig)
 		pause();
 }
 
-/* A worker process on @cpu that waits with epoll, and greets with its letter. */
+/* Starts a worker process on @cpu that waits with epoll, and greets with its letter. */
 static pid_t serves(int fd, int cpu, char letter)
 {
 	int ready;
@@ -34,7 +34,7 @@ static pid_t serves(int fd, int cpu, char letter)
 	return pid;
 }
 
-/* Who answers a connection that is handled on @cpu. */
+/* Returns the letter of the worker that answers a connection handled on @cpu. */
 static char answer(const union address *a, int cpu)
 {
 	int client = connect_on(cpu, a);
@@ -45,7 +45,7 @@ static char answer(const union address *a, int cpu)
 	return byte;
 }
 
-/* Connections on @cpu until somebody else serves it; whose worker does. */
+/* Connects on @cpu until the worker of another CPU serves it, and returns that CPU. */
 static int covered(const union address *a, int cpu)
 {
 	int i;
@@ -58,7 +58,7 @@ static int covered(const union address *a, int cpu)
 	return host_of(a, cpu);
 }
 
-/* How often it has slept. */
+/* Returns how often the process has slept. */
 static long waits(pid_t pid)
 {
 	char path[64], line[256];
@@ -81,7 +81,7 @@ static void kill_all(pid_t *pids, int count)
 		kill_worker(pids[count]);
 }
 
-/* After the first, one worker is woken for each, and none comes to the shared queue. */
+/* After the first connection each one wakes one worker, and none comes to the shared queue. */
 static void by_one_worker(void **state)
 {
 	unsigned long long shared, taken;
@@ -107,9 +107,9 @@ static void by_one_worker(void **state)
 		assert_int_equal(counter("accept_global", -1), shared);
 		assert_int_equal(waits(pids[!host]), slept);
 	}
-	/* One each. */
+	/* Each worker has one. */
 	assert_int_not_equal(host_of(&a, 2), host_of(&a, 3));
-	/* Those with a worker are as before. */
+	/* CPUs with a worker are as before. */
 	assert_int_equal(host_of(&a, 0), 0);
 	assert_int_equal(answer(&a, 0), 'a');
 	assert_int_equal(answer(&a, 1), 'b');
@@ -117,7 +117,7 @@ static void by_one_worker(void **state)
 	close(fd);
 }
 
-/* Connections that wait for the worker of @host at the covered @cpu. */
+/* Makes connections that wait for the worker of @host at the covered @cpu. */
 static void wait_at(const union address *a, int cpu, pid_t host, int *clients)
 {
 	int i;
@@ -143,7 +143,7 @@ static void all_answered(int *clients, char by)
 	}
 }
 
-/* The worker that serves a covered CPU goes, by @signal, while connections wait there. */
+/* The worker that serves a covered CPU ends by @signal while connections wait there. */
 static void host_goes(int signal)
 {
 	union address a;
@@ -197,7 +197,7 @@ static void host_stopped(void **state)
 	host_goes(SIGSTOP);
 }
 
-/* A worker comes for a covered CPU, and goes. */
+/* A covered CPU gets a worker, which then ends. */
 static void worker_comes(void **state)
 {
 	union address a;
@@ -212,15 +212,15 @@ static void worker_comes(void **state)
 	wait_at(&a, 2, pids[host], clients);
 	pids[2] = serves(fd, 2, 'c');
 	assert_int_equal(host_of(&a, 2), 2);
-	/* What waited there is its, too. */
+	/* The new worker also takes the connections that waited there. */
 	all_answered(clients, 'c');
 	kill(pids[host], SIGCONT);
 	for (i = 0; i < 20; i++)
 		assert_int_equal(answer(&a, 2), 'c');
 	kill_worker(pids[2]);
-	/* Known as one that handles SYNs. */
+	/* The CPU is still known to handle SYNs. */
 	assert_in_range(covered(&a, 2), 0, 1);
-	/* The last one is left alone. */
+	/* The last worker is left alone. */
 	kill_worker(pids[1]);
 	for (i = 0; i < 100 && host_of(&a, 2) >= 0; i++)
 		usleep(10000);
@@ -231,7 +231,7 @@ static void worker_comes(void **state)
 	close(fd);
 }
 
-/* As many as come get the same number of CPUs each. */
+/* Each worker gets the same number of CPUs. */
 static void shared_out(void **state)
 {
 	int hosts[8] = { 0 }, cpus = sysconf(_SC_NPROCESSORS_ONLN), cpu, fd, each;
@@ -287,7 +287,7 @@ static void in_turn(void **state)
 	(void)state;
 	set_nonblock(fd);
 	pid = worker(fd, 1, 'b', true);
-	/* Of two that are as near, the later one. */
+	/* Of two hosts at the same distance, the later one is chosen. */
 	assert_ok(spawn(fd, 0));
 	for (i = 0; i < 200 && host_of(&a, 2) < 0; i++) {
 		clients[0] = connect_on(2, &a);
@@ -316,7 +316,7 @@ static void in_turn(void **state)
 	close(fd);
 }
 
-/* A thread alone, or one that goes round the CPUs, serves as many as it has claimed. */
+/* A lone thread serves the CPUs that it has claimed, and no others. */
 static void not_for_one(void **state)
 {
 	union address a;
@@ -334,7 +334,7 @@ static void not_for_one(void **state)
 	close(fd);
 }
 
-/* The listener is closed, and the module goes, while connections wait at guests. */
+/* The listener is closed and the module unloaded while connections wait at guests. */
 static void closed_and_unloaded(void **state)
 {
 	const char *ko = getenv("FASTSOCKET_KO");
@@ -368,7 +368,7 @@ static void closed_and_unloaded(void **state)
 	assert_ok(dev);
 }
 
-/* No timer is to help where a test is about who is woken. */
+/* Tests of wakeups must not be helped by a timer. */
 static int slow_setup(void **state)
 {
 	int ret = setup(state);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Connection locality: RFD, packet redispatch, RCS, packet pools, policies.
- * As test_module: in the guest, as root, on loopback.
- * Usage: test_delivery [TEST]
+ * Connection locality: RFD, packet redispatch, RCS, packet pools, policies. Like
+ * test_module it runs in the guest, as root, on loopback. Usage: test_delivery [TEST]
  */
 #include "locality.h"
 
@@ -19,7 +18,7 @@ static void rfd(int family)
 	for (cpu = 0; cpu < n; cpu++) {
 		int client = socket(family, SOCK_STREAM, 0), conn;
 
-		/* Off, the server's packets are handled where the server is. */
+		/* With RFD off, the server's packets are handled on the server's CPU. */
 		pin(cpu);
 		assert_ok(rfd_connect(client, &a));
 		conn = accept(fd, NULL, NULL);
@@ -43,7 +42,7 @@ static void rfd(int family)
 		assert_ok(conn);
 		pin((cpu + 1) % n);
 		say(conn, client, 3);
-		/* On, where the client was when it connected. */
+		/* With RFD on, they are handled on the CPU where the client connected. */
 		assert_int_equal(incoming_cpu(client), cpu % n);
 		close(client);
 		close(conn);
@@ -85,13 +84,13 @@ static void rfd_respects_the_program(void **state)
 	assert_int_equal(counter("rfd_port", -1), ports);
 	assert_errno(rfd_connect(client, &a), EISCONN);
 	close(client);
-	/* So does one that connects a second time. */
+	/* A socket that connects a second time keeps it, too. */
 	client = socket(AF_INET, SOCK_DGRAM, 0);
 	assert_ok(rfd_connect(client, &a));
 	close(client);
 	assert_int_equal(counter("rfd_port", -1), ports);
 
-	/* What fails leaves the socket unbound. */
+	/* A failed call leaves the socket unbound. */
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	b = a;
 	b.in.sin_port = htons(1);
@@ -107,7 +106,7 @@ static void rfd_respects_the_program(void **state)
 	assert_ok(bind(client, &b.sa, sizeof(b.in)));
 	close(client);
 
-	/* A port serves several destinations; nobody may bind it meanwhile. */
+	/* A port serves several destinations, and no other socket may bind it meanwhile. */
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	assert_ok(rfd_connect(client, &a));
 	b.in.sin_port = htons(local_port(client));
@@ -117,8 +116,8 @@ static void rfd_respects_the_program(void **state)
 	close(client);
 
 	/*
-	 * The range, and what is reserved in it: 32 ports, not enough for 6
-	 * connections of each of 8 CPUs.
+	 * RFD keeps to the range and to the reserved ports in it: 32 ports are left,
+	 * not enough for 6 connections of each of 8 CPUs.
 	 */
 	write_file(range, "40000 40063");
 	write_file(reserved, "40000-40031");
@@ -136,7 +135,7 @@ static void rfd_respects_the_program(void **state)
 	}
 	write_file(reserved, "\n");
 	write_file(range, "32768 60999");
-	/* Each port names some CPU; where none is left, the kernel chooses. */
+	/* Each port names some CPU; for a CPU without a free port the kernel chooses. */
 	assert_true(counter("rfd_port", -1) > ports);
 	assert_true(counter("rfd_exhausted", -1) > exhausted);
 	assert_true(i >= 16);
@@ -161,7 +160,7 @@ static void rcs(void **state)
 	say(client, conn, 3);
 	assert_int_equal(incoming_cpu(conn), 6);
 
-	/* The framework comes along, and stays as long as it is needed. */
+	/* RCS switches the framework on, and keeps it on. */
 	write_file(switches[4], "1");
 	client = open(switches[2], O_WRONLY);
 	error = write(client, "0", 1);
@@ -175,7 +174,7 @@ static void rcs(void **state)
 	pin(3);
 	say(conn, client, 3);
 	pin(6);
-	/* Reading may send an ACK, and with that makes its CPU the owner: so last. */
+	/* Reading may send an ACK and so make its CPU the owner, so read last. */
 	assert_int_equal(write(client, "abc", 3), 3);
 	for (waited = 0; waited < 1000 && bytes_in(conn) < 3; waited++)
 		usleep(1000);
@@ -205,7 +204,7 @@ static void skb_pool(void **state)
 	int fd = listener(AF_INET, &a), client, conn;
 
 	(void)state;
-	/* Each brings the framework along. */
+	/* Each of these switches the framework on, too. */
 	write_file(switches[5], "1");
 	write_file(switches[5], "0");
 	write_file(switches[4], "1");
@@ -219,7 +218,7 @@ static void skb_pool(void **state)
 	here = counter("skb_pool_copy", 3);
 	remote = counter("steer_remote", 6);
 	talk_across(client, conn, 30);
-	/* A delayed ACK makes the CPU of its timer the one that sends: rare. */
+	/* A delayed ACK, which is rare, makes the CPU of its timer the one that sends. */
 	assert_in_range(counter("steer_remote", 6) - remote, 20, 1000);
 	assert_in_range(counter("skb_pool_copy", 3) - here, 20, 1000);
 	write_file(switches[5], "0");
@@ -256,7 +255,7 @@ static void assert_skb_pool_is(char mode)
 	close(fd);
 }
 
-/* What is sent comes from the pool of the CPU that sends, if and only if that is on. */
+/* Packets to send come from the pool of the CPU that sends, if and only if the pool is on. */
 static void skb_pool_sending(void **state)
 {
 	enum { SENT = 1 << 20 };
@@ -284,7 +283,7 @@ static void skb_pool_sending(void **state)
 	assert_skb_pool_is('2');
 	close(mode);
 
-	/* The first finds none, and has the pool filled. */
+	/* The first packet finds the pool empty, which has it filled. */
 	pin(3);
 	say(client, conn, 1);
 	usleep(200000);
@@ -292,7 +291,7 @@ static void skb_pool_sending(void **state)
 	say(client, conn, 30);
 	assert_true(counter("skb_pool_send", 3) - sent >= 30);
 
-	/* More than is in the pool, at once. */
+	/* Send more at once than the pool has. */
 	for (i = 0; i < SENT; i++)
 		out[i] = rand();
 	if (!fork()) {
@@ -340,7 +339,7 @@ static void example_policy(void **state)
 	write_file(switches[2], "1");
 	say(client, conn, 3);
 	assert_int_equal(incoming_cpu(conn), 5);
-	/* One that is offline has no say. */
+	/* An offline CPU is not chosen. */
 	write_file("/sys/devices/system/cpu/cpu5/online", "0");
 	say(client, conn, 3);
 	write_file("/sys/devices/system/cpu/cpu5/online", "1");
@@ -369,14 +368,17 @@ static void send_numbered(uint16_t port, uint32_t packets)
 		tcp.seq = htonl(i);
 		if (sendto(fd, &tcp, sizeof(tcp), 0, (void *)&to, sizeof(to)) != sizeof(tcp))
 			_exit(1);
-		/* Less than a queue holds. */
+		/* Send fewer than a queue takes. */
 		if (i % 200 == 0)
 			usleep(500);
 	}
 	_exit(0);
 }
 
-/* Sends the flow's packets elsewhere all the time; now and then all is off, or a CPU goes. */
+/*
+ * Sends the flow's packets to changing CPUs; sometimes all is switched off, or a CPU
+ * goes offline.
+ */
 static void choose(bool unplug)
 {
 	char value[2] = "0", path[64];
@@ -411,7 +413,10 @@ static void all_cpus_online(void)
 	}
 }
 
-/* Receives @packets; returns how many, and in *@overtaken those after a later one. */
+/*
+ * Receives @packets; returns their number, and in *@overtaken that of packets behind a
+ * later one.
+ */
 static uint32_t receive_numbered(int fd, uint16_t port, uint32_t packets,
 				 unsigned long long dropped, uint32_t *overtaken)
 {
@@ -421,7 +426,7 @@ static uint32_t receive_numbered(int fd, uint16_t port, uint32_t packets,
 
 	for (;;) {
 		if (!readable(fd, 1000)) {
-			/* What waits for a CPU that does not run comes late. */
+			/* Packets in the queue of a CPU that does not run come late. */
 			if (got + counter("steer_drop", -1) - dropped == packets || waited++ > 60)
 				return got;
 			continue;
@@ -438,7 +443,7 @@ static uint32_t receive_numbered(int fd, uint16_t port, uint32_t packets,
 	}
 }
 
-/* Packets of one flow are handled in their order, whatever policy and framework do. */
+/* Packets of one flow are handled in their order, whatever policies and framework do. */
 static void keep_order(bool unplug)
 {
 	enum { PORT = 9, PACKETS = 30000 };
@@ -471,7 +476,7 @@ static void keep_order(bool unplug)
 	close(fd);
 	assert_int_equal(overtaken, 0);
 	assert_int_equal(got + counter("steer_drop", -1) - dropped, PACKETS);
-	/* There was something to keep in order. */
+	/* Some packets had to be kept in order. */
 	assert_true(counter("steer_remote", -1) - remote > 1000);
 	assert_true(counter("steer_kept", -1) - kept > 10);
 }

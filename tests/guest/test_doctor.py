@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""fsocketctl doctor: content with a right lab, and with a finding on each that is made wrong."""
+"""fsocketctl doctor: no finding in a correct lab, and one for each condition that a test breaks."""
 import json
 import re
 
@@ -8,15 +8,15 @@ import pytest
 from conftest import KERNELS
 from ctl import PORT, SERVER, Unit, attached, eventually, findings, nginx, serving, unpinned
 
-# On one kernel: what differs between them, the other tests of the guest see.
+# On one kernel, since other tests of the guest cover the differences between kernels.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
               pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")]
 
 
 @pytest.fixture(scope="module")
 def server(lab):
-    """A server as it should be, beside which the rest is made wrong."""
-    # What the image has, or other tests have left.
+    """A correct server, beside which the tests break one condition each."""
+    # Settings of the image, or of earlier tests.
     lab.server("nft flush ruleset")
     with serving(lab) as unit:
         yield unit
@@ -29,7 +29,7 @@ def test_doctor_is_content(lab, server):
     assert re.findall(r"^(\w+)", text, re.M) == ["ok"] * len(report["items"])
 
 
-# Each call for memory fails once, the later ones of a long run not all.
+# Each call for memory fails once; of the later ones in a long run only some.
 FAIL_ALLOC = r"""
 cd /usr/local/src/fsbench/tests/guest && mark=$(mktemp -u) out=$(mktemp) err=$(mktemp) || exit 1
 fsocketctl $command > $out.usual 2>&1; usual=$?
@@ -81,7 +81,7 @@ def running(name, command, options=""):
     return f"systemd-run -q --collect --unit=fsbench-{name} {options} {command}; sleep 2"
 
 
-# Connects where nobody accepts.
+# Connects to a listener from which no process accepts.
 FULL = """
 import socket, time
 listener = socket.create_server(("127.0.0.1", 8098), backlog=0)
@@ -94,7 +94,7 @@ while True:
 """
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
-# How the host is made wrong, how right again, what doctor has to find, and nothing else.
+# A command that breaks the host, one that repairs it, and the only findings that doctor may have.
 WRONG = {
     "queues": (
         "ethtool -L eth0 combined 1", "ethtool -L eth0 combined 8",
@@ -221,7 +221,7 @@ while True:
 
 
 def test_doctor_on_locality(lab, server):
-    """One worker serves all cores: what arrives on the others comes from the shared queue."""
+    """One worker serves all cores: connections of the other cores come from the shared queue."""
     with serving(lab, "lone", 8099, 1), \
             Unit(lab, "clients", f"python3 -c '{CLIENTS}'", preload=False):
         eventually(lambda: findings(lab)[0] == ["workers", "locality"])
@@ -229,7 +229,7 @@ def test_doctor_on_locality(lab, server):
 
 
 def test_doctor_on_drops(lab, server):
-    """One core gets the loopback's packets, and its backlog takes none but the first."""
+    """One core gets the loopback's packets, and its backlog takes only the first."""
     rps, backlog = "/sys/class/net/lo/queues/rx-0/rps_cpus", "/proc/sys/net/core/netdev_max_backlog"
     usual = lab.server(f"cat {backlog}").stdout.strip()
     lab.server(f"echo 1 > {rps}; echo 0 > {backlog}")
@@ -242,7 +242,7 @@ def test_doctor_on_drops(lab, server):
 
 
 def test_doctor_takes_rps_for_the_remedy(lab, server):
-    """With too few queues, but RPS to all cores, there is nothing to complain about."""
+    """Too few queues with RPS to all cores are no finding."""
     lab.server("ethtool -L eth0 combined 2")
     try:
         lab.server("echo ff | tee /sys/class/net/eth0/queues/rx-*/rps_cpus")
@@ -256,7 +256,7 @@ def test_doctor_takes_rps_for_the_remedy(lab, server):
 
 
 def test_doctor_on_the_governor(lab, server):
-    """The lab's cores have none, so it is shown to the tool alone."""
+    """The lab's cores have none, so only the tool is shown one."""
     fake = "mount -t tmpfs none /sys/devices/system/cpu && cd /sys/devices/system/cpu && " \
            "echo 0-7 > online && for i in 0 1 2 3 4 5 6 7; do mkdir -p cpu$i/cpufreq && " \
            "echo performance > cpu$i/cpufreq/scaling_governor; done; "
@@ -272,7 +272,7 @@ def test_doctor_on_the_governor(lab, server):
 
 
 def test_doctor_on_pinning(lab, server):
-    """A worker whose pin was taken from it; and a server that is not pinned at all."""
+    """A worker that was unpinned, and a server that is not pinned at all."""
     with unpinned(lab, server) as victim:
         found, report = findings(lab)
     assert found == ["pinning"], report

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * enable_fast_epoll: what exactly it spares, and what ends that.
- * 	LD_PRELOAD=libfsocket.so ./test_epoll [NAME]
+ * enable_fast_epoll: which calls it saves, and which calls end that.
+ *	LD_PRELOAD=libfsocket.so ./test_epoll [NAME]
  *
- * FAKE_FEATURES: a file that stands for the module's page of features, with a
- * library that was built to use it: these tests then need no module.
+ * FAKE_FEATURES is a file in place of the module's page of features, for a library that
+ * was built to use it: these tests then need no module.
  */
 #include <spawn.h>
 
 #include "twins.h"
 
-/*
- * What exactly is spared, and what ends it. The kernel says what it knows.
- */
+/* Returns whether the kernel has fd in the instance. */
 static bool registered(int epfd, int fd)
 {
 	char path[64], line[256];
@@ -32,7 +30,7 @@ static bool registered(int epfd, int fd)
 static struct pair p;
 static struct epoll_event event;
 
-/* A connection that has been added, of which the kernel does not know. */
+/* Makes a connection that has been added and that the kernel does not know. */
 static void make_float(void)
 {
 	p = connection(0);
@@ -40,7 +38,7 @@ static void make_float(void)
 	assert_false(registered(instances[0], p.fd));
 }
 
-/* One that the kernel knows. */
+/* Makes one that the kernel knows. */
 static void make_registered(void)
 {
 	make_float();
@@ -79,7 +77,7 @@ static void add_is_spared(void **state)
 	}
 }
 
-/* Made before the library has opened the device, as many programs do. */
+/* Made before the library has opened the device, as in many programs. */
 static int oldest_instance;
 
 static void instance_older_than_the_first_listen(void **state)
@@ -154,7 +152,7 @@ static void more_floats_than_fit(void **state)
 		many[i] = connection(0);
 		assert_ok(ctl(0, EPOLL_CTL_ADD, many[i].fd, EPOLLOUT, i));
 	}
-	/* Three at a time: everyone has its turn. */
+	/* With three events at a time, each connection has its turn. */
 	for (int i = 0; i < 100; i++) {
 		assert_int_equal(epoll_wait(instances[0], got, 3, 0), 3);
 		for (int j = 0; j < 3; j++)
@@ -217,7 +215,7 @@ static void bad_pointers(void **state)
 	assert_false(registered(instances[0], p.fd));
 	expect_event(9, EPOLLOUT);
 	end_pair();
-	/* Only of these and of the stack it is sure that it can be read. */
+	/* The library is sure only of this memory and of the stack that it can be read. */
 	p = connection(0);
 	heap->events = EPOLLOUT;
 	heap->data.u64 = 7;
@@ -297,7 +295,7 @@ static void send_fd(int fd)
 	close(ends[1]);
 }
 
-/* Every way in which one gets away, done to fd: the socket's, or the instance's. */
+/* Every call after which the library stops following, done to fd: the socket, or the instance. */
 static void escape(int way, int fd)
 {
 	struct pollfd polled = { .fd = fd, .events = POLLIN };
@@ -367,7 +365,7 @@ static void escape(int way, int fd)
 		assert_int_equal(execl("/nonexistent", "a", "b", "c", "d", "e", "f", "g", NULL), -1);
 		break;
 	case 16:
-		/* From here on only instances mind. */
+		/* The following calls matter for instances only. */
 		poll(&polled, 1, 0);
 		break;
 	case 17:
@@ -397,7 +395,7 @@ static void sockets_escape(void **state)
 		make_float();
 		escape(way, p.fd);
 		assert_true(registered(instances[0], p.fd));
-		/* It is left to the kernel; the next one is not, nor a new instance. */
+		/* The socket is left to the kernel; the next socket and a new instance are not. */
 		assert_ok(ctl(0, EPOLL_CTL_DEL, p.fd, 0, 0));
 		assert_false(registered(instances[0], p.fd));
 		end_pair();
@@ -457,7 +455,7 @@ static void threads_share_an_instance(void **state)
 	(void)state;
 	make_float();
 	assert_int_equal(pthread_create(&thread, NULL, wait_in_thread, &got), 0);
-	/* While there is another thread nothing floats. */
+	/* No socket floats while there is another thread. */
 	assert_true(registered(instances[0], p.fd));
 	assert_int_equal(write(p.peer, "x", 1), 1);
 	assert_int_equal(pthread_join(thread, &count), 0);
@@ -475,7 +473,7 @@ static void child_shares_an_instance(void **state)
 	if (!pid) {
 		struct pair own = connection(0);
 
-		/* The parent has to see it. */
+		/* The parent has to see this. */
 		if (ctl(0, EPOLL_CTL_ADD, own.fd, EPOLLOUT, 43))
 			_exit(1);
 		pause();
@@ -526,7 +524,7 @@ static void page_of_features(void **state)
 
 	page = mmap(NULL, size, PROT_READ, MAP_SHARED, device, 0);
 	assert_ptr_not_equal(page, MAP_FAILED);
-	/* It outlives the file. */
+	/* The registration outlives the file. */
 	close(device);
 	assert_errno(mprotect((void *)page, size, PROT_READ | PROT_WRITE), EACCES);
 	assert_int_equal(page->fast_epoll, 1);
@@ -549,7 +547,7 @@ static void counter_of_spared_calls(void **state)
 		before = counter("epoll_saved", -1);
 		for (int i = 0; i < 500; i++) {
 			p = connection(0);
-			/* Without a wait: each spares two. */
+			/* Without a wait each pair saves two calls. */
 			assert_ok(ctl(0, EPOLL_CTL_ADD, p.fd, EPOLLIN, 0));
 			assert_ok(ctl(0, EPOLL_CTL_DEL, p.fd, 0, 0));
 			end_pair();
@@ -588,7 +586,7 @@ int main(int argc, char **argv)
 		T(counter_of_spared_calls),
 	};
 
-	/* Also more than poll() has room for. */
+	/* There are also more than poll() has room for. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
 	oldest_instance = epoll_create1(EPOLL_CLOEXEC);
 	setvbuf(stdout, NULL, _IOLBF, 0);

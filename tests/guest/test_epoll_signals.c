@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * enable_fast_epoll: signal handlers that come at any time, and threads that are cancelled.
- * 	LD_PRELOAD=libfsocket.so ./test_epoll_signals [NAME]
+ * enable_fast_epoll: signal handlers that run at any time, and threads that are
+ * cancelled.
  *
- * FAKE_FEATURES: a file that stands for the module's page of features, with a
- * library that was built to use it: these tests then need no module.
+ *	LD_PRELOAD=libfsocket.so ./test_epoll_signals [NAME]
+ *
+ * FAKE_FEATURES is a file in place of the module's page of features, for a library that
+ * was built to use it: these tests then need no module.
  */
 #include "twins.h"
 
@@ -17,16 +19,16 @@ struct one {
 	bool added;
 };
 
-/* Of the program, and of its signal handler. */
+/* The state of the program, and that of its signal handler. */
 static struct one ours[MANY], theirs[MANY];
 static uint64_t our_dice = 1, their_dice = 2;
 static volatile int handlers;
-/* Of the handler's own, so that neither accepts what the other has connected. */
+/* Listeners of the handler's own, so that neither accepts what the other has connected. */
 static union address their_address;
 static int their_listener;
 /*
- * The handler has closed something during this step of the program, and so opens nothing: the
- * library may be about to register what had that number.
+ * The handler has closed something during this step of the program, and so opens
+ * nothing: the library may be about to register the socket that had this number.
  */
 static volatile bool closed_meanwhile;
 
@@ -36,7 +38,7 @@ static unsigned int roll(uint64_t *state, unsigned int sides_of_it)
 	return (*state >> 33) % sides_of_it;
 }
 
-/* Runs in a signal handler, too: no assert, which would leave it. */
+/* This also runs in a signal handler, so it has no assert, which would leave the handler. */
 static void must(bool that, const char *what)
 {
 	if (that)
@@ -77,7 +79,10 @@ static void add_one(struct one *c, uint64_t id)
 	c->added = true;
 }
 
-/* What only the program does: for a handler that has interrupted us, the kernel answers. */
+/*
+ * Only the program checks this: to a handler that has interrupted the library, the
+ * kernel answers.
+ */
 static void change_one(struct one *c, uint64_t id, int what)
 {
 	if (c->fd < 0)
@@ -125,8 +130,8 @@ static long now_us(void)
 }
 
 /*
- * The next one comes after a few instructions of the program, or so much later that it goes on,
- * also where this is slow.
+ * The next signal comes after a few instructions of the program, or so much later that
+ * the program goes on, also if this is slow.
  */
 static void next_signal(long took)
 {
@@ -167,14 +172,14 @@ static int send_to_all(const struct one *group)
 		if (p.fd < 0)
 			continue;
 		assert_int_equal(RAW4(SYS_write, group[i].peer, "x", 1, 0), 1);
-		/* Until it has arrived. */
+		/* Wait until it has arrived. */
 		assert_int_equal(RAW4(SYS_poll, &p, 1, 10000, 0), 1);
 		added += group[i].added;
 	}
 	return added;
 }
 
-/* To add what has been added fails; and to change what has not been. */
+/* Adding an added socket fails, and so does changing one that has not been added. */
 static void ask_again(const struct one *group)
 {
 	for (int i = 0; i < MANY; i++) {
@@ -185,7 +190,7 @@ static void ask_again(const struct one *group)
 	}
 }
 
-/* Exactly what has been added has events; each once. */
+/* Only the added sockets have events, and each has one. */
 static void compare(void)
 {
 	int expected = send_to_all(ours) + send_to_all(theirs), count;
@@ -258,7 +263,7 @@ static void exit_well(void *unused)
 	_exit(7);
 }
 
-/* The only thread, with a socket that floats: it has to end in its wait. */
+/* The only thread, with a socket that floats, has to end in its wait. */
 static void cancelled_while_it_waits(void **state)
 {
 	struct epoll_event got;

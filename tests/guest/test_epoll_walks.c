@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * enable_fast_epoll: the same as without, call by call. Whatever is done is done to
- * twins, in random order.
- * 	LD_PRELOAD=libfsocket.so ./test_epoll_walks [NAME]
+ * enable_fast_epoll: the results are the same as without, call by call. The test makes
+ * all calls for twins, in random order.
  *
- * FAKE_FEATURES: a file that stands for the module's page of features, with a
- * library that was built to use it: these tests then need no module.
+ *	LD_PRELOAD=libfsocket.so ./test_epoll_walks [NAME]
+ *
+ * FAKE_FEATURES is a file in place of the module's page of features, for a library that
+ * was built to use it: these tests then need no module.
  */
 #include "twins.h"
 
@@ -50,15 +51,15 @@ static void compare_waits(const int *epfds)
 
 struct twin {
 	int fd[2], peer[2];
-	/* Where it has been added last; or -1. Not exact, and need not be. */
+	/* The instance to which it was added last; or -1. It need not be exact. */
 	int in;
 };
 
 static struct walk {
 	unsigned int seed;
 	/*
-	 * Waits for few events, and in exchange no flags: which of many get reported
-	 * may differ, and would then make a difference later.
+	 * The walk waits for few events and then uses no flags: which events out of
+	 * many are reported may differ, and would make a difference later.
 	 */
 	bool few;
 	struct twin twins[SLOTS];
@@ -135,7 +136,7 @@ static uint32_t random_events(void)
 		0, EPOLLIN, EPOLLIN, EPOLLIN | EPOLLRDHUP, EPOLLOUT, EPOLLIN | EPOLLOUT,
 		EPOLLPRI, EPOLLIN | EPOLLRDHUP | EPOLLOUT | EPOLLPRI,
 	};
-	/* Not EPOLLET, whose events depend on when exactly each packet came. */
+	/* Not EPOLLET, whose events depend on the exact time at which each packet came. */
 	static const uint32_t others[] = { EPOLLONESHOT, EPOLLEXCLUSIVE, EPOLLWAKEUP };
 
 	return plain[dice(8)] | (dice(20) || walk.few ? 0 : others[dice(3)]);
@@ -146,7 +147,7 @@ static void step_ctl(int e, struct twin *t)
 	struct epoll_event event;
 	int op = 1 + dice(3);
 
-	/* Mostly what makes sense. */
+	/* Mostly choose calls that make sense. */
 	if (dice(10)) {
 		op = t->in < 0 ? EPOLL_CTL_ADD : dice(3) ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
 		e = t->in < 0 ? e : t->in;
@@ -209,8 +210,8 @@ static void step_copy(struct twin *t)
 	if (copy->fd[0] >= 0 || t->fd[0] < 0)
 		return;
 	/*
-	 * A number that was a copy of the same before is still in the instance if it
-	 * has been closed only: never the same again.
+	 * A number that was a copy of the same socket before is still in the instance
+	 * if it has only been closed, so never use the same again.
 	 */
 	walk.next_copy = walk.next_copy % 10000 + 500;
 	for (int i = 0; i < 2; i++)
@@ -218,7 +219,7 @@ static void step_copy(struct twin *t)
 	copy->in = -1;
 }
 
-/* Until what was sent has arrived: at both twins, or at neither. */
+/* Waits until sent data has arrived at both twins, or at neither. */
 static void let_arrive(void)
 {
 	struct pollfd p[SLOTS][2];
@@ -245,7 +246,7 @@ static void let_arrive(void)
 
 static void step(bool rare)
 {
-	/* Half of it happens to a few, so that much does before the next wait. */
+	/* Half of the calls use a few sockets only, so that much happens before the next wait. */
 	struct twin *t = &walk.twins[dice(dice(2) ? 4 : SLOTS)];
 	int e = dice(4) ? 0 : dice(EPOLLS), what = dice(rare ? 40 : 36);
 	char byte;
@@ -262,7 +263,7 @@ static void step(bool rare)
 		step_wait(e);
 		break;
 	case 23 ... 26:
-		/* Fails if it has been shut, or the connection reset. */
+		/* This fails if the socket has been shut down, or the connection reset. */
 		BOTH(send(t->peer[i], "x", 1, MSG_NOSIGNAL) + !s);
 		break;
 	case 27 ... 29:
@@ -297,7 +298,7 @@ static void step(bool rare)
 		feature(dice(4));
 		break;
 	case 39:
-		/* Nested, and polled: an instance in another one. */
+		/* Nested and polled: an instance in another one. */
 		if (!dice(10)) {
 			struct epoll_event event = { .events = EPOLLIN, .data.u64 = 5000 };
 
@@ -312,7 +313,7 @@ static void walk_along(unsigned int seed, int steps, bool rare)
 	memset(&walk, 0, sizeof(walk));
 	walk.seed = seed;
 	walk.few = seed % 2;
-	/* With the instance of the tests before ours, or with ours as the first. */
+	/* This is for the instance of earlier tests, or for this one as the first. */
 	for (int i = 0; i < 2 && seed > 6 && instances[i] >= 0; i++) {
 		sides[i].close(instances[i]);
 		instances[i] = -1;
@@ -371,7 +372,7 @@ int main(int argc, char **argv)
 		T(random_walk_of_all_calls),
 	};
 
-	/* Also more than poll() has room for. */
+	/* There are also more than poll() has room for. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGPIPE, SIG_IGN);

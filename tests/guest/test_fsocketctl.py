@@ -150,7 +150,7 @@ def test_listeners(lab):
             assert re.search(rf"^ +{worker['cpu']} +\d+ +{worker['limit']}  attached +"
                              rf"{worker['pid']}  fsbench-server$", text, re.M)
 
-        # Of other network namespaces nothing is seen; of other PID namespaces no process.
+        # Servers of other network namespaces are not shown, nor processes of other PID namespaces.
         lab.server("ip netns add fsbench")
         try:
             assert json.loads(lab.server("ip netns exec fsbench fsocketctl listeners --json")

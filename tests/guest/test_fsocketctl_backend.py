@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""fsocketctl where the library does without the module: every subcommand that looks."""
+"""fsocketctl with the library's kernel backend: every subcommand that shows something."""
 import json
 import re
 import time
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.usefixtures("quiet_kernel", "no_module"),
 
 @pytest.fixture(scope="module")
 def no_module(lab):
-    """Nothing but the kernel; and nothing to be found in it."""
+    """The kernel backend alone, without servers."""
     usual = lab.server(f"sysctl -n {MIGRATE}").stdout.strip()
     lab.server(f"nft flush ruleset; rmmod fastsocket && sysctl -w {MIGRATE}=1")
     yield
@@ -78,12 +78,12 @@ def test_listeners(lab, server):
     for worker in entry["workers"]:
         assert re.search(rf"^ +{worker['cpu']} +\d+ +{worker['limit']}  attached +"
                          rf"{worker['pid']}  fsbench-server$", text, re.M)
-    # As with the module, what is in other network namespaces is not seen.
+    # As with the module, other network namespaces are not shown.
     assert lab.server("unshare --net fsocketctl listeners", check=False).returncode == 1
 
 
 def test_waiting_connections(lab, server):
-    """They are seen in the queue where they wait."""
+    """Waiting connections are shown in their queue."""
     pids = " ".join(map(str, server.children()))
     lab.server(f"kill -STOP {pids}")
     try:
@@ -100,7 +100,7 @@ def test_waiting_connections(lab, server):
 
 
 def test_status(lab, server):
-    """Who runs is said, though there is no module; a program's own group is not ours."""
+    """status shows the servers although there is no module; a program's own group is not listed."""
     with Unit(lab, "own", f"{SERVER} -w 2 -m reuseport -a 0.0.0.0:8081", preload=False):
         eventually(lambda: lab.server("ss -Hltn sport = :8081").stdout.count("LISTEN") == 2)
         status = ctl(lab, "status")
@@ -113,7 +113,7 @@ def test_status(lab, server):
 
 
 def test_of_another_user(lab, server):
-    """Each sees its own servers, as far as it may; root sees all."""
+    """Each user sees their own servers; root sees all."""
     ask = "setpriv --reuid=65534 --regid=65534 --clear-groups fsocketctl"
     done = lab.server(f"{ask} listeners", check=False)
     assert done.returncode == 1 and "no server of this user uses" in done.stderr
@@ -124,7 +124,7 @@ def test_of_another_user(lab, server):
 
 
 def test_watch(lab, server):
-    """Each core's connections are counted where they are accepted."""
+    """Connections are counted on the core that accepts them."""
     with Unit(lab, "watch", "sh -c 'fsocketctl watch --json > /run/watch'", preload=False):
         eventually(lambda: lab.server("test -s /run/watch", check=False).returncode == 0)
         assert figures(lab.loadgen(ab(2000, 50)).stdout) == (2000, 0)
@@ -167,7 +167,7 @@ def test_doctor(lab, server):
 
 
 def test_doctor_on_fewer_cores(lab, server):
-    """A server that was started on four cores has four sockets, whatever comes later."""
+    """A server that was started on four cores keeps four sockets."""
     with serving(lab, "few", 8083, 4, "-p CPUAffinity=0-3"):
         found, report = findings(lab)
         assert found == ["workers", "sockets"], report
@@ -227,7 +227,7 @@ except BlockingIOError:
 
 @pytest.mark.parametrize("migrate, kept", [(0, 0), (1, 20)])
 def test_what_migrate_costs(lab, server, migrate, kept):
-    """What doctor says of it: a server ends whose listener somebody else has, too."""
+    """doctor's finding when a server ends whose listener another process has, too."""
     lab.server(f"sysctl -w {MIGRATE}={migrate}")
     try:
         assert int(lab.server("python3 -", stdin=HOLDER).stdout) == kept

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random calls of nobody's, while root changes parameters, CPUs and the module."""
+"""Random calls of an unprivileged user, while root changes parameters, CPUs and the module."""
 import contextlib
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 from conftest import KERNELS, LAB, REPORT, ROOT, SOURCES, UNPATCHED, talking
 
 MODULE = "--module /lib/modules/$(uname -r)/updates/fastsocket.ko"
-# Processes, threads, calls, seconds. One process alone does the same each time.
+# Processes, threads, calls, seconds. A single process does the same each time.
 SHORT = [(1, 1, 20000, 5), (4, 2, 100000, 15)]
 # The debug kernels of a run make a million together.
 LONG = [(1, 1, 100000, 300), (6, 2, 1000000 // len(KERNELS), 3600)]
@@ -19,21 +19,21 @@ LONG = [(1, 1, 100000, 300), (6, 2, 1000000 // len(KERNELS), 3600)]
 
 @pytest.mark.parametrize("size", [0, 1], ids=["alone", "together"])
 def test_fuzz(lab, pytestconfig, size):
-    """The kernel has nothing to complain of, everybody goes on, nothing is left behind."""
+    """The kernel reports no fault, all processes go on, and nothing is left behind."""
     processes, threads, calls, seconds = (LONG if lab.debug else SHORT)[size]
     calls = int(os.environ.get("FUZZ_CALLS", calls))
     seconds = int(os.environ.get("FUZZ_SECONDS", seconds))
-    # Always the same one, or make test would be another test each day.
+    # The seed is always the same, since otherwise make test would differ from day to day.
     seed = os.environ.get("FUZZ_SEED") or (int(time.time()) if lab.debug else 1)
     if lab.debug:
         with talking(pytestconfig):
             print(f"\nfuzzing {lab.kernel}: seed {seed}, {processes} processes, until {calls} "
                   f"calls or {seconds} s", flush=True)
-    # Again, as other tests flush all rules.
+    # Set it again, since other tests flush all rules.
     lab.server(UNPATCHED)
     lab.new_kernel_warnings()
     lab.server("echo 1 > /sys/kernel/debug/gcov/reset 2> /dev/null", check=False)
-    # Not to ssh itself: a process that is stuck would keep it.
+    # The output does not go to ssh itself, since a stuck process would keep ssh waiting.
     done = lab.server(f"{SOURCES}/tests/guest/fuzz/fuzz --root {MODULE} --seed {seed} "
                       f"--processes {processes} --threads {threads} "
                       f"--calls {calls} --seconds {seconds} > /tmp/fuzz 2>&1 < /dev/null; "
@@ -54,7 +54,7 @@ def test_fuzz(lab, pytestconfig, size):
 
 
 def test_coverage(lab):
-    """By what the run before has reached."""
+    """Continues after the last step of the run before."""
     if lab.server("test -d /sys/kernel/debug/gcov", check=False).returncode:
         pytest.skip("no gcov")
     report = subprocess.run([ROOT / "tests/debug/coverage.sh", lab.kernel], check=True,
@@ -64,10 +64,10 @@ def test_coverage(lab):
 
 
 def test_leaks(lab):
-    """Nothing that the runs before have allocated is lost."""
+    """No allocation of the runs before is lost."""
     if lab.server("test -e /sys/kernel/debug/kmemleak", check=False).returncode:
         pytest.skip("no kmemleak")
-    # What has been seen once may be on its way.
+    # Objects that were seen once may be about to be freed.
     leaks = lab.server("cd /sys/kernel/debug; echo scan > kmemleak; sleep 6; echo scan > kmemleak; "
                        "cat kmemleak").stdout
     assert "fastsocket" not in leaks and "fsocket_" not in leaks, leaks

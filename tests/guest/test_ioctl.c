@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module's ioctls and parameters, right and wrong. Runs in the
- * guest as root with fastsocket.ko loaded; all traffic is on loopback, where a
- * SYN is handled on the CPU that sends it. Usage: test_ioctl [TEST]
+ * The module's ioctls and parameters, used rightly and wrongly. Runs in the guest as
+ * root with fastsocket.ko loaded; all traffic is on loopback, where the CPU that sends
+ * a SYN also handles it. Usage: test_ioctl [TEST]
  */
 #include "worker.h"
 
@@ -104,7 +104,7 @@ static void ioctl_listen(void **state)
 	assert_int_equal(val, 1);
 	close(arg.fd);
 
-	/* Unbound: the kernel binds it, as listen(2) does. */
+	/* For an unbound socket the kernel chooses the port, as listen(2) does. */
 	arg.fd = socket(AF_INET, SOCK_STREAM, 0);
 	assert_ok(ioctl(dev, FSOCKET_IOC_LISTEN, &arg));
 	close(arg.fd);
@@ -207,7 +207,7 @@ static void spawn_wrong_cpus(void **state)
 	assert_int_equal(ret, -1);
 	unpin();
 
-	/* Another CPU than those the worker may use. */
+	/* The worker may not use this CPU. */
 	pin(1);
 	assert_errno(spawn(fd, 2), EINVAL);
 	assert_ok(spawn(fd, 1));
@@ -255,7 +255,7 @@ static void parameters_checked(void **state)
 	close(fd);
 }
 
-/* Workers that leave the choice to the module get a CPU each. */
+/* Each worker that leaves the choice to the module gets a CPU of its own. */
 static void spawn_chooses_free_cpus(void **state)
 {
 	int ncpu = sysconf(_SC_NPROCESSORS_ONLN), fd, cpu, status;
@@ -278,7 +278,7 @@ static void spawn_chooses_free_cpus(void **state)
 			sched_getaffinity(pids[other], sizeof(theirs), &theirs);
 			assert_false(CPU_EQUAL(&set, &theirs));
 		}
-		/* A connection made on its CPU is that worker's. */
+		/* That worker gets a connection that was made on its CPU. */
 		for (other = 0; !CPU_ISSET(other, &set); other++)
 			;
 		client = connect_on(other, &a);
@@ -304,7 +304,7 @@ static void spawn_twice_is_harmless(void **state)
 	assert_ok(spawn(fd, 2));
 	assert_ok(spawn(fd, -1));
 	assert_int_equal(counter("spawn", -1), before + 1);
-	/* And a worker that moves takes its local listener along. */
+	/* A worker that moves takes its local listener along. */
 	unpin();
 	assert_ok(spawn(fd, 3));
 	assert_int_equal(pinned_cpu(), 3);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The library without the module: what it gives to the program it is preloaded into,
- * this one, and what it leaves as it is.
+ * The library without the module: what it does for the program into which it is
+ * preloaded, this one, and what it leaves unchanged.
  *	LD_PRELOAD=libfsocket.so FSOCKET_BACKEND=kernel ./test_kernel_backend [NAME]
  */
 #include "helpers.h"
@@ -70,7 +70,7 @@ static void greet_all(char letter)
 	}
 }
 
-/* Greets with its letter; orders: 'd' it does not want the listener any more, 'a' it does. */
+/* Greets with its letter. Orders: 'd' stops waiting for the listener, 'a' waits again. */
 static void worker_main(char letter, int orders)
 {
 	int epoll = epoll_create1(0);
@@ -110,7 +110,7 @@ static void start_worker(int i)
 	workers[i].orders = orders[1];
 }
 
-/* In the place of the listener: a socket that is bound, and does not listen yet. */
+/* Replaces the listener by a socket that is bound and does not listen yet. */
 static void bind_anew(void)
 {
 	close(fd);
@@ -127,7 +127,7 @@ static char ask(int cpu)
 	return letter;
 }
 
-/* Until each of them, on its own CPU, answers what arrives there: 20 times in a row. */
+/* Waits until each worker answers the connections of its own CPU, 20 times in a row. */
 static void await_locality(int count)
 {
 	int right = 0, cpu;
@@ -135,7 +135,7 @@ static void await_locality(int count)
 	for (int i = 0; i < 4000 && right < 20; i++) {
 		cpu = cpu_of(workers[i % count].pid);
 		if (cpu < 0) {
-			/* It does not know of the others, as it sleeps. */
+			/* It sleeps, so it does not know of the others. */
 			ask(i % 2);
 			usleep(1000);
 			right = 0;
@@ -213,7 +213,7 @@ static void test_port_in_use(void **state)
 		assert_int_equal(bind_here(SO_REUSEADDR), -EADDRINUSE);
 		pid = fork();
 		if (!pid) {
-			/* Another user, who means to share it. */
+			/* A socket of another user that is meant to share the port. */
 			if (setresuid(65534, 65534, 65534))
 				_exit(2);
 			_exit(bind_here(SO_REUSEPORT) != -EADDRINUSE);
@@ -231,7 +231,7 @@ static void test_port_is_free_after_close(void **state)
 
 	(void)state;
 	bind_anew();
-	/* Connections that are over are in TIME_WAIT. */
+	/* Closed connections are in TIME_WAIT. */
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)));
 	assert_ok(listen(fd, 100));
 	start_workers(WORKERS);
@@ -248,7 +248,7 @@ static void test_listen_twice(void **state)
 	union address b;
 
 	(void)state;
-	/* Both may bind as long as neither listens; the second cannot. */
+	/* Both may bind while neither listens; the second cannot listen. */
 	one = bound_socket(AF_INET, &b);
 	assert_ok(setsockopt(one, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)));
 	two = socket(AF_INET, SOCK_STREAM, 0);
@@ -294,7 +294,7 @@ static void test_descriptors(void **state)
 	assert_int_equal(other, low);
 	close(other);
 	assert_int_equal(open_files(&highest), files);
-	/* Whoever takes a number of ours has it. */
+	/* A file that takes a number of the library's keeps it. */
 	assert_int_equal(dup2(0, highest), highest);
 	assert_ok(close(highest));
 	start_worker(0);
@@ -316,7 +316,7 @@ static void test_run_program(void **state)
 	assert_int_equal(atoi(text), 0);
 }
 
-/* Sure to be stopped, and not amid an answer. */
+/* Wait until the worker has surely stopped, not within an answer. */
 static void pause_worker(struct worker *w)
 {
 	int status;
@@ -342,7 +342,7 @@ static void test_waiting_connections_outlive_their_worker(void **state)
 		assert_int_equal(greeting(conns[i]), '1');
 		close(conns[i]);
 	}
-	/* And who comes in its place gets its CPU. */
+	/* Its successor gets its CPU. */
 	start_worker(0);
 	await_locality(WORKERS);
 	assert_int_equal(cpu_of(workers[0].pid), cpu);
@@ -409,7 +409,7 @@ static void test_options(void **state)
 	socklen_t len = sizeof(int);
 
 	(void)state;
-	/* Before and after the members were made. */
+	/* Set it before and after the members are made. */
 	bind_anew();
 	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
 	assert_ok(listen(fd, 100));
@@ -445,7 +445,7 @@ static void tick(int signal)
 	ticks++;
 }
 
-/* However often it looks up: a signal ends the wait. */
+/* A signal ends the wait, however often the library looks up. */
 static void test_signals(void **state)
 {
 	struct itimerval timer = { .it_value.tv_usec = 7000, .it_interval.tv_usec = 7000 };
@@ -470,7 +470,7 @@ static void test_signals(void **state)
 	}
 	memset(&timer, 0, sizeof(timer));
 	setitimer(ITIMER_REAL, &timer, NULL);
-	/* A second one may come before the first is told. */
+	/* A second signal may come before the first is reported. */
 	assert_true(ticks >= ends);
 	close(epoll);
 }
@@ -537,7 +537,7 @@ static void test_threads(void **state)
 	assert_true(seen[0] && seen[1]);
 }
 
-/* accept() of a blocking listener may wait: it keeps the one queue that it has. */
+/* accept() of a blocking listener may wait, so that listener keeps its one queue. */
 static void test_blocking_listener(void **state)
 {
 	(void)state;
@@ -587,7 +587,7 @@ int main(int argc, char **argv)
 		T(test_few_descriptors),
 	};
 
-	/* A worker that is stopped holds nobody up for ever. */
+	/* A stopped worker does not delay connections for ever. */
 	alarm(60);
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

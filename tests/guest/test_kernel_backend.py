@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The library where there is no module (FSOCKET_BACKEND=kernel)."""
+"""The library without the module (FSOCKET_BACKEND=kernel)."""
 import re
 import shlex
 import time
@@ -35,7 +35,7 @@ def no_module(lab):
 
 @pytest.mark.parametrize("name", names("test_kernel_backend"))
 def test_program(lab, name):
-    # A program that requires a group of its own would end where it cannot have one.
+    # A program that requires a group of its own would end if it cannot have one.
     preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name == FALLS_BACK else PRELOAD
     run_one(lab, preload, "test_kernel_backend", name)
 
@@ -106,7 +106,7 @@ print(serve(len(waiting)))
 
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_left_behind(lab):
-    """As after Apache's graceful restart: who is alone takes what others have left."""
+    """As after Apache's graceful restart: a worker left alone takes the others' connections."""
     done = lab.server(f"{PRELOAD} timeout 60 python3 -", stdin=LEFT_BEHIND, check=False)
     assert done.stdout.split() == ["4"], done
 
@@ -201,7 +201,7 @@ def test_upgrade(lab):
     assert done.stdout.split() == ["0", "4"], done
 
 
-# An unmodified server: each worker says on which cores it may run.
+# An unmodified server: each worker answers with the cores on which it may run.
 EACH_ITS_CORE = """
 import os, select, socket
 listener = socket.create_server(("127.0.0.1", 8080), backlog=64)
@@ -277,7 +277,7 @@ def figures(process):
 
 
 def cores(lab):
-    """Those that the workers may run on, sorted, each as taskset says it."""
+    """The cores on which the workers may run, sorted, as taskset prints them."""
     return sorted(lab.server("for p in $(pgrep -P $(cat /run/fsbench-kernel.pid)); do "
                              "taskset -cp $p | sed 's/.*: //'; done").stdout.split())
 
@@ -301,7 +301,7 @@ def test_nginx(lab, migrate):
                        f"{count};/' /run/fsbench-kernel.conf; "
                        "kill -HUP $(cat /run/fsbench-kernel.pid)")
         assert figures(under) == (6000, 0)
-        # One that is killed while nothing is at work, and the next one in its place.
+        # A worker is killed while all are idle, and its successor starts.
         lab.server("kill -9 $(pgrep -P $(cat /run/fsbench-kernel.pid) | head -1)")
         assert figures(load(lab, 3000)) == (3000, 0)
         assert cores(lab) == [str(cpu) for cpu in range(8)]
@@ -356,7 +356,7 @@ def ask(cpu):
     return connect(cpu, b"?").recv(1)
 
 
-# Until each is served where it arrives.
+# Wait until each connection is served on the core where it arrives.
 while True:
     home = ask(cpus[0])
     if {ask(cpus[0]) for _ in range(5)} == {home} != {ask(cpus[1]) for _ in range(5)}:
@@ -365,7 +365,7 @@ for order in (b"w", b"s"):
     busy = connect(cpus[0], order)
     time.sleep(0.2)
     waiting = connect(cpus[0], b"?")
-    # The other one has just had something to do, and looks after a while what else there is.
+    # The other worker was just busy, and looks after a while whether others are late.
     ask(cpus[1])
     print(waiting.recv(1) == home, flush=True)
     busy.recv(1)
@@ -376,7 +376,7 @@ os.killpg(0, 9)
 
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_worker_at_work(lab):
-    """What one that runs will accept by itself is not taken from it so soon."""
+    """Connections that a running worker will accept by itself are not taken from it so soon."""
     done = lab.server(f"{PRELOAD} FSOCKET_STEAL_AFTER_MS=500 setsid -w timeout 60 python3 -",
                       stdin=AT_WORK, check=False)
     assert done.stdout.split() == ["True", "False"], done.stdout + done.stderr
@@ -384,7 +384,7 @@ def test_worker_at_work(lab):
 
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_backend_is_asked_for(lab):
-    """Without FSOCKET_BACKEND the library says that it does nothing, and does nothing."""
+    """Without FSOCKET_BACKEND the library prints that it does nothing, and does nothing."""
     start(lab, "LD_PRELOAD=/usr/local/lib/libfsocket.so",
           "/usr/local/bin/fsbench-server -w 2")
     try:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What libfsocket.so does to the program it is preloaded into: this one.
+ * What libfsocket.so does to the program into which it is preloaded, this one.
+ *
  *	LD_PRELOAD=libfsocket.so ./test_library [NAME]
  */
 #include "helpers.h"
@@ -36,8 +37,8 @@ static int watch(int epoll, int op, uint32_t events)
 }
 
 /*
- * A worker process on that CPU: greets each connection with its letter. It obeys
- * single bytes from `orders`: the operation it does on its listener.
+ * Starts a worker process on that CPU, which greets each connection with its letter.
+ * Each byte from `orders` is an operation that it does on its listener.
  */
 struct process {
 	pid_t pid;
@@ -83,7 +84,7 @@ static void worker_main(int cpu, char letter, int orders, int answers)
 			ret = close(fd);
 			break;
 		case 'x':
-			/* As daemons do: everything that it does not know. */
+			/* Closes all descriptors, as daemons do. */
 			ret = syscall(SYS_close_range, answers + 1 > fd ? answers + 1 : fd + 1,
 				      UINT_MAX, 0);
 			break;
@@ -128,7 +129,7 @@ static void order(struct process p, char what)
 
 static void stop_worker(struct process p)
 {
-	/* Closing the pipe would not do: a later worker has inherited it. */
+	/* Closing the pipe is not enough, since a later worker has inherited it. */
 	kill(p.pid, SIGKILL);
 	assert_ok(waitpid(p.pid, NULL, 0));
 	close(p.orders);
@@ -157,7 +158,7 @@ static void workers_are_local(void **state)
 		assert_int_equal(who_answers(0), 'A');
 		assert_int_equal(who_answers(1), 'B');
 	}
-	/* A worker that gets no CPU for long, on a busy machine, is helped by others. */
+	/* Others accept for a worker that gets no CPU for long, on a busy machine. */
 	assert_in_range(counter("accept_local", -1) - before, 30, 40);
 	stop_worker(zero);
 	stop_worker(one);
@@ -230,7 +231,7 @@ static void dead_worker_is_replaced(void **state)
 	stop_worker(one);
 }
 
-/* The calls mean what they mean without us. */
+/* The calls have the same meaning as without the library. */
 static void errors_are_the_systems(void **state)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -255,7 +256,7 @@ static void errors_are_the_systems(void **state)
 	copy = dup(fd);
 	assert_ok(close(fd));
 	assert_errno(close(fd), EBADF);
-	/* The number is free again, and means whatever it means next. */
+	/* The number is free again, and means the next file that gets it. */
 	assert_int_equal(dup2(file, fd), fd);
 	assert_errno(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), EPERM);
 	assert_ok(close(fd));
@@ -292,7 +293,7 @@ static int reuseport(int sock)
 	return value;
 }
 
-/* Local listeners need the option set; the program sees what it has set itself. */
+/* Local listeners need the option set; the program reads the value that it has set itself. */
 static void reuseport_is_the_programs(void **state)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -305,12 +306,15 @@ static void reuseport_is_the_programs(void **state)
 	(void)state;
 	other = listener(AF_INET, &b);
 	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event));
-	/* The only worker: its listener stays as it was. */
+	/* For a lone worker the listener stays as it was. */
 	assert_int_equal(counter("spawn", -1) - before, 0);
 	assert_int_equal(reuseport(other), 0);
 	assert_ok(listen(other, 20));
 	assert_int_equal(reuseport(other), 0);
-	/* As short as the program wants it; the system's errors. */
+	/*
+	 * The option may be as short as the program asks, and the errors are those of
+	 * the system.
+	 */
 	assert_ok(getsockopt(other, SOL_SOCKET, SO_REUSEPORT, &byte, &len));
 	assert_int_equal(len, 1);
 	assert_int_equal(byte, 0);
@@ -320,14 +324,14 @@ static void reuseport_is_the_programs(void **state)
 	assert_ok(setsockopt(other, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)));
 	assert_int_equal(reuseport(other), 1);
 	close(other);
-	/* The number's next socket is not a listener. */
+	/* The next socket with this number is not a listener. */
 	assert_int_equal(socket(AF_INET, SOCK_STREAM, 0), other);
 	assert_int_equal(reuseport(other), 0);
 	close(other);
 	close(epoll);
 }
 
-/* What the module refuses is served by the ordinary listener. */
+/* A socket that the module refuses is served by the ordinary listener. */
 static void refused_listener_serves_all_the_same(void **state)
 {
 	struct epoll_event event = { .events = EPOLLIN };
@@ -390,14 +394,14 @@ static void one_device_for_many_listeners(void **state)
 	assert_int_equal(open_devices(), 1);
 	for (int i = 0; i < 50; i++)
 		close(fds[i]);
-	/* The numbers that the program gets are those it would get without us. */
+	/* The program gets the same numbers as without the library. */
 	next = dup(0);
 	assert_int_equal(next, first);
 	close(next);
 	close(epoll);
 }
 
-/* The process gets no page more, from its first listen() on. */
+/* The process gets no further page after its first listen(). */
 static void without_memory(void **state)
 {
 	unsigned long long spawned = counter("spawn", -1), local = counter("accept_local", -1);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a user who means ill can do with a listener that has ended, or that nobody serves.
- * Runs in the guest as root with fastsocket.ko loaded, on loopback, where a packet is
- * handled on the CPU that sends it. Usage: test_limits [TEST]
+ * What a malicious user can do with a listener that has ended, or that no process
+ * serves. Runs in the guest as root with fastsocket.ko loaded, on loopback, where the
+ * CPU that sends a packet also handles it. Usage: test_limits [TEST]
  */
 #include "stuck.h"
 #include "worker.h"
@@ -20,7 +20,7 @@ static int shell(const char *format, ...)
 
 /* --- the owner of a listener that is closed --------------------------------------- */
 
-/* How many packets the rule has met whose socket is root's. */
+/* Returns the number of packets of root's sockets that the rule has matched. */
 static int owned_packets(void)
 {
 	FILE *list = popen("nft list chain inet ended in", "r");
@@ -37,7 +37,7 @@ static int owned_packets(void)
 	return packets;
 }
 
-/* A segment of the connection, which netfilter sees before anybody finds it wrong. */
+/* Sends a segment of the connection that netfilter sees before TCP finds it wrong. */
 static void send_segment(in_port_t from, in_port_t to, int cpu)
 {
 	struct tcphdr tcp = { .source = from, .dest = to, .doff = 5, .ack = 1 };
@@ -62,7 +62,7 @@ static in_port_t own_port(int fd)
 	return a.in.sin_port;
 }
 
-/* A handshake that is not answered leads to the local listener, after all is closed. */
+/* After all is closed, an unanswered handshake still leads to the local listener. */
 static void owner_of_the_closed(void **state)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -75,7 +75,10 @@ static void owner_of_the_closed(void **state)
 	unpin();
 	/* The local listener outlives the end of the shared one for a second. */
 	assert_ok(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
-	/* On loopback, packets have a route, so that the kernel itself does not demultiplex. */
+	/*
+	 * On loopback packets have a route already, so the kernel does not do early
+	 * demultiplexing.
+	 */
 	write_file(PARAM "enable_local_established", "1");
 	assert_int_equal(shell("nft add table inet ended && nft '"
 			       "add chain inet ended in { type filter hook input priority 0; };"
@@ -89,7 +92,7 @@ static void owner_of_the_closed(void **state)
 	send_segment(own_port(client), a.in.sin_port, 1);
 	open = owned_packets();
 	assert_ok(shutdown(fd, SHUT_RDWR));
-	/* Until it has been found that somebody polls. */
+	/* Wait until the module has found the poller. */
 	usleep(300000);
 	close(fd);
 	/* The file goes after a grace period on 6.1, and at once on 6.12. */
@@ -104,11 +107,11 @@ static void owner_of_the_closed(void **state)
 	assert_int_equal(closed, 1);
 }
 
-/* --- connections that nobody accepts ----------------------------------------------- */
+/* --- connections that no process accepts ------------------------------------------- */
 
 #define EXPIRES "/sys/kernel/tracing/events/timer/timer_expire_entry/"
 
-/* How often timers have looked at queues. */
+/* Returns how often timers have looked at queues. */
 static long looks(void)
 {
 	FILE *hist = fopen(EXPIRES "hist", "r");
@@ -133,12 +136,12 @@ static void looked_at_seldom(void **state)
 	long before, after, one;
 
 	(void)state;
-	/* One fits in each queue. */
+	/* Each queue has room for one. */
 	assert_ok(listen(fd, 0));
 	assert_ok(spawn(fd, 1));
 	unpin();
 	clients[0] = connect_on(1, &a);
-	/* That goes to the shared queue, as its worker is busy. */
+	/* This one goes to the shared queue, since its worker is busy. */
 	usleep(400000);
 	clients[1] = connect_on(1, &a);
 	assert_int_equal(shell("echo hist:keys=function.sym > " EXPIRES "trigger"), 0);
@@ -149,10 +152,10 @@ static void looked_at_seldom(void **state)
 	sleep(1);
 	after = looks();
 	assert_int_equal(shell("echo '!hist:keys=function.sym' > " EXPIRES "trigger"), 0);
-	/* It does look; and then at last less than 20 times a second. */
+	/* The timer runs, and in the end less than 20 times a second. */
 	assert_true(one > 0);
 	assert_in_range(after - before, 1, 20);
-	/* What comes then is not late for that. */
+	/* A later connection is not late because of that. */
 	close(accept(fd, NULL, NULL));
 	close(accept(fd, NULL, NULL));
 	close(clients[0]);
@@ -181,7 +184,7 @@ static void *accepts(void *arg)
 	return NULL;
 }
 
-/* One that waits for the lock of a socket does not keep others' listeners in memory. */
+/* A task that waits for the lock of a socket does not keep others' listeners in memory. */
 static void waits_in_accept(void **state)
 {
 	struct stuck s = { 0 };
@@ -195,7 +198,7 @@ static void waits_in_accept(void **state)
 	assert_ok(spawn(s.fd, 1));
 	unpin();
 	client = connect_on(1, &a);
-	/* In the shared queue, where accept() looks first. */
+	/* It is in the shared queue, where accept() looks first. */
 	usleep(400000);
 	assert_int_equal(pthread_create(&setter, NULL, sets_option, &s), 0);
 	assert_int_equal(readable(s.fault, 20000), 1);
@@ -228,7 +231,7 @@ struct ending {
 	volatile bool over;
 };
 
-/* An option that local listeners cannot have ends them, and spawning begins again. */
+/* Set an option that local listeners cannot have, which ends them; spawning then begins again. */
 static void *ends_and_spawns(void *arg)
 {
 	static const unsigned char nops[4] = { 1, 1, 1, 1 };
@@ -262,7 +265,7 @@ static pid_t connects(const union address *a)
 	}
 }
 
-/* The socket listens all the time, so accept() says nothing else. */
+/* The socket listens all the time, so accept() returns no other error. */
 static void accepts_to_the_end(void **state)
 {
 	time_t end = time(NULL) + 2;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Whoever holds the module's listening socket: what ended the kernel once, and the
- * bounds of what a listener can make grow. Runs in the guest as root with
- * fastsocket.ko loaded. Usage: test_listener [TEST]
+ * Users of the module's listening socket: cases that once crashed the kernel, and the
+ * bounds of what a listener can make grow. Runs in the guest as root with fastsocket.ko
+ * loaded. Usage: test_listener [TEST]
  */
 #include <sys/resource.h>
 
@@ -24,7 +24,7 @@ static int rows(void)
 	return count;
 }
 
-/* A process of nobody's that runs @body; its exit status. */
+/* Runs @body in a process of an unprivileged user; returns its exit status. */
 static int as_nobody(int (*body)(void))
 {
 	int status;
@@ -42,9 +42,9 @@ static int as_nobody(int (*body)(void))
 	return WEXITSTATUS(status);
 }
 
-/* --- who holds our ops --------------------------------------------------------- */
+/* --- sockets that have our ops --------------------------------------------------- */
 
-/* Leaves a spawned IPv6 listener and becomes an IPv4 connection of the same fd. */
+/* Makes an IPv6 listener, spawns, and turns it into an IPv4 connection of the same fd. */
 static int becomes_ipv4(void)
 {
 	struct sockaddr_in6 mapped = { .sin6_family = AF_INET6 };
@@ -107,7 +107,7 @@ static void accept_without_files(void **state)
 	assert_ok(spawn(fd, 1));
 	client = connect_on(1, &a);
 	other = connect_on(1, &a);
-	/* The limit is not root's: nobody's server meets it. */
+	/* The limit does not apply to root, so the server runs as an unprivileged user. */
 	snprintf(text, sizeof(text), "%lu", used / 2);
 	write_file("/proc/sys/fs/file-max", text);
 	pid = fork();
@@ -123,7 +123,7 @@ static void accept_without_files(void **state)
 	waitpid(pid, &status, 0);
 	write_file("/proc/sys/fs/file-max", old);
 	assert_int_equal(status, 0);
-	/* The listener lives, and so do its connections. */
+	/* The listener and its connections live on. */
 	accept_and_greet(fd, 'x');
 	accept_and_greet(fd, 'x');
 	assert_int_equal(greeting(client), 'x');
@@ -134,7 +134,7 @@ static void accept_without_files(void **state)
 	rows();
 }
 
-/* kTLS copies the ops of a socket on which it is set: never ours. */
+/* kTLS copies the ops of a socket on which it is set: these must never be ours. */
 static int asks_for_tls(void)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
@@ -167,7 +167,7 @@ static void no_ulp(void **state)
 	assert_int_equal(as_nobody(asks_for_tls), 0);
 }
 
-/* Every way out of TCP_LISTEN: the local listeners go, the port is free. */
+/* Every way out of TCP_LISTEN removes the local listeners and frees the port. */
 static void leaves_listen(void **state)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
@@ -184,7 +184,7 @@ static void leaves_listen(void **state)
 		else
 			assert_ok(connect(fd, &none, sizeof(none)));
 		assert_errno(spawn(fd, 1), EINVAL);
-		/* As after the same of any socket. */
+		/* The socket is as any other after the same call. */
 		other = socket(AF_INET, SOCK_STREAM, 0);
 		if (bind(other, &a.sa, sizeof(a.in)))
 			assert_int_equal(errno, EADDRINUSE);
@@ -198,9 +198,9 @@ static void leaves_listen(void **state)
 	assert_int_equal(rows(), before);
 }
 
-/* --- who waits for whom, and how much ------------------------------------------ */
+/* --- tasks that wait for each other, and limits --------------------------------- */
 
-/* One thread goes round the CPUs: it has one local listener, not one for each. */
+/* One thread goes round the CPUs: it has one local listener, not one for each CPU. */
 static void bounded_by_claims(void **state)
 {
 	union address a;
@@ -210,14 +210,14 @@ static void bounded_by_claims(void **state)
 	(void)state;
 	for (i = 0; i < 4 * cpus; i++)
 		assert_ok(spawn(fd, i % cpus));
-	/* The shared one, the worker's, and one that is parked. */
+	/* There are the shared one, the worker's, and one that is parked. */
 	assert_in_range(rows() - before, 2, 3);
 	assert_ok(retire(fd));
 	close(fd);
 	assert_int_equal(rows(), before);
 }
 
-/* The shared queue keeps to its backlog, whatever comes from local ones. */
+/* The shared queue keeps to its backlog when connections come from local ones. */
 static void move_is_bounded(void **state)
 {
 	union address a;
@@ -241,7 +241,10 @@ static void move_is_bounded(void **state)
 		if ((int)info.tcpi_unacked > most)
 			most = info.tcpi_unacked;
 	}
-	/* Backlog and one for the shared queue, and for each of two local ones. */
+	/*
+	 * Each of three queues, the shared one and two local ones, takes the backlog
+	 * and one more.
+	 */
 	assert_in_range(most, 5, 15);
 	while (i--)
 		close(clients[i]);
@@ -250,7 +253,7 @@ static void move_is_bounded(void **state)
 
 /* --- a user who makes the kernel wait ------------------------------------------- */
 
-/* Holds what spawning holds, and waits for that lock. */
+/* Holds the lock that spawning needs, and waits for the lock of a socket. */
 static void *spawns_there(void *arg)
 {
 	struct stuck *s = arg;
@@ -259,7 +262,7 @@ static void *spawns_there(void *arg)
 	return NULL;
 }
 
-/* All that another user does with a listener, to the end of the process. */
+/* Does all that another user does with a listener, to the end of the process. */
 static int serves_elsewhere(void)
 {
 	union address a;
@@ -276,7 +279,7 @@ static int serves_elsewhere(void)
 	close(client);
 	close(fd);
 	fd = listener(AF_INET, &a);
-	/* Given back by the end of the process. */
+	/* The end of the process gives it back. */
 	return spawn(fd, 2) < 0 ? 3 : 0;
 }
 
@@ -291,7 +294,7 @@ static int cpu_goes_and_comes(void)
 	return 0;
 }
 
-/* Whether a process that runs @body ends well within a minute; it may never end at all. */
+/* Returns whether a process that runs @body ends well within a minute; it may never end. */
 static bool ends_well(int (*body)(void))
 {
 	int status, waited;
@@ -318,7 +321,7 @@ static void waits_alone(void **state)
 
 	(void)state;
 	make_option(&s);
-	/* In the module's hands, but without local listener yet. */
+	/* The module has taken charge of it, and it has no local listener yet. */
 	s.fd = bound_socket(AF_INET, &a);
 	arg.fd = s.fd;
 	assert_ok(ioctl(dev, FSOCKET_IOC_LISTEN, &arg));
@@ -339,7 +342,7 @@ static void waits_alone(void **state)
 	close(s.fd);
 }
 
-/* A listener that ends while it gets a local one: its SO_REUSEPORT group was gone. */
+/* A listener that ended while it got a local one had lost its SO_REUSEPORT group. */
 static void ends_amid_spawning(void **state)
 {
 	time_t end = time(NULL) + 3;

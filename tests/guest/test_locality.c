@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Connection locality: the established tables, and all switches at once (Direct-TCP
- * does nothing on loopback, whose packets have their route). As test_module: in the
- * guest, as root, on loopback, where a packet is handled on the CPU that sends it
- * unless something steers it. Usage: test_locality [TEST]
+ * does nothing on loopback, whose packets have their route). Like test_module it runs
+ * in the guest, as root, on loopback, where the CPU that sends a packet also handles it
+ * unless it is redispatched. Usage: test_locality [TEST]
  */
 #include "locality.h"
 
@@ -22,7 +22,7 @@ static void talk(int family, int connections)
 		say(client, conn, 5);
 		say(conn, client, 5);
 		unpin();
-		/* All ways to end. */
+		/* Each way to end a connection. */
 		if (i % 3 == 1) {
 			struct linger reset = { .l_onoff = 1 };
 
@@ -51,7 +51,7 @@ static void established(int family)
 	for (waited = 0; waited < 50 && counter("established_add", -1) - in >
 	     counter("established_del", -1) - out + 8; waited++)
 		usleep(100000);
-	/* Other connections of the machine, ssh's, may be in it. */
+	/* Other connections of the machine, such as that of ssh, may be in the table. */
 	assert_true(waited < 50);
 	write_file(switches[0], "0");
 	assert_int_equal(counter("established_add", -1), counter("established_del", -1));
@@ -72,7 +72,7 @@ static void established_ipv6(void **state)
 	established(AF_INET6);
 }
 
-/* Switched off and on under open connections, which stay as they were. */
+/* The tables are switched off and on while connections are open; these stay as they were. */
 static void established_while_open(void **state)
 {
 	union address a;
@@ -166,7 +166,7 @@ static void tracepoints(void **state)
 
 #define STORM_BYTES 8192
 
-/* Sends a pattern one way and back; every byte has to arrive, in order. */
+/* Sends a pattern both ways; every byte has to arrive, in order. */
 static void storm_client(const union address *addresses, int number, int until)
 {
 	static unsigned char out[STORM_BYTES], in[STORM_BYTES];
@@ -247,7 +247,10 @@ static void storm(void **state)
 		int which = rand() % SWITCHES, cpu = 1 + rand() % 7;
 		int fd = open(switches[which], O_WRONLY);
 		const char *values = which == 5 ? "23" : "01";
-		/* The framework is not switched off under RCS: no matter here. */
+		/*
+		 * The framework cannot be switched off while RCS is on, which does not
+		 * matter here.
+		 */
 		ssize_t ignored = write(fd, values + rand() % 2, 1);
 
 		(void)ignored;

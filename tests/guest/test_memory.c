@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Every call of the module that can fail for want of memory, failing: with a build
- * of the module that includes fail.h, named by FASTSOCKET_FAIL_KO. As test_module: in
- * the guest, as root, on loopback.
- * Usage: test_memory [TEST]
+ * Lets every call of the module fail that can fail without memory. It uses a build of
+ * the module that includes fail.h, whose path is in FASTSOCKET_FAIL_KO. Like
+ * test_module it runs in the guest, as root, on loopback. Usage: test_memory [TEST]
  */
 #include "helpers.h"
 
@@ -32,7 +31,7 @@ static void arm(int calls)
 	prctl(PR_SET_NAME, name);
 }
 
-/* Whether a call has failed since. */
+/* Returns whether a call has failed since. */
 static bool disarm(void)
 {
 	char name[16];
@@ -42,7 +41,7 @@ static bool disarm(void)
 	return !strcmp(name, "failed");
 }
 
-/* Of the module, as the kernel's log has it; -1: nothing there. */
+/* Returns the module's number of allocations from the kernel's log; -1 if it is not there. */
 static int allocations(void)
 {
 	static char log[1 << 20];
@@ -56,7 +55,7 @@ static int allocations(void)
 	return last ? atoi(strstr(last, "ns: ") + 4) : -1;
 }
 
-/* What other tasks and RCU still have to free is given time. */
+/* Gives other tasks and RCU time to free what they still have to free. */
 static void assert_allocations(int want)
 {
 	int waited;
@@ -67,8 +66,8 @@ static void assert_allocations(int want)
 }
 
 /*
- * A failed attempt may end what was there before, but leaves nothing more than @most.
- * Returns what is left.
+ * A failed attempt may end what was there before, but leaves at most @most allocations.
+ * Returns how many are left.
  */
 static int assert_at_most(int most)
 {
@@ -82,10 +81,10 @@ static int assert_at_most(int most)
 }
 
 /*
- * Has each of the calls that attempt() leads to fail in turn, until none is left that
- * could. A failed attempt names a lack, and leaves nothing behind, but all together
- * up to @kept allocations that later ones need, too; one that goes on nevertheless
- * returns what is to be close()d.
+ * Lets each of the calls that attempt() makes fail in turn, until none is left that
+ * could. A failed attempt returns an error about memory and leaves nothing behind; all
+ * attempts together may leave up to @kept allocations that later ones need, too. An
+ * attempt that succeeds nevertheless returns the descriptor to close().
  */
 static int each_keeping(int kept, int (*attempt)(void *arg), void *arg)
 {
@@ -109,7 +108,7 @@ static int each_keeping(int kept, int (*attempt)(void *arg), void *arg)
 			close(ret);
 		}
 	}
-	/* Something did fail. */
+	/* A call did fail. */
 	assert_true(calls > 0);
 	if (ret < 0)
 		print_error("without a failure: %s\n", strerror(error));
@@ -156,7 +155,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* Both halves of the skb pool. */
+/* This is for both halves of the skb pool. */
 static const char *on(const char *path)
 {
 	return strstr(path, "skb_pool") ? "3" : "1";
@@ -173,7 +172,7 @@ static void all_on(void)
 static void loading(void **state)
 {
 	(void)state;
-	/* Since what is compared with is before the first. */
+	/* The reference is the state before the first attempt. */
 	if (allocations() < 0) {
 		assert_ok(load(NULL));
 		unload();
@@ -251,7 +250,7 @@ static void listeners(void **state)
 	fd = bound_socket(AF_INET6, &a);
 	each(listen_through, &fd);
 	one_connection(fd, &a);
-	/* The CPU's place, and how its socket is bound, stay for as long as this listens. */
+	/* The CPU's place, and its private buckets, stay as long as this socket listens. */
 	each_keeping(2, spawn, &fd);
 	local = counter("accept_local", -1);
 	one_connection(fd, &a);
@@ -280,7 +279,7 @@ static void accepting(void **state)
 	fd = listener(AF_INET, &a);
 	for (i = 0; i < n; i++)
 		clients[i] = connect_on(2, &a);
-	/* The first from an empty pool, which what it closes fills. */
+	/* The first packet comes from an empty pool, which the closing fills. */
 	for (i = 0; i < 2; i++) {
 		conn = each(accept_through, &fd);
 		assert_true(conn > 0);
@@ -293,7 +292,7 @@ static void accepting(void **state)
 			close(conn);
 	} while (conn >= 0);
 	assert_int_equal(errno, EAGAIN);
-	/* Each has been accepted: the server has closed it. */
+	/* The server has closed each, so it has accepted each. */
 	for (i = 0; i < n; i++) {
 		char byte;
 
@@ -318,7 +317,7 @@ static int enter_namespace(void *arg)
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFEXITED(status));
-	/* The child's name is its own. */
+	/* The child has a name of its own. */
 	prctl(PR_SET_NAME, WEXITSTATUS(status) >> 7 ? "failed" : "fail-0");
 	errno = WEXITSTATUS(status) & 127;
 	return errno ? -1 : 0;
@@ -338,7 +337,7 @@ static int make_interface(void *arg)
 	return -1;
 }
 
-/* What is made while everything is on, and may be refused for our sake. */
+/* These are made while everything is on, and the module may cause a refusal. */
 static void namespaces_and_interfaces(void **state)
 {
 	int before, fd;
@@ -353,7 +352,7 @@ static void namespaces_and_interfaces(void **state)
 	assert_allocations(before);
 }
 
-/* A packet that cannot be copied is handed over as it is. */
+/* A packet that cannot be copied is handed over uncopied. */
 static void packets(void **state)
 {
 	unsigned long long passed, copied, sent;

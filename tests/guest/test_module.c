@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module while CPUs go, under storms, and when it is unloaded. Runs in the
- * guest as root with fastsocket.ko loaded; all traffic is on loopback, where a
- * SYN is handled on the CPU that sends it. Usage: test_module [TEST]
+ * The module while CPUs go offline, under storms, and when it is unloaded. Runs in the
+ * guest as root with fastsocket.ko loaded; all traffic is on loopback, where the CPU
+ * that sends a SYN also handles it. Usage: test_module [TEST]
  */
 #include "worker.h"
 
@@ -65,7 +65,10 @@ static void storm(void **state)
 				int conn = connect_on((n + i) % ncpu, &a);
 				char got = greeting(conn);
 
-				/* Nothing: its worker was killed with it in hand. */
+				/*
+				 * The answer is empty if the worker was killed after it had
+				 * accepted.
+				 */
 				if (got != 'k' && got != 'w')
 					failed++;
 				close(conn);
@@ -120,7 +123,7 @@ static void storm(void **state)
 	for (i = 0; i < 4; i++) {
 		assert_int_equal(waitpid(clients[i], &status, 0), clients[i]);
 		assert_true(WIFEXITED(status));
-		/* At most one connection per killed worker can die with it. */
+		/* At most one connection per killed worker may be lost with it. */
 		assert_in_range(WEXITSTATUS(status), 0, 60);
 	}
 	kill_worker(keeper);
@@ -132,7 +135,7 @@ static int unload(void)
 	return syscall(SYS_delete_module, "fastsocket", O_NONBLOCK);
 }
 
-/* Refused while in use; accepted connections outlive the module. */
+/* Unloading is refused while the module is in use; accepted connections outlive the module. */
 static void unload_when_unused(void **state)
 {
 	union address a;
@@ -165,7 +168,10 @@ static void unload_when_unused(void **state)
 
 #define POOL_TRACE "/sys/kernel/tracing/events/page_pool/page_pool_release/enable"
 
-/* How many pages the skb pools still had in use when they were destroyed, as traced. */
+/*
+ * Returns the number of pages that skb pools still had in use when they were destroyed,
+ * by a tracepoint.
+ */
 static int pages_in_use(void)
 {
 	FILE *trace = fopen("/sys/kernel/tracing/trace", "r");
@@ -187,7 +193,7 @@ static int pages_in_use(void)
 
 /*
  * Packets that were copied on a CPU which then receives nothing are freed by the time
- * that the module has gone, although it was left to that CPU to free them.
+ * that the module is unloaded, although that CPU was to free them.
  */
 static void idle_cpu_keeps_no_page(void **state)
 {
@@ -200,25 +206,28 @@ static void idle_cpu_keeps_no_page(void **state)
 	fd = listener(AF_INET, &a);
 	client = connect_on(1, &a);
 	conn = accept(fd, NULL, NULL);
-	/* Which brings redispatch along. */
+	/* This switches redispatch on, too. */
 	write_file(PARAM "enable_receive_cpu_selection", "1");
 	write_file(PARAM "enable_skb_pool", "1");
 	copied = counter("skb_pool_copy", 3);
 	for (i = 0; i < 10; i++) {
-		/* This CPU sends, so what comes for it is copied there. */
+		/* This CPU sends, so packets for it are copied there. */
 		pin(3);
 		assert_int_equal(write(conn, &byte, 1), 1);
 		pin(6);
 		assert_int_equal(read(client, &byte, 1), 1);
 		assert_int_equal(write(client, &byte, 1), 1);
 		assert_int_equal(readable(conn, 2000), 1);
-		/* And freed from here. */
+		/* They are freed from here. */
 		pin(5);
 		assert_int_equal(read(conn, &byte, 1), 1);
 	}
 	assert_true(counter("skb_pool_copy", 3) - copied >= 5);
 	close(open("/sys/kernel/tracing/trace", O_WRONLY | O_TRUNC));
-	/* It stays on: each switch patches running code, which the emulator may not survive. */
+	/*
+	 * The pool stays on: each switch patches running code, which the emulator may
+	 * not survive.
+	 */
 	write_file(POOL_TRACE, "1");
 	write_file(PARAM "enable_skb_pool", "0");
 	write_file(PARAM "enable_receive_cpu_selection", "0");

@@ -18,8 +18,8 @@ def names(program):
 
 
 def run_one(lab, environment, program, name, expected="$^"):
-    """Runs a test; the kernel may warn only of what is expected."""
-    # One command, since there are hundreds of them.
+    """Runs a test; the kernel may log only expected warnings."""
+    # Use one command, since there are hundreds of checks.
     seconds = 500 if lab.debug else 100
     done = lab.server(f"cd {FOLDER}; {environment} timeout {seconds} ./{program} {name} 2>&1; "
                       f"status=$?; {lab.warnings_command} >&2; exit $status", check=False)
@@ -140,7 +140,7 @@ def test_copies(lab, name):
 
 @pytest.fixture(scope="module")
 def failing_module(lab):
-    """In the place of the module: one whose calls for memory fail when a test says so."""
+    """Replaces the module by one whose calls for memory fail when a test says so."""
     running = lab.server("uname -r").stdout.strip()
     module = f"{FOLDER}/failing-{running}.ko"
     assert lab.server(f"test -e {module}", check=False).returncode == 0, (
@@ -153,6 +153,6 @@ def failing_module(lab):
 @pytest.mark.parametrize("name", names("test_memory"))
 @pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_memory(lab, failing_module, name):
-    # The module says why it does not load.
+    # The module logs why it does not load.
     run_one(lab, f"FASTSOCKET_FAIL_KO={failing_module}", "test_memory", name,
             "fastsocket: (not loaded|.* cannot be resolved)")

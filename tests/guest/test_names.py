@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is at an address of the server's kernel (counting/names.c), where that is known."""
+"""counting/names.c prints the right object for addresses whose object is known."""
 import csv
 import json
 import shlex
@@ -9,8 +9,8 @@ import pytest
 
 from conftest import LAB
 
-# Prints addresses that are known otherwise. The kernel says those of sockets to root when
-# kptr_restrict is 1; a port with a listener, a connection and a TIME_WAIT is made for it.
+# Prints addresses that are known from other sources. The kernel shows those of sockets to root if
+# kptr_restrict is 1; the script makes a port with a listener, a connection and a TIME_WAIT.
 ADDRESSES = r"""
 import json, socket, struct
 symbols = {}
@@ -75,7 +75,7 @@ def told(row):
 def test_variables(named):
     assert told(named["variable"]) == ("variable", "tcp_hashinfo+0x0", "")
     assert named["variable"]["member"] == "inet_hashinfo.ehash"
-    # Where the line begins in it.
+    # The beginning of the line in it.
     assert told(named["later"]) == ("variable", "init_net+0x140", "")
     assert named["later"]["member"].count(".") == 1
 

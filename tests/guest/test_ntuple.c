@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive Flow Deliver by the NIC (kmod/ntuple.c), with the NIC that
- * ntuple_nic.ko ($NIC_KO) is. As root, in the guest.
- * Usage: test_ntuple [TEST]
+ * Receive Flow Deliver by the NIC (kmod/ntuple.c), with the NIC of ntuple_nic.ko
+ * ($NIC_KO). Runs as root in the guest. Usage: test_ntuple [TEST]
  */
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
@@ -12,7 +11,7 @@
 #define NIC "ntuple"
 #define RFD PARAM "enable_receive_flow_deliver"
 
-/* What the NIC has: up to 64 filters. */
+/* The filters of the NIC, up to 64. */
 static struct ethtool_rx_flow_spec filters[64];
 
 static int ask_nic(unsigned long request, void *data)
@@ -93,7 +92,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* The queue that gets what is for @port; -1: no filter says. */
+/* Returns the queue to which the filters send @port; -1 if none matches. */
 static int queue_for(int port, int count)
 {
 	int i, queue = -1;
@@ -104,14 +103,14 @@ static int queue_for(int port, int count)
 		assert_int_equal(filters[i].flow_type, TCP_V4_FLOW);
 		if ((port & mask) != ntohs(filters[i].h_u.tcp_ip4_spec.pdst))
 			continue;
-		/* Never two. */
+		/* Two filters never match. */
 		assert_int_equal(queue, -1);
 		queue = filters[i].ring_cookie;
 	}
 	return queue;
 }
 
-/* Each filter delivers just the ports that RFD chooses on its CPU. */
+/* Each filter delivers only the ports that RFD chooses on its CPU. */
 static void ports_checked(int count)
 {
 	int dev = open(FSOCKET_DEVICE, O_RDONLY | O_CLOEXEC), cpu, i;
@@ -135,7 +134,7 @@ static void ports_checked(int count)
 			close(client);
 		}
 	}
-	/* Servers' are none of them. */
+	/* Ports of servers match no filter. */
 	assert_int_equal(queue_for(80, count), -1);
 	assert_int_equal(queue_for(8080, count), -1);
 	close(fd);
@@ -156,7 +155,7 @@ static void filters_come_and_go(void **state)
 	write_file(RFD, "0");
 	assert_int_equal(read_filters(), 0);
 	write_file(RFD, "1");
-	/* They follow the interface, and its switch. */
+	/* The filters follow the interface, and its ntuple switch. */
 	set_up(false);
 	assert_int_equal(read_filters(), 0);
 	set_up(true);
@@ -169,7 +168,7 @@ static void filters_come_and_go(void **state)
 	set_ntuple(true);
 	assert_int_equal(read_filters(), cpus);
 	ports_checked(cpus);
-	/* It may go, and come when all is on. */
+	/* The interface may go, and come when everything is on. */
 	assert_ok(syscall(SYS_delete_module, "ntuple_nic", O_NONBLOCK));
 	load_nic("");
 	set_up(true);
@@ -196,7 +195,7 @@ static void filters_of_others_stay(void **state)
 	(void)state;
 	load_nic("");
 	set_up(true);
-	/* One mask for all: the other's was there first. */
+	/* The NIC has one mask for all filters, and another filter was there first. */
 	assert_ok(insert(63, 80, 0xffff));
 	assert_ok(insert(5, 443, 0xffff));
 	write_file(RFD, "1");
@@ -219,7 +218,7 @@ static void full_table(void **state)
 	assert_int_equal(read_filters(), 0);
 }
 
-/* The place is found only when the NIC is asked: what is there by then is taken back. */
+/* The NIC chooses the place; filters that are there by then are removed again. */
 static void full_table_that_the_nic_fills(void **state)
 {
 	char options[64];

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a listening socket means to its program, and the stock lookup's
- * business, stay what they were. Runs in the
- * guest as root with fastsocket.ko loaded; all traffic is on loopback, where a
- * SYN is handled on the CPU that sends it. Usage: test_options [TEST]
+ * The meaning of a listening socket to its program, and all that the stock lookup does,
+ * stay as they were. Runs in the guest as root with fastsocket.ko loaded; all traffic
+ * is on loopback, where the CPU that sends a SYN also handles it. Usage: test_options
+ * [TEST]
  */
 #include <linux/net_tstamp.h>
 
 #include "worker.h"
 
-/* --- what the socket means stays what it was ----------------------------------- */
+/* --- the meaning of the socket stays as it was --------------------------------- */
 
 static int int_option(int fd, int level, int name)
 {
@@ -20,7 +20,7 @@ static int int_option(int fd, int level, int name)
 	return val;
 }
 
-/* Accepted connections have the options of the listener, as ever. */
+/* Accepted connections have the options of the listener, as without the module. */
 static void options_inherited(void **state)
 {
 	static const struct {
@@ -49,7 +49,7 @@ static void options_inherited(void **state)
 	char name[16];
 
 	(void)state;
-	/* On an ordinary listener, then on a local one: the same. */
+	/* First on an ordinary listener, then on a local one: the results are the same. */
 	for (round = 0; round < 2; round++) {
 		union address a;
 		int fd = bound_socket(AF_INET, &a), client, conn;
@@ -63,7 +63,7 @@ static void options_inherited(void **state)
 		assert_ok(listen(fd, 16));
 		if (round)
 			assert_ok(spawn(fd, 1));
-		/* These come after the spawn. */
+		/* These are set after the spawn. */
 		for (; i < n; i++)
 			assert_ok(setsockopt(fd, options[i].level, options[i].name,
 					     &options[i].value, sizeof(int)));
@@ -121,7 +121,10 @@ static void obstacles_refused(void **state)
 	assert_errno(spawn(fd, -1), EOPNOTSUPP);
 	close(fd);
 
-	/* Set after the spawn: back to the shared queue, and nothing lost. */
+	/*
+	 * They are set after the spawn: connections go to the shared queue again, and
+	 * none is lost.
+	 */
 	fd = listener(AF_INET, &a);
 	assert_ok(spawn(fd, 1));
 	client = connect_on(1, &a);
@@ -147,7 +150,7 @@ static void obstacle_refused(int family, int level, int name, const void *value,
 	assert_errno(spawn(fd, 1), EOPNOTSUPP);
 	close(fd);
 
-	/* 6.1 learns of what is set later from the next spawn. */
+	/* 6.1 learns of later options only at the next spawn. */
 	fd = listener(family, &a);
 	assert_ok(spawn(fd, 1));
 	client = connect_on(1, &a);
@@ -159,7 +162,7 @@ static void obstacle_refused(int family, int level, int name, const void *value,
 	close(fd);
 }
 
-/* What a connection inherits from its listener and cannot be copied. */
+/* Options that a connection inherits from its listener and that cannot be copied. */
 static void more_obstacles_refused(void **state)
 {
 	static const unsigned char nop[4] = { IPOPT_NOOP, IPOPT_NOOP, IPOPT_NOOP, IPOPT_END };
@@ -175,7 +178,7 @@ static void more_obstacles_refused(void **state)
 	obstacle_refused(AF_INET6, IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof(padding));
 }
 
-/* The group does not open the port to others. */
+/* The group does not open the port to other sockets. */
 static void port_stays_taken(void **state)
 {
 	union address a;
@@ -254,13 +257,13 @@ static void shutdown_and_listen_again(void **state)
 	queued = connect_on(1, &a);
 	assert_ok(shutdown(fd, SHUT_RDWR));
 	assert_errno(accept(fd, NULL, NULL), EINVAL);
-	/* What was queued is reset, as it is without us. */
+	/* Queued connections are reset, as without the module. */
 	assert_int_equal(greeting(queued), 0);
 	close(queued);
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	assert_errno(connect(client, &a.sa, sizeof(a.in)), ECONNREFUSED);
 	close(client);
-	/* The kernel had chosen the port: it chooses anew. */
+	/* The kernel had chosen the port, and chooses again. */
 	assert_ok(listen(fd, 10));
 	assert_ok(getsockname(fd, &a.sa, &len));
 	client = connect_on(1, &a);
@@ -292,9 +295,9 @@ static void backlog_follows(void **state)
 	close(fd);
 }
 
-/* --- the stock lookup's business ------------------------------------------------- */
+/* --- the stock lookup ------------------------------------------------------------ */
 
-/* SYNs for 4-tuples in TIME_WAIT: no connection waits for a second one. */
+/* SYNs for 4-tuples in TIME_WAIT: no connection waits for a second SYN. */
 static void time_wait_reuse(void **state)
 {
 	unsigned long long again = netstat("TCPSynRetrans");
@@ -320,7 +323,7 @@ static void time_wait_reuse(void **state)
 				(t1.tv_nsec - t0.tv_nsec) / 1000000, 0, 900);
 		conn = accept(fd, NULL, NULL);
 		assert_ok(conn);
-		/* The server closes first: its end goes into TIME_WAIT. */
+		/* The server closes first, so its end goes into TIME_WAIT. */
 		assert_ok(shutdown(conn, SHUT_WR));
 		assert_int_equal(read(client, &byte, 1), 0);
 		close(client);
@@ -365,7 +368,7 @@ static void loopback_up(void)
 	close(fd);
 }
 
-/* Counters are the namespace's own, and connections hold it. */
+/* Each namespace has its own counters, and connections hold it. */
 static void network_namespaces(void **state)
 {
 	unsigned long long outside = counter("accept_local", -1);
@@ -386,13 +389,13 @@ static void network_namespaces(void **state)
 			_exit(2);
 		client = connect_on(1, &a);
 		conn = accept(fd, NULL, NULL);
-		/* /proc/net is /proc/self/net: of the new namespace. */
+		/* /proc/net is /proc/self/net, that of the new namespace. */
 		if (conn < 0 || counter("accept_local", -1) != 1)
 			_exit(3);
 		close(fd);
 		if (unshare(CLONE_NEWNET))
 			_exit(4);
-		/* The first namespace lives on in these two sockets. */
+		/* These two sockets keep the first namespace alive. */
 		if (write(client, "x", 1) != 1 || read(conn, &byte, 1) != 1)
 			_exit(5);
 		_exit(0);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Paths of a packet beside the plain one: VRF, VLAN upon veth, containers. What
- * each socket gets is compared with what it gets without us. As root, in the
- * guest; with $POLICY_KO, the example policy.
- * Usage: test_paths [TEST]
+ * Paths of a packet other than the plain one: VRF, VLAN on veth, containers. The test
+ * compares what each socket gets with what it gets without the module. Runs as root in
+ * the guest; with $POLICY_KO, the example policy. Usage: test_paths [TEST]
  */
 #include "helpers.h"
 
@@ -20,7 +19,7 @@ static void run(const char *command)
 		fail_msg("%s: status %d", command, status);
 }
 
-/* A container with a veth pair, and a VLAN upon each end. */
+/* Makes a container with a veth pair, and a VLAN on each end. */
 static int setup(void **state)
 {
 	(void)state;
@@ -46,7 +45,7 @@ static int teardown(void **state)
 		      "ip link delete pa 2> /dev/null; true") ? -1 : 0;
 }
 
-/* A client in the container, whose end of the connection we hold. */
+/* Makes a client in the container; the test holds both ends of the connection. */
 static int connect_from_container(const char *to, uint16_t port)
 {
 	int pair[2], client = -1, status;
@@ -102,7 +101,7 @@ static int listen_on(const char *address, uint16_t *port)
 	return fd;
 }
 
-/* Whether an unbound socket still gets data once its interface is a VRF's. */
+/* Returns whether an unbound socket still gets data when its interface belongs to a VRF. */
 static int gets_through_vrf(void)
 {
 	uint16_t port;
@@ -140,8 +139,8 @@ static unsigned long long steered(void)
 }
 
 /*
- * A container's packets, through @address, are steered, each once: the policy sends
- * those to our port to CPU 3, and we read on others.
+ * Packets of a container, through @address, are redispatched once each: the policy
+ * sends those to this port to CPU 3, and the test reads on other CPUs.
  */
 static void steered_once(const char *address)
 {
@@ -169,7 +168,7 @@ static void steered_once(const char *address)
 	}
 	assert_ok(getsockopt(conn, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &len));
 	assert_int_equal(cpu, 3);
-	/* And perhaps a few acknowledgements. */
+	/* There may be a few acknowledgements more. */
 	assert_in_range(steered() - before, PACKETS, PACKETS + PACKETS / 2);
 	close(client);
 	close(conn);

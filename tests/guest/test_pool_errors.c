@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The socket pool's errors are those of accept4().
- * As test_module: in the guest, as root, on loopback.
- * Usage: test_pool_errors [TEST]
+ * The socket pool's errors are those of accept4(). Like test_module it runs in the
+ * guest, as root, on loopback. Usage: test_pool_errors [TEST]
  *
- * Debian's kernels have no fault injection: that an allocation fails is brought
- * about by limits (RLIMIT_NOFILE, fs.file-max).
+ * Debian's kernels have no fault injection, so limits (RLIMIT_NOFILE, fs.file-max) make
+ * allocations fail.
  */
 #include "pool.h"
 
@@ -13,7 +12,7 @@
 
 /* --- errors ----------------------------------------------------- */
 
-/* Each way to fail; with its error, and whether the connection is still there. */
+/* Each way to fail, its error, and whether the connection is still there. */
 static void errors_of(accept_fn *fn, int family, char *log, size_t size)
 {
 	FILE *out = fmemopen(log, size, "w");
@@ -40,7 +39,7 @@ static void errors_of(accept_fn *fn, int family, char *log, size_t size)
 	TRY("UDP", fn(udp, NULL, NULL, 0));
 	TRY("not listening", fn(client, NULL, NULL, 0));
 
-	/* All descriptors are in use: nothing is taken from the queue. */
+	/* All descriptors are in use, so nothing is taken from the queue. */
 	assert_ok(getrlimit(RLIMIT_NOFILE, &old));
 	low = old;
 	next = dup(fd);
@@ -56,7 +55,7 @@ static void errors_of(accept_fn *fn, int family, char *log, size_t size)
 	close(conn);
 	close(client);
 
-	/* The address cannot be said: the connection is lost. */
+	/* The address cannot be written, so the connection is lost. */
 	client = connect_on(2, &a);
 	TRY("address", fn(fd, (void *)8, &len, 0));
 	assert_int_equal(readable(client, 5000), 1);
@@ -104,7 +103,7 @@ static void errors(void **state)
 	}
 }
 
-/* fs.file-max: neither a descriptor nor the connection is lost. */
+/* fs.file-max is reached: neither a descriptor nor the connection is lost. */
 static void no_files(void **state)
 {
 	union address a;
@@ -117,7 +116,7 @@ static void no_files(void **state)
 	fclose(file);
 	write_file(SIZE, "8");
 	for (i = 0; i < 3; i++) {
-		/* The second and third find one in the pool. */
+		/* The second and third connection get a socket of the pool. */
 		client = connect_on(2, &a);
 		write_file("/proc/sys/fs/file-max", "1");
 		/* Root may exceed the limit. */
@@ -140,7 +139,7 @@ static void on_alarm(int signal)
 	(void)signal;
 }
 
-/* A blocking accept: woken by a connection, interrupted, restarted, timed out. */
+/* A blocking accept is woken by a connection, interrupted, restarted, timed out. */
 static void blocking(void **state)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
@@ -176,7 +175,7 @@ static void blocking(void **state)
 	close(fd);
 }
 
-/* A listener with local ones serves through the pool too. */
+/* A listener with local ones also serves through the pool. */
 static void local_listeners(void **state)
 {
 	struct fsocket_ioctl_arg arg = { .op.spawn_op.cpu = 2 };

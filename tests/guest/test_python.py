@@ -11,8 +11,8 @@ import pytest
 from conftest import KERNELS
 from test_load import switches  # noqa: F401 a fixture
 
-# On one kernel, and of asyncio those modules that open connections, with the loop that
-# uses epoll: the rest, which the library does not see, takes three more minutes.
+# On one kernel, with the modules of asyncio that open connections, and the loop that uses epoll:
+# the rest, which the library does not see, would take three more minutes.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
               pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")]
 MODULES = ["test_socket", "test_epoll", "test_selectors", "test_socketserver",
@@ -28,7 +28,7 @@ def results(lab, preload, tests=()):
     only = "".join(f"{name}\n" for name in tests)
     lab.server("cat > /run/fsbench-python.only", stdin=only)
     modules = sorted({".".join(name.split(".")[1:-2]) for name in tests} or MODULES)
-    # Its status is that of the tests. One of them opens as many files as it may.
+    # Its status is that of the tests. One test opens as many files as it may.
     done = lab.server(
         f"cd /run && rm -f {XML}; ulimit -n 8192; "
         f"{preload} timeout 280 python3 -m test -u network -j8 --junit-xml {XML} "
@@ -50,8 +50,8 @@ def test_python(lab, switches):  # noqa: F811
         preload = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_REQUIRED=1"
         under = results(lab, preload)
         assert len(under) > 900 and list(under.values()).count("passed") > 0.7 * len(under)
-        # One that passes is right. What does not, is looked at without, and once more
-        # with: the emulated machine is slow, and some tests are in a hurry.
+        # A test that passes is right. One that fails runs without the library, and once more
+        # with it: the emulated machine is slow, and some tests have short time limits.
         others = [name for name, result in under.items() if result != "passed"]
         assert others
         plain = results(lab, "", others)

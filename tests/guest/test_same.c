@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the kernel forbids or answers elsewhere, it forbids and answers through
- * the module too: wrong sockets, tasks whose system calls somebody judges, and
- * a comparison with an ordinary socket for each switch. In the guest, as root.
- * Usage: test_same [TEST]
+ * Calls that the kernel forbids or answers otherwise get the same results through the
+ * module: wrong sockets, tasks whose system calls are filtered, and a comparison with
+ * an ordinary socket for each switch. Runs in the guest, as root. Usage: test_same
+ * [TEST]
  */
 #include <linux/bpf.h>
 #include <linux/netlink.h>
@@ -62,9 +62,9 @@ static int module_connect(int fd, const void *address, int len)
 	return ioctl(dev, FSOCKET_IOC_CONNECT, &arg);
 }
 
-/* --- whoever passes an fd --------------------------------------------- */
+/* --- any fd that a program passes --------------------------------- */
 
-/* A protocol number says nothing without family and type. */
+/* A protocol number means nothing without family and type. */
 static void wrong_sockets(void **state)
 {
 	static const struct { int family, type, protocol; } kinds[] = {
@@ -93,7 +93,7 @@ static void wrong_sockets(void **state)
 		} a = { .sa.sa_family = kinds[i].family };
 		int ours, stock, error, len;
 
-		/* Too short, of another family, and of its own. */
+		/* Addresses that are too short, of another family, and of its own. */
 		for (len = 0; len <= 128; len += 16) {
 			ours = socket(kinds[i].family, kinds[i].type, kinds[i].protocol);
 			stock = socket(kinds[i].family, kinds[i].type, kinds[i].protocol);
@@ -115,7 +115,7 @@ static void wrong_sockets(void **state)
 	}
 }
 
-/* --- what is forbidden elsewhere ------------------------------------------- */
+/* --- calls that are forbidden otherwise ------------------------------------- */
 
 static const unsigned long syscalls[] = {
 	FSOCKET_IOC_SOCKET, FSOCKET_IOC_LISTEN, FSOCKET_IOC_ACCEPT, FSOCKET_IOC_CONNECT,
@@ -133,7 +133,7 @@ static void assert_refused(int fd)
 	assert_ok(fcntl(fd, F_GETFD));
 }
 
-/* As systemd's RestrictAddressFamilies= has it: but for one call, all is allowed. */
+/* The filter is like that of systemd's RestrictAddressFamilies=: all but one call is allowed. */
 static void install_filter(void)
 {
 	struct sock_filter code[] = {
@@ -164,12 +164,12 @@ static void filtered_tasks(void **state)
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
-	/* Everybody else may. */
+	/* All other tasks may. */
 	assert_ok(call(FSOCKET_IOC_LISTEN, fd));
 	assert_ok(call(FSOCKET_IOC_CLOSE, fd));
 }
 
-/* A tracer that judges system calls would see an ioctl. */
+/* A tracer that decides about system calls would see an ioctl. */
 static void traced_tasks(void **state)
 {
 	union address a;
@@ -210,7 +210,7 @@ static void sockets_that_never_wait(void **state)
 	(void)state;
 	write_file(POOL, "8");
 	pin(1);
-	/* The first is made for the pool, the others come from there. */
+	/* The first socket is made for the pool, and the others come from there. */
 	for (i = 0; i < 3; i++) {
 		int stock = connect_on(1, &a), client, pooled, plain;
 
@@ -229,7 +229,7 @@ static void sockets_that_never_wait(void **state)
 
 /* --- ports of RFD -------------------------------------------------------------- */
 
-/* A port in TIME_WAIT is not taken again where tcp_tw_reuse forbids that. */
+/* RFD does not take a port in TIME_WAIT again if tcp_tw_reuse forbids it. */
 static void time_wait_is_kept(void **state)
 {
 	union address a;
@@ -238,7 +238,7 @@ static void time_wait_is_kept(void **state)
 
 	(void)state;
 	write_file(TW_REUSE, "0");
-	/* One port; the kernel warns of ends of the same parity. */
+	/* There is one port; the kernel warns of ends of the same parity. */
 	write_file(RESERVED, "41235");
 	write_file(PORTS, "41234 41235");
 	client = socket(AF_INET, SOCK_STREAM, 0);
@@ -267,7 +267,7 @@ static int bpf(int command, union bpf_attr *attr)
 	return syscall(SYS_bpf, command, attr, sizeof(*attr));
 }
 
-/* A program for connect() that binds the socket to 127.0.0.1, and else forbids. */
+/* A BPF program for connect() that binds the socket to 127.0.0.1, and forbids all else. */
 static int load_binder(void)
 {
 	static const struct bpf_insn code[] = {
@@ -295,7 +295,7 @@ static int load_binder(void)
 	return bpf(BPF_PROG_LOAD, &attr);
 }
 
-/* The program finds the socket unbound, as it does without us. */
+/* The program finds the socket unbound, as without the module. */
 static void programs_of_cgroups(void **state)
 {
 	union bpf_attr attr = { .attach_type = BPF_CGROUP_INET4_CONNECT };
@@ -341,7 +341,7 @@ static int incoming_cpu(int fd)
 	return cpu;
 }
 
-/* A port that was RFD's once names no CPU in another's connection. */
+/* A port that RFD once chose names no CPU in another connection. */
 static void ports_of_others(void **state)
 {
 	union address a, own, other;
@@ -358,7 +358,7 @@ static void ports_of_others(void **state)
 	assert_ok(module_connect(client, &a, sizeof(a.in)));
 	assert_ok(getsockname(client, &own.sa, &len));
 	conn = accept(first, NULL, NULL);
-	/* It is the server's end that stays, in TIME_WAIT. */
+	/* The server's end stays, in TIME_WAIT. */
 	close(conn);
 	assert_int_equal(read(client, &byte, 1), 0);
 	close(client);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The socket pool, with few sockets and with many.
- * As test_module: in the guest, as root, on loopback.
- * Usage: test_sockfs [TEST]
+ * The socket pool, with few sockets and with many. Like test_module it runs in the
+ * guest, as root, on loopback. Usage: test_sockfs [TEST]
  */
 #include "pool.h"
 
@@ -50,7 +49,7 @@ static void reuse(void **state)
 	assert_counts(.from_slab = 1, .from_pool = 19, .to_pool = 20, .in_pool = 1,
 		      .conns = 20);
 
-	/* Those that stay open leave the pool when others need the place. */
+	/* Sockets that stay open leave the pool when others need the place. */
 	for (i = 0; i < 6; i++)
 		conns[i] = pool_pair(fd, &a, &clients[i]);
 	assert_counts(.from_slab = 5, .to_slab = 2, .from_pool = 1, .conns = 6);
@@ -68,7 +67,7 @@ static void reuse(void **state)
 	close(fd);
 }
 
-/* Where a socket is closed makes no difference: it returns to where it is needed. */
+/* A socket returns to the pool of its CPU, wherever it is closed. */
 static void closed_elsewhere(void **state)
 {
 	union address a;
@@ -101,7 +100,7 @@ static void closed_elsewhere(void **state)
 	close(fd);
 }
 
-/* As long as anybody has a hold on it, a socket is not used again. */
+/* While a program refers to a socket in any way, it is not used again. */
 static void held(void **state)
 {
 	union address a;
@@ -114,7 +113,7 @@ static void held(void **state)
 	write_file(SIZE, "8");
 	counts();
 
-	/* A descriptor without access. */
+	/* An O_PATH descriptor refers to it. */
 	conn = pool_pair(fd, &a, &client);
 	ino = inode_of(conn);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", conn);
@@ -135,7 +134,7 @@ static void held(void **state)
 	close(hold);
 	assert_counts(.to_pool = 1, .in_pool = 1);
 
-	/* A watch on the inode. */
+	/* A watch on the inode refers to it. */
 	notify = inotify_init1(IN_CLOEXEC);
 	assert_ok(notify);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", next);
@@ -148,7 +147,7 @@ static void held(void **state)
 	close(fd);
 }
 
-/* What a program did to its socket is not seen by the next. */
+/* The next program does not see what a program did to its socket. */
 static void pristine(void **state)
 {
 	union address a;
@@ -193,7 +192,7 @@ static void pristine(void **state)
 	close(fd);
 }
 
-/* The group to whose memory the socket is charged is the accepting process's. */
+/* The socket is charged to the memory cgroup of the accepting process. */
 static void memory_cgroups(void **state)
 {
 	union address a;
@@ -219,7 +218,7 @@ static void memory_cgroups(void **state)
 		close(conn);
 		close(client);
 	}
-	/* One for each, and each used again by its own. */
+	/* Each group gets one, which only the same group uses again. */
 	assert_counts(.from_slab = 2, .from_pool = 2, .to_pool = 4, .in_pool = 2, .conns = 4);
 
 	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cgroup.procs", own);
@@ -242,7 +241,7 @@ static void bad_sizes(void **state)
 	assert_ok(fd);
 	write_file(SIZE, "7");
 	for (i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-		/* An empty write is none. */
+		/* An empty write is no write. */
 		if (*bad[i])
 			assert_errno(write(fd, bad[i], strlen(bad[i])), EINVAL);
 	}
@@ -254,14 +253,14 @@ static void bad_sizes(void **state)
 
 /* --- many ------------------------------------------------------- */
 
-/* Objects in use of one of the kernel's caches. */
+/* Returns the number of objects in use of one of the kernel's caches. */
 static long slab_objects(const char *cache)
 {
 	char line[512], name[64];
 	long active, found = -1;
 	FILE *file;
 
-	/* Else free objects in the CPUs' partial slabs count as active. */
+	/* Without this, free objects in the CPUs' partial slabs count as active. */
 	snprintf(line, sizeof(line), "/sys/kernel/slab/%s/shrink", cache);
 	write_file(line, "1");
 	file = fopen("/proc/slabinfo", "r");
@@ -288,7 +287,7 @@ static long meminfo(const char *name)
 	return kb;
 }
 
-/* What is not freed at once is after a grace period or two. */
+/* Objects that are not freed at once are freed after a grace period or two. */
 static bool settles(const char *cache, long most)
 {
 	int waited;
@@ -303,7 +302,7 @@ static bool settles(const char *cache, long most)
 
 #define IDLE 10000
 
-/* Kilobytes of kernel memory that so many accepted connections take. */
+/* Returns the kilobytes of kernel memory that this many accepted connections take. */
 static long memory_of(accept_fn *fn, const union address *a, int fd)
 {
 	static int conns[IDLE], clients[IDLE];
@@ -336,7 +335,7 @@ static void memory(void **state)
 	(void)state;
 	assert_ok(getrlimit(RLIMIT_NOFILE, &old));
 	assert_ok(setrlimit(RLIMIT_NOFILE, &high));
-	/* The first makes the table of descriptors, and TIME_WAIT sockets. */
+	/* The first round makes the table of descriptors, and TIME_WAIT sockets. */
 	memory_of(accept4, &a, fd);
 	stock = memory_of(accept4, &a, fd);
 	inodes = slab_objects("sock_inode_cache");
@@ -376,10 +375,10 @@ static void worker(int fd, int nr)
 	}
 }
 
-/* So many connections make one. */
+/* Each round makes this many connections. */
 #define STORM	100
 
-/* Sizes change, workers are killed, statistics are read, while connections come. */
+/* Sizes change, workers are killed, and statistics are read while connections come. */
 static void storm(void **state)
 {
 	static const char * const sizes[] = { "0", "1", "100", "3", "5000" };
@@ -404,7 +403,7 @@ static void storm(void **state)
 		time_t begin = time(NULL);
 		int conn;
 
-		/* A kernel that checks each access needs longer for enough of them. */
+		/* A kernel that checks each access needs longer for a sufficient number. */
 		for (i = 0; time(NULL) < begin + 9 ||
 		     (counter("sock_accept_conns", -1) - before <= STORM &&
 		      time(NULL) < begin + 60); i++) {
@@ -412,7 +411,7 @@ static void storm(void **state)
 
 			conn = connect_on(i % 8, &a);
 			(void)!write(conn, "x", 1);
-			/* That one's worker may have been killed: no answer is no failure. */
+			/* The worker may have been killed, so no answer is no failure. */
 			greeting(conn);
 			setsockopt(conn, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 			close(conn);
@@ -440,7 +439,7 @@ static void storm(void **state)
 	write_file(SIZE, "10");
 	from_slab = counter("sock_alloc_from_slab", -1);
 	to_slab = counter("sock_free_to_slab", -1);
-	/* All have been closed, so what is in the pools is idle. */
+	/* All sockets have been closed, so those in the pools are idle. */
 	assert_int_equal(counter("sock_in_pool", -1), from_slab - to_slab);
 	write_file(SIZE, "0");
 	assert_int_equal(counter("sock_in_pool", -1), 0);
@@ -449,7 +448,7 @@ static void storm(void **state)
 	close(fd);
 }
 
-/* A socket outlives the module: nothing of that is in reach of it. */
+/* A socket outlives the module, to which it has no pointer. */
 static void unload(void **state)
 {
 	union address a;
@@ -487,7 +486,7 @@ static void unload(void **state)
 	close(fd);
 }
 
-/* Whether the page that the library looks at says that the pool is on. */
+/* The page that the library reads tells whether the pool is on. */
 static void feature_flag(void **state)
 {
 	volatile struct fsocket_features *page;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The ways around libfsocket.so, which is preloaded into this program: listeners
- * that it never saw, numbers that mean something else, calls that fail or do not
- * return.
+ * Ways around libfsocket.so, which is preloaded into this program: listeners that it
+ * never saw, numbers that mean something else, calls that fail or do not return.
+ *
  *	LD_PRELOAD=libfsocket.so ./test_ways [NAME]
  */
 #include "helpers.h"
@@ -20,7 +20,7 @@ static int put(int epoll, int op, int fd, uint32_t events)
 	return epoll_ctl(epoll, op, fd, &event);
 }
 
-/* Runs the rest of a test in a child, whose state is its own; 0: it has succeeded. */
+/* Runs the rest of a test in a child, which has its own state; returns 0 if it has succeeded. */
 static int in_child(void (*test)(void))
 {
 	pid_t pid = fork();
@@ -37,7 +37,7 @@ static int in_child(void (*test)(void))
 
 #define NEED(x) do { if (!(x)) { dprintf(2, "%s: %m\n", #x); _exit(__LINE__ % 255 + 1); } } while (0)
 
-/* The number of a listener's copy, by calls that the library does not see. */
+/* Returns the number of a listener's copy, made by calls that the library does not see. */
 static int unseen_listener(union address *a)
 {
 	int fd = listener(AF_INET, a), copy = syscall(SYS_dup, fd);
@@ -70,7 +70,7 @@ static void unknown_listener_is_spawned(void **state)
 	unpin();
 }
 
-/* Netty: added first, then listening, then EPOLLIN. */
+/* Netty adds it first, then listens, then asks for EPOLLIN. */
 static void added_before_it_listens(void **state)
 {
 	int epoll = epoll_create1(0), fd, client;
@@ -108,7 +108,7 @@ static void *rearm(void *arg)
 	return arg;
 }
 
-/* A thread that arms what another one has added does not claim it. */
+/* A thread that arms a listener which another one has added does not claim it. */
 static void rearmed_by_another_thread(void **state)
 {
 	unsigned long long before;
@@ -129,7 +129,7 @@ static void rearmed_by_another_thread(void **state)
 	unpin();
 }
 
-/* All numbers are the program's, whatever closed the device. */
+/* The program may use all numbers, after any way in which the device was closed. */
 static void close_all_and_open_many(void)
 {
 	int fd, high = 0;
@@ -172,7 +172,7 @@ static void dup2_over_the_device(void **state)
 	close(fd);
 }
 
-/* A child that shares our memory closes everything: our device stays what it is. */
+/* A child that shares our memory closes everything: the device of the parent stays open. */
 static void vfork_child_closes_all(void **state)
 {
 	int epoll = epoll_create1(0), fd, status;
@@ -181,7 +181,7 @@ static void vfork_child_closes_all(void **state)
 	pid_t pid;
 
 	(void)state;
-	/* A worker alone that is not pinned has no local listener. */
+	/* A lone worker that is not pinned has no local listener. */
 	pin(1);
 	fd = listener(AF_INET, &a);
 	pid = vfork();
@@ -214,7 +214,7 @@ static void filter_ioctl(uint32_t action)
 	NEED(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
-/* A filter that kills for what the program does not do itself. */
+/* A filter that kills for calls which the program does not make itself. */
 static void serve_confined(void)
 {
 	int epoll = epoll_create1(0), client, conn, fd;
@@ -253,7 +253,7 @@ static void connect_without_ioctl(void)
 	NEED(!connect(client, &a.sa, sizeof(a.in)));
 }
 
-/* Also where the module would choose the source port. */
+/* This also holds if the module would choose the source port. */
 static void connect_with_a_filter(void **state)
 {
 	(void)state;
@@ -267,7 +267,7 @@ struct pair {
 	int epoll, conn, peer;
 };
 
-/* A connection that has been added, and of which the kernel does not know yet. */
+/* Returns a connection that has been added, and of which the kernel does not know yet. */
 static struct pair floating(void)
 {
 	union address a;
@@ -308,7 +308,7 @@ static void strike(int signal)
 	siglongjmp(away, 1);
 }
 
-/* Handlers that leave by siglongjmp() strike anywhere, also while notes change. */
+/* Signal handlers that leave by siglongjmp() run anywhere, also while notes change. */
 static void leave_and_go_on(void)
 {
 	struct itimerval often = { { 0, 150 }, { 0, 150 } }, never = { { 0, 0 }, { 0, 0 } };
@@ -321,7 +321,7 @@ static void leave_and_go_on(void)
 	sigsetjmp(away, 1);
 	if (!rounds)
 		NEED(!setitimer(ITIMER_REAL, &often, NULL));
-	/* All the while the first one is in the instance, and nobody waits. */
+	/* During all this the first one is in the instance, and no thread waits. */
 	while (rounds++ < 300000 && strikes < 3000) {
 		put(p.epoll, EPOLL_CTL_ADD, q.conn, EPOLLIN);
 		put(p.epoll, EPOLL_CTL_MOD, q.conn, rounds & 1 ? EPOLLIN : 0);

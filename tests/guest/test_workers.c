@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Workers of a listener: when they are pinned, what they start, how they end, many at
- * once. Runs in the guest as root with fastsocket.ko loaded. Usage: test_workers [TEST]
+ * Workers of a listener: when they are pinned, what their children inherit, how they
+ * end, many at once. Runs in the guest as root with fastsocket.ko loaded. Usage:
+ * test_workers [TEST]
  */
 #include <stdatomic.h>
 
@@ -27,7 +28,7 @@ static int cpus_of(pid_t pid)
 	return CPU_COUNT(&set);
 }
 
-/* Pinned while there are two; what they start is not. */
+/* Workers are pinned while there are two; their children are not. */
 static void pinned_in_company(void **state)
 {
 	int ready[2], all = cpus_of(0), cpu;
@@ -66,7 +67,7 @@ static void pinned_in_company(void **state)
 	close(fd);
 }
 
-/* Claims all CPUs but the last, many times, as another user; and waits. */
+/* Claims all CPUs but the last, many times, as another user; then waits. */
 static pid_t crowds(void)
 {
 	int last = sysconf(_SC_NPROCESSORS_ONLN) - 1, ready, cpu, i;
@@ -98,7 +99,7 @@ static pid_t crowds(void)
 		pause();
 }
 
-/* Whatever others claim, the workers of a listener do not share a CPU. */
+/* The workers of a listener do not share a CPU, whatever other users claim. */
 static void apart_in_a_crowd(void **state)
 {
 	int ready[2], cpu[3], i;
@@ -135,7 +136,10 @@ static void *count_cpus(void *arg)
 	return NULL;
 }
 
-/* A child, a thread, a program of a pinned worker may use what that could before. */
+/*
+ * A child, a thread, a program of a pinned worker may use the CPUs that the worker
+ * could use before.
+ */
 static void children_are_free(void **state)
 {
 	int all = cpus_of(0), status, seen = 0;
@@ -155,10 +159,10 @@ static void children_are_free(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, count_cpus, &seen), 0);
 	pthread_join(thread, NULL);
 	assert_int_equal(seen, all);
-	/* And the worker itself, when it is none any more. */
+	/* The worker itself may use them again when it is no worker any more. */
 	assert_ok(retire(fd));
 	assert_int_equal(cpus_of(0), all);
-	/* What the program has set since stays. */
+	/* An affinity that the program has set since stays. */
 	assert_ok(spawn(fd, 1));
 	pin(2);
 	assert_ok(retire(fd));
@@ -212,7 +216,7 @@ static void *spawns_in_a_crowd(void *arg)
 		pthread_barrier_wait(&c->met);
 		while (atomic_load(&c->go) != round)
 			;
-		/* So that the calls overlap in another way each time. */
+		/* This varies how the calls overlap. */
 		for (wait = rand() % 400; wait > 0; wait--)
 			;
 		if (spawn(atomic_load(&c->fd), 0))
@@ -222,7 +226,7 @@ static void *spawns_in_a_crowd(void *arg)
 	return NULL;
 }
 
-/* Workers that are the first to want a local listener all get one, also at one moment. */
+/* Workers that are the first to want a local listener all get one, also at the same moment. */
 static void first_together(void **state)
 {
 	struct crowd c = { 0 };

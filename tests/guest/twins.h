@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Sockets and epoll instances twice: by the C library, which libfsocket.so replaces, and
- * by system calls made right here. */
+/*
+ * Sockets and epoll instances twice: by the C library, whose functions libfsocket.so
+ * replaces, and by system calls made here.
+ */
 #ifndef TESTS_GUEST_TWINS_H
 #define TESTS_GUEST_TWINS_H
 
@@ -95,12 +97,12 @@ static inline void feature(bool on)
 	raw_close(file);
 }
 
-/* Connections in TIME_WAIT that the kernel keeps. */
+/* The number of connections in TIME_WAIT that the kernel keeps. */
 static inline void time_wait(int most)
 {
 	char text[16];
 
-	/* Not on the machine of who runs this with a stand-in for the module. */
+	/* Not on a developer's machine, which has a stand-in for the module. */
 	if (getenv("FAKE_FEATURES"))
 		return;
 	snprintf(text, sizeof(text), "%d", most);
@@ -110,9 +112,12 @@ static inline void time_wait(int most)
 static inline int setup(void **state)
 {
 	(void)state;
-	/* Where one is too many, its other end is reset, and its twin's is not. */
+	/*
+	 * If one connection is too many, the kernel resets its other end, and not that
+	 * of its twin.
+	 */
 	time_wait(500000);
-	/* The library's is followed only from the first listen() on. */
+	/* The library follows its twin only from the first listen() on. */
 	listening = listener(AF_INET, &a);
 	feature(true);
 	for (int i = 0; i < 2; i++)
@@ -127,7 +132,7 @@ static inline int teardown(void **state)
 	for (int i = 0; i < 2; i++)
 		sides[i].close(instances[i]);
 	close(listening);
-	/* The kernel's own choice, for 3 GiB. */
+	/* The value that the kernel chooses for 3 GiB. */
 	time_wait(16384);
 	return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A worker process that accepts, and what each test of the module begins and ends with. */
+/* A worker process that accepts, and what each test of the module does first and last. */
 #ifndef TESTS_GUEST_WORKER_H
 #define TESTS_GUEST_WORKER_H
 
@@ -27,8 +27,8 @@ static inline pid_t fork_until_ready(int *ready)
 }
 
 /*
- * A worker process: spawns on cpu, says so, then accepts for ever and greets
- * with its letter; or, lazy, accepts nothing.
+ * Starts a worker process that spawns on cpu, reports so, then accepts for ever and
+ * greets with its letter; if lazy, it accepts nothing.
  */
 static inline pid_t worker(int fd, int cpu, char letter, bool lazy)
 {
@@ -53,7 +53,10 @@ static inline pid_t worker(int fd, int cpu, char letter, bool lazy)
 	}
 }
 
-/* What a worker does that waits with epoll: it spawns on @cpu, says so, and greets for ever. */
+/*
+ * The function of a worker that waits with epoll: it spawns on @cpu, reports so, and
+ * greets for ever.
+ */
 static inline void serve_by_epoll(int fd, int cpu, char letter, int ready)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -72,7 +75,7 @@ static inline void serve_by_epoll(int fd, int cpu, char letter, int ready)
 	}
 }
 
-/* Whose worker serves @cpu: of that itself, or of another; -1 if nobody's. */
+/* Returns the CPU whose worker serves @cpu: that itself, or another; -1 if none does. */
 static inline int host_of(const union address *a, int cpu)
 {
 	FILE *file = fopen("/proc/net/fastsocket_listeners", "r");

@@ -13,12 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / "playbooks/roles/lab/files/lab.sh"
-# Of Debian's releases: the kernel that each has.
+# The kernel of each release of Debian.
 RELEASES = {"bookworm": "6.1", "trixie": "6.12"}
 OLD = "0.9"
 NEW = re.match(r"fastsocket \(([\d.]+)\)", (ROOT / "debian/changelog").read_text())[1]
 OURS = "fastsocket-dkms libfsocket fastsocket-bench"
-# Where the version of a package is: the module's has to be the same.
+# The files that have the version of the packages, which is also that of the module.
 VERSIONS = {"debian/changelog": f"fastsocket ({NEW})", "kmod/main.c": f'MODULE_VERSION("{NEW}")',
             "kmod/dkms.conf": f'PACKAGE_VERSION="{NEW}"', "CHANGELOG.md": f"## {NEW} "}
 
@@ -61,7 +61,7 @@ class Guest:
 
 
 def build(tree, version):
-    """The packages of this version of the tree, in a folder beside it."""
+    """Builds the packages of this version of the tree, in a folder beside it."""
     files = subprocess.run(["git", "ls-files", "-z", ":!results", ":!tests"], cwd=ROOT, check=True,
                            capture_output=True).stdout
     tree.mkdir(parents=True)
@@ -80,7 +80,7 @@ def build(tree, version):
 
 @pytest.fixture(scope="module", name="packages")
 def built_packages(tmp_path_factory):
-    """{version: packages}; those of this version as lintian wants them."""
+    """{version: packages}; lintian accepts those of this version."""
     top = tmp_path_factory.mktemp("packages")
     found = {version: build(top / version / "fastsocket", version) for version in (OLD, NEW)}
     done = subprocess.run(["lintian", "--allow-root", "--fail-on", "warning",
@@ -102,8 +102,8 @@ def booted_guest(request, packages):
                                  check=True, capture_output=True).stdout
             guest.lab("ssh", f"mkdir -p /run/packages/{version} && tar -C /run/packages/{version} "
                       "-x --warning=no-timestamp", input=tar)
-        # The image has a module that the lab has built, leaves documents out, and has nginx
-        # never start.
+        # The image has a module that the lab has built, leaves out documents, and does not
+        # start nginx.
         guest.run("rm -rf /lib/modules/*/updates /etc/dpkg/dpkg.cfg.d/* "
                   "/etc/systemd/system/nginx.service; depmod; systemctl daemon-reload")
         assert guest.ours() == []
@@ -124,7 +124,7 @@ def test_installed(guest):
 
 
 def test_loaded_at_boot_if_asked_for(guest):
-    """By what is done at boot; no more than a comment asks for it."""
+    """Runs the service that loads modules at boot; a line without # asks for the module."""
     guest.run("rmmod fastsocket; systemctl restart systemd-modules-load")
     assert guest.run("test -e /dev/fastsocket", check=False).returncode
     guest.run("sed -i 's/^#fastsocket/fastsocket/' /etc/modules-load.d/fastsocket.conf && "
@@ -139,7 +139,7 @@ def test_a_service_by_the_drop_in(guest):
 
 
 def test_upgraded(guest):
-    """While nginx runs, which goes on with the module that is loaded."""
+    """nginx runs during the upgrade, and goes on with the loaded module."""
     guest.install(NEW)
     assert guest.answers()
     status = guest.out("dkms status")
@@ -148,7 +148,7 @@ def test_upgraded(guest):
     assert not [path for path in guest.ours() if path.startswith(f"/usr/src/fastsocket-{OLD}")]
     assert guest.out("modinfo -F version fastsocket") == NEW
     assert guest.out("cat /sys/module/fastsocket/version") == OLD
-    # What the administrator has changed stays.
+    # The file that the administrator has changed stays.
     guest.run("grep -q '^fastsocket' /etc/modules-load.d/fastsocket.conf")
     guest.run("systemctl stop nginx && rmmod fastsocket && systemctl start nginx")
     assert guest.out("cat /sys/module/fastsocket/version") == NEW
@@ -156,7 +156,7 @@ def test_upgraded(guest):
 
 
 def test_purged(guest):
-    """Once while a server uses the module, and once while none does."""
+    """Purges once while a server uses the module, and once while none does."""
     used = guest.release == "bookworm"
     if not used:
         guest.run("systemctl stop nginx")
@@ -166,7 +166,7 @@ def test_purged(guest):
     if used:
         assert guest.answers()
         guest.run("systemctl stop nginx && rmmod fastsocket")
-    # The administrator has copied this one.
+    # The administrator has copied this file, so purging leaves it.
     guest.run("rm -r /etc/systemd/system/nginx.service.d && systemctl daemon-reload && "
               "systemctl start nginx")
     assert guest.answers()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The demo server, started, asked and stopped: what its tests share.
+"""Starts, asks and stops the demo server: functions that its tests share.
 
 Functional tests drive the build with address and undefined-behaviour
 sanitizers: any finding ends a worker, which the server reports on stderr, and
@@ -25,7 +25,7 @@ CORES = len(os.sched_getaffinity(0))
 MODES = ["shared", "exclusive", "reuseport", "cbpf"]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 GET_CLOSE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-DEADLINE = 20  # s; what any single wait may take before a test fails
+DEADLINE = 20  # s; the time limit of any single wait
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -102,7 +102,7 @@ class Server:
         return client
 
     def exchange(self, data):
-        """Everything the server says until it ends the connection."""
+        """All bytes that the server sends until it ends the connection."""
         with self.connect() as client:
             client.sendall(data)
             return read_all(client)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs made of nothing, for tests of what comes after measuring."""
+"""Makes runs without measuring, for tests of the programs that come after it."""
 import subprocess
 import sys
 from pathlib import Path

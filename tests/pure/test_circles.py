@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of a function, the name: where it is defined, and where a header declares it.
+# The name of a function: in its definition, and in its declaration in a header.
 DEFINED = re.compile(r"^(?!static|#)(?:\w+[ \t*]+)+?(\w+)\([^;{}]*\)\n\{", re.MULTILINE)
 DECLARED = re.compile(r"(\w+)\([^;{}]*;")
 

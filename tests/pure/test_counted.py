@@ -21,7 +21,7 @@ from test_sweep import TINY
 sys.path.insert(0, str(ROOT / "plots"))
 import stacks  # noqa: E402 (its folder has to be named first)
 
-# A spin lock belongs to who takes it.
+# A spin lock belongs to the function that takes it.
 CALLERS = """chain,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions
 inet_csk_accept < inet_accept,listener,,{},1,0,0,0.0
 update_sd_lb_stats < load_balance,background,,50,50,0,0,0.0
@@ -79,19 +79,19 @@ def test_tables_of_counts(run):
         "| listener | `inet_csk_accept` | 295.0 | 70.0 |",
         "| bind bucket and TIME_WAIT | `_raw_spin_lock` | 2.0 | 2.0 |",
         "| ehash | `_raw_spin_lock` | 1.5 | 1.5 |", "| rest | `tcp_ack` | 1.0 | 1.0 |",
-        # What the chains of callers that the file leaves out have moved.
+        # The transfers of chains of callers that the file leaves out.
         "|  | all others | 0.5 | 0.5 |",
         "|  | n | 2 | 2 |"]
     assert "| shared | 0xff01 tcp_hashinfo | 30.00 | 2 |" in found["lines"]
-    # Counting repetitions are no timed ones.
+    # Counting repetitions are not timed.
     assert Study(run).numbers("shared") == {
         "n_valid": 1, "n_invalid": 0, "n_degraded": 0, "n_profiles": 0, "n_locks": 0,
         "n_counts": 2}
 
 
 def test_lines_of_one_kind_are_one_row(run, monkeypatch):
-    """Lines are grouped by what they are, whatever socket or CPU they belong to; those of which
-    that is not known stay alone."""
+    """Lines are grouped by their object's kind, whatever socket or CPU they belong to; lines of
+    unknown objects stay alone."""
     header = ",".join(contract.LINES)
     for path in run.glob("raw/shared/c*/lines.csv"):
         path.write_text(f"""{header}
@@ -125,15 +125,15 @@ init_net+704,variable,init_net+0x2c0,inet_timewait_death_row.tw_refcount,,inet_t
         "| shared | `per-CPU runqueues+0x0` | `rq.__lock` | `_raw_spin_lock` | 2 | 0.75 | 0.50 "
         "| 2 |",
         "| shared | 2 more kinds |  |  | 2 | 0.75 | 0.50 | 2 |"]
-    # Of a cell that was counted before lines had names.
+    # A cell that was counted before lines had names.
     assert ("| fastsocket | `0xff01 tcp_hashinfo` |  | `tcp_hashinfo` | 1 | 7.50 | 7.50 "
             "| 2 |") in lines
-    # A single line limits a machine, and not all of its kind.
+    # A single line limits a machine; the sum of its kind does not.
     assert "| init_net+0x2c0: 3.0 |" in bound.table(Study(run))
 
 
 def test_address_of_a_line(tmp_path):
-    """A line is asked for by the address in it at which it moves most often."""
+    """The request for a line's name has the address in it that causes most of its moves."""
     folder = ROOT / "counting"
     subprocess.run(["make", "-s", "-C", folder, "read"], check=True)
     (tmp_path / "kallsyms").write_text("0000000000000100 A runqueues\n"
@@ -155,8 +155,8 @@ def test_address_of_a_line(tmp_path):
 
 
 def test_names_of_lines(monkeypatch, capsys):
-    """What the guest says comes to the line by the address it was asked for; a guest that cannot
-    be asked leaves the lines without names."""
+    """The guest's answer is assigned to the line by the address of the request; without an answer
+    the lines have no names."""
     lines = counts.foreground(
         "line,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions,address\n"
         "ff00,rest,tcp_ack,2.0,1,1,0,0,ff08\nff40,rest,tcp_ack,1.0,1,0,0,0,ff40\n"
@@ -246,7 +246,7 @@ def test_counts_over_cores(tmp_path):
     assert lines[2] == ("| ab -c 100 | demo: without | line transfers between cores | 0.0 | 40.0 "
                         "| 280.0 | 1 |")
     assert "| kernel instructions | 90,000 | 90,010 | 90,070 | 1 |" in lines[6]
-    # Tables of one load are of the most cores.
+    # Tables of one load show that of the most cores.
     assert "| listener | `inet_csk_accept` | 280.0 | 70.0 |" in (
         run / "tables/functions.md").read_text()
     done = program("plots/plot.py", run)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The demo server, natively on loopback: load, and whatever clients send."""
+"""The demo server, natively on loopback: load, and all kinds of input from clients."""
 import contextlib
 import os
 import re
@@ -65,7 +65,7 @@ def test_load_keepalive_server_with_closing_clients():
 
 
 def test_system_calls_per_connection(tmp_path):
-    """What is measured: accept4, epoll_ctl, recv, send, close and the waiting."""
+    """The measured calls: accept4, epoll_ctl, recv, send, close and the waiting."""
     trace = tmp_path / "trace"
     with server("-w", 1, binary="server") as s:
         with subprocess.Popen(["strace", "-qq", "-o", trace, "-p", str(s.workers()[0])]) as strace:
@@ -157,7 +157,7 @@ def test_data_after_the_answer_draws_no_reset(head):
     """The client writes on for 2 MB after it was answered, and only then reads."""
     with server("-w", 1) as s:
         with s.connect() as client:
-            # In one piece, so that the server sees there is more than the request.
+            # Send it in one piece, so that the server sees more than the request.
             client.sendall(head + b"x" * 1000)
             for _ in range(32):
                 client.sendall(b"x" * 65536)
@@ -172,7 +172,7 @@ def test_keepalive_honours_the_client():
         assert_ok(s.exchange(GET + GET_CLOSE), 2)
         assert_ok(s.exchange(b"GET / HTTP/1.0\r\n\r\n"))
         assert_ok(s.exchange(b"HEAD / HTTP/1.1\r\n\r\nHEAD / HTTP/1.0\r\n\r\n"), 2, head=True)
-        # Bodies are no requests, the blank line after one is none either.
+        # A body is not a request, and neither is the blank line after one.
         post = b"POST / HTTP/1.1\r\nContent-Length: 18\r\n\r\nGET / HTTP/1.1\r\n\r\n\r\n"
         assert_ok(s.exchange(post * 3 + GET_CLOSE), 4)
         with s.connect() as client:
@@ -207,7 +207,7 @@ def test_keepalive_pipelined_to_a_client_that_does_not_read():
         time.sleep(0.5)
         assert cpu_seconds(worker) - cpu < 0.1, "busy though the client takes nothing"
         assert resident_bytes(worker) - before < 16 << 20
-        # The last request may be cut anywhere: complete it, as the last one.
+        # The last request may be cut anywhere, so complete it.
         client.settimeout(DEADLINE)
         rest = (GET[sent % len(GET):] if sent % len(GET) else b"") + GET_CLOSE
         writer = threading.Thread(target=client.sendall, args=(rest,))

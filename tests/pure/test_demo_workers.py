@@ -86,7 +86,7 @@ def test_three_thousand_idle_connections():
 
 @pytest.mark.parametrize("mode", ["shared", "exclusive"])
 def test_out_of_descriptors(mode):
-    """No busy loop, no lost connection, and service goes on when something closes."""
+    """No busy loop, no lost connection, and service goes on when a connection closes."""
     with server("-w", 1, "-m", mode, nofile=40) as s:
         clients = [s.connect() for _ in range(60)]
         worker = s.workers()[0]
@@ -138,7 +138,7 @@ def test_stop_is_immediate_when_idle_and_bounded_when_not():
 
 
 def test_stop_of_the_whole_process_group():
-    """What Ctrl-C and systemd do: workers get the signal from outside as well."""
+    """Like Ctrl-C and systemd: workers also get the signal from outside."""
     with server() as s:
         for worker in s.workers():
             os.kill(worker, signal.SIGSTOP)
@@ -184,7 +184,7 @@ def test_killed_parent_takes_its_workers_along():
                     os.kill(worker, signal.SIGKILL)
 
 
-# What it tells its user ------------------------------------------------------------------
+# Messages to its user --------------------------------------------------------------------
 
 def run(*args, **kwargs):
     return subprocess.run([DEMO / "server-asan", *map(str, args)], text=True,
@@ -248,7 +248,7 @@ def test_bad_options(args, sentence):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("other", ["shared", "reuseport"])
 def test_port_in_use(mode, other):
-    """Also by a server of the same kind, whose connections it must not share."""
+    """A port that another demo server has is refused, too: they must not share its connections."""
     with server("-m", other, "-w", 1) as s:
         result = run("-m", mode, "-w", 1, "-a", f"127.0.0.1:{s.port}")
         assert result.returncode == 1 and result.stdout == ""
@@ -259,7 +259,7 @@ def test_port_in_use(mode, other):
 
 
 def test_restart_on_the_same_port():
-    """With connections of the last run in TIME_WAIT."""
+    """It starts while connections of the last run are in TIME_WAIT."""
     port = free_port()
     for _ in range(3):
         with server("-w", 1, port=port) as s:
@@ -275,7 +275,7 @@ def test_address_of_nobody():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become nobody")
 def test_privileged_port():
-    """Refused by the system to an ordinary user."""
+    """The system refuses this to an ordinary user."""
     limit = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
     if limit <= 1:
         pytest.skip("this host lets everybody use every port")

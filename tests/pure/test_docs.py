@@ -19,7 +19,7 @@ def test_documents_show_the_newest_committed_results(document):
 
 
 def skeleton(document):
-    """What a translation leaves as it is: levels of headings, commands, links, names."""
+    """The parts that a translation does not change: levels of headings, commands, links, names."""
     text = re.sub(r"<!-- (\w+).*?<!-- end -->", r"<!-- \1 -->", document.read_text("utf-8"),
                   flags=re.S)
     blocks = re.findall(r"(?:^ {4}.*\n)+", text, re.M)
@@ -69,7 +69,7 @@ def test_reference_says_what_the_sources_say():
 
 
 def test_reference_knows_everything_that_is_declared():
-    """A declaration in another form than those that reference.py reads would be left out."""
+    """Fails on a declaration in a form that reference.py does not read, and would leave out."""
     def names(pattern, *files):
         return [found for name in files for found in re.findall(pattern, reference.source(name))]
 

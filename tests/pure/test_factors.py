@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Everything is a factor: parameter:NAME and sysctl:NAME, and what is made of the ideas."""
+"""Everything is a factor: parameter:NAME and sysctl:NAME, and the setups of the ideas."""
 import json
 
 import pytest
@@ -22,11 +22,11 @@ def resolved(name, *settings):
                                      "workers=1,4,8,16,24", "tool=wrk"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_takes_them(name, setting):
-    """Or says in one sentence why there is nothing to vary."""
+    """Gives the reason in one sentence if nothing can be varied."""
     try:
         one = resolved(name, setting)
     except plan.PlanError as error:
-        # wrk is no tool of Redis, has no rate, and cannot be counted.
+        # wrk is not a tool of Redis, has no rate, and cannot be counted.
         only_counts = plan.load(name)["profiles"]["quick"]["rounds"] == 0
         assert (name, setting.partition("=")[0]) in (
             ("null", POOL), ("redis", "tool"), ("latency", "tool"),
@@ -50,12 +50,12 @@ def test_a_parameter_is_nothing_to_what_runs_without_the_module():
     ours = one["setups"]["fastsocket+enable_socket_pool_size=16"]
     assert ours["parameters"] == {"enable_listen_spawn": 2, "enable_socket_pool_size": 16}
     assert ours["text"] == "with Fastsocket, enable_socket_pool_size 16"
-    # The level is compared with the base level; that with what the setup always is.
+    # The level is compared with the base level, and that with the setup's usual baseline.
     assert ours["baseline"] == "fastsocket+enable_socket_pool_size=0"
     assert ours["against"] == ["shared"]
     assert "baseline" not in one["setups"]["fastsocket+enable_socket_pool_size=0"]
     assert (one["without"], one["with"]) == ("shared", "fastsocket+enable_socket_pool_size=0")
-    # What is counted, too.
+    # This also holds for counting.
     assert one["counts"]["setup"] == ["shared", "fastsocket+enable_socket_pool_size=0",
                                       "fastsocket+enable_socket_pool_size=16", "kernel"]
 
@@ -123,7 +123,7 @@ def test_levels_reach_the_server_and_are_read_back():
 
 
 def test_a_run_over_levels_to_its_tables_and_figures(tmp_path):
-    """The same columns as any run; ratios are to the base level."""
+    """The columns are those of any run; ratios are to the base level."""
     run = planned(tmp_path, *TINY, "--set", f"{POOL}=0,64")
     plain = contract.read_run(planned(tmp_path, *TINY))["plan"]["factors"]
     facts = contract.read_run(run)
@@ -133,7 +133,7 @@ def test_a_run_over_levels_to_its_tables_and_figures(tmp_path):
     output, rows = summary_of(run)
     assert float(rows["fastsocket+enable_socket_pool_size=64"]["throughput_rps_ratio"]) == 2
     assert float(rows["fastsocket+enable_socket_pool_size=0"]["throughput_rps_ratio"]) == 1.5
-    # The seed's figures stand under the pair; the base level against all that has no module.
+    # The seed's figures are below the pair; the base level is compared with setups without module.
     assert "4.736 s" in output and "| 1.50 times as fast |" in output
     against = (run / "tables/against.md").read_text()
     assert "fastsocket+enable_socket_pool_size=0 | shared | 1.50 |" in against

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What goes wrong in one repetition, or beside a run, does not end the run."""
+"""Faults in one repetition, or beside a run, do not end the run."""
 import fcntl
 import json
 import lzma
@@ -57,7 +57,7 @@ def test_other_tools_that_died(tool, out):
 
 
 class Hosts:
-    """A server that is always well, and a load generator that fails as told."""
+    """A server that always works, and a load generator that fails as told."""
 
     def __init__(self, error):
         self.error = error
@@ -83,7 +83,7 @@ def swept(run, hosts):
 
 
 def test_a_failing_load_is_an_invalid_repetition(tmp_path):
-    """And the sweep goes on to its end, which says in one sentence what could not be had."""
+    """The sweep goes on to its end, and then names the missing repetitions in one sentence."""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
     swept(run, Hosts("the load generator: ab did not end within 180 s"))
     rows = contract.read_samples(run)
@@ -93,7 +93,7 @@ def test_a_failing_load_is_an_invalid_repetition(tmp_path):
     output, _ = summary_of(run)
     assert "6 of 6 repetitions could not be had, most often because the load generator" in output
     assert "(-e fresh=true)" in output
-    # Nor does anything after it fail.
+    # The programs after it do not fail either.
     for name in ("plots/plot.py", "experiments/report.py"):
         done = program(name, run)
         assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ class Counter:
 
 
 class Answering(Hosts):
-    """An ab that answers while it is counted; what is timed fails."""
+    """An ab that works while it is counted, and fails in timed repetitions."""
 
     def run(self, *words, limit=60, failure=runner.RunError, what=None):
         if words[0] == "load" and "1000" in words:
@@ -138,7 +138,7 @@ class Answering(Hosts):
 
 
 def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
-    """A counter that fails has another attempt; what is timed may fail altogether."""
+    """A counter that fails gets another attempt; all timed repetitions may fail."""
     monkeypatch.setattr(counts, "counter", lambda *_: Counter())
     run = planned(tmp_path, *(word for setting in (
         "setup=shared,cbpf", "tool=ab", "concurrency=100", "null=0", "perf_repetitions=0",
@@ -154,7 +154,7 @@ def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
 
 
 class Preloaded(Answering):
-    """A server under the library that says afterwards what was in force."""
+    """A server under the library that reports afterwards what was in force."""
 
     # One worker has not waited with others yet.
     before = after = (8, 0, 0)
@@ -170,7 +170,7 @@ class Preloaded(Answering):
 @pytest.mark.parametrize("after, backend", [
     ((9, 0, 0), "kernel"), ((1, 0, 0), "none"), ((9, 0, 1000), "module"), ((9, 8, 0), "module")])
 def test_a_backend_that_was_not_in_force(tmp_path, monkeypatch, after, backend):
-    """Is in the table of what was left out, by cell."""
+    """The reason is in the table of left out repetitions, by cell."""
     monkeypatch.setattr(counts, "counter", lambda *_: Counter())
     monkeypatch.setattr(Counter, "failures", [])
     run = planned_of(tmp_path, "counts", "--set", "setup=kernel", "--set", "count_repetitions=1",
@@ -286,7 +286,7 @@ def test_one_sweep_at_a_time(tmp_path):
 @pytest.mark.parametrize("before, after, new", [
     (b"", b"[    1.5] WARNING: x\n", ["[    1.5] WARNING: x"]),
     (b"[    1.5] a\n", b"[    1.5] a\n", []),
-    # The ring has let go of its beginning: shorter, or as long as before.
+    # The ring has dropped its beginning: it is shorter, or as long as before.
     (b"[    1.5] a\n[    2.0] b\n", b"[    2.0] b\n[    9.0] WARNING\n", ["[    9.0] WARNING"]),
     (b"[    1.5] a\n[    2.0] b\n", b"[    9.0] c\n", ["[    9.0] c"]),
     (b"[    1.5] a\n", b"[    1.5] a\n[    1.5] b\n    no stamp\n", ["[    1.5] b"]),
@@ -318,7 +318,7 @@ def test_the_mean_of_less_than_a_millisecond():
 @pytest.mark.parametrize("held, said", [
     (100, False), (91, False), (110, False), (89, True), (112, True), (None, False)])
 def test_littles_law(held, said):
-    """What was under way is what was asked for; 5,000 connections and 6,000 requests are not."""
+    """As many connections are under way as asked for; 5,000 of them do not fit 6,000 requests."""
     metrics = {} if held is None else {"held_connections": held}
     sentence = verdicts.degraded_by_little(metrics, 100)
     assert sentence == (f"by Little's law {held} connections were under way, not 100"
@@ -334,7 +334,7 @@ def test_a_tool_that_counts_other_requests_than_the_server():
 
 
 def test_runs_that_voided_second_syns_are_judged_again(tmp_path):
-    """The first attempt counts, and the one that was lucky does not."""
+    """The first attempt counts, and a later one without lost SYNs does not."""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
     step = contract.read_plan(run)[0]
     sample(run, step, 1, 100, valid=0, requests=1000,
@@ -362,7 +362,7 @@ def test_packed_raw_files_are_read_as_before(tmp_path):
     assert [path.name for path in (run / "raw").rglob("*") if path.is_file()] == ["perf.data"]
     assert raws.Raw(run).names() == ["shared/1/ab-tool.txt", "shared/1/latencies.csv",
                                      "shared/1/perf.data"]
-    # Once more is the same; what has come since is taken in.
+    # A second call gives the same; new lines since are added.
     raws.pack(run)
     assert (run / "raw.tar.xz").read_bytes() == first
     (raw / "ab-time.txt").write_bytes(b"1 2 3\n")

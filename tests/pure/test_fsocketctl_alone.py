@@ -18,7 +18,7 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 MISSING = "the module is not loaded: load it with: modprobe fastsocket"
-# What those say that look for servers of the kernel backend then.
+# The messages of subcommands that find no servers of the kernel backend.
 NOBODY = (f"{MISSING}; and no server{' of this user' if os.geteuid() else ''} "
           "uses the kernel backend")
 SUBCOMMANDS = ["status", "set", "watch", "listeners", "doctor", "run"]
@@ -40,7 +40,7 @@ def ctl(tmp_path_factory):
 
 
 def run(ctl, *arguments, **environment):
-    # It ends soon: what it still has then is no leak.
+    # It ends soon, so memory that it still has then is no leak.
     return subprocess.run([ctl, *arguments], capture_output=True, text=True, timeout=60,
                           check=False, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0",
                                             **environment})
@@ -159,7 +159,7 @@ def test_manual_page_is_complete(ctl):
     ("/nonexistent", "skipped"),
 ])
 def test_doctor_reads_the_configuration_of_nginx(ctl, tmp_path, config, state):
-    """Who bears the name of nginx may name any file."""
+    """A process with the name nginx may name any file."""
     path = tmp_path / "nginx.conf"
     if config == "pipe":
         os.mkfifo(path)
@@ -211,7 +211,7 @@ def test_run_preloads(ctl):
     assert done.stdout.startswith(library + "\n") and done.stdout.count(library) > 1
     assert json.loads(done.stderr) == {"effect": False, "listeners": 0, "cores": 0,
                                        "text": NO_MODULE}
-    # What is preloaded already stays; sanitizers want to be the first.
+    # Libraries that are preloaded already stay; sanitizers have to be the first.
     plain = LIBRARY / "fsocketctl"
     done = run(plain, "run", "sh", "-c", "echo $LD_PRELOAD", LD_PRELOAD="libm.so.6")
     assert done.stdout == f"libm.so.6:{LIBRARY}/libfsocket.so\n"
@@ -279,7 +279,7 @@ needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU
 
 @needs_two
 def test_kernel_backend(ctl):
-    """Its servers are seen without the module; a group that a program has made itself is not."""
+    """The library's servers are shown without the module; a program's own group is not."""
     library = str(ctl.parent.parent / "lib/libfsocket.so")
     own = socket.create_server(("127.0.0.1", 0), reuse_port=True)
     beside = socket.create_server(own.getsockname(), reuse_port=True)
@@ -399,7 +399,7 @@ def test_memory_of_a_liar(ctl, tmp_path):
 
 
 def test_json_of_any_bytes(tmp_path):
-    """Names of processes are bytes; what is UTF-8 in them stays, the rest is marked."""
+    """Names of processes are bytes: valid UTF-8 stays, and other bytes are replaced."""
     main = tmp_path / "main.c"
     main.write_text(r"""
         #include "ctl.h"

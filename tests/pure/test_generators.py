@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Load that is enough: several load generators, several processes on each, merged."""
+"""Sufficient load: several load generators, several processes on each, merged."""
 import os
 import time
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def stub_path(tmp_path):
 
 
 def generators(path, *settings):
-    """Hosts on which ab is ours, with these variables."""
+    """Hosts with a stub in place of ab, which has these variables."""
     return hosts.Generators([["env", f"PATH={path}", *own, "sh", "-c"] for own in settings])
 
 
@@ -61,7 +61,7 @@ STEP = {"setup": "shared", "tool": "ab", "concurrency": "10", "workers": "2"}
 
 
 def test_all_generators_are_used_and_start_together(path):
-    """However long it takes to reach one of them."""
+    """They start together, however long it takes to reach one of them."""
     group = hosts.Generators([["env", f"PATH={path}", "sh", "-c"],
                               ["sh", "-c", 'sleep 1; eval "$0"']])
     printed = group.together([["load", "--", "date", "+%s.%N"]] * 2, 20)
@@ -78,7 +78,7 @@ def test_requests_are_merged_and_percentiles_not_averaged(path):
     assert [load["tool"].count(b"Requests per second") for load in loads] == [2, 2]
     metrics, reason = tools.parsed("ab", loads)
     assert reason is None
-    # Of 5 connections a process has 3, another 2: 0.3 s and 0.2 s.
+    # One process has 3 of the 5 connections, the other 2: 0.3 s and 0.2 s.
     assert metrics["requests"] == 100 and metrics["failed"] == 0
     assert metrics["time_s"] == 0.3 and metrics[tools.SHORTEST] == 0.2
     assert metrics["throughput_rps"] == pytest.approx(100 / 0.3, abs=0.01)
@@ -108,7 +108,7 @@ def test_a_process_that_fails_makes_the_repetition_invalid(path):
 
 
 def test_one_process_as_ever(path):
-    """In the lab, whose cores are the server's too."""
+    """The lab's cores also belong to the server."""
     sweep = sweep_on(generators(path, ["A=1"]), cores=(4,), lab=True)
     one, = sweep.tasks(STEP, 100)
     assert (one.concurrency, one.amount, one.processes) == (10, 100, 1)
@@ -155,7 +155,7 @@ def test_histograms_of_wrk_are_added():
     assert reason is None and metrics["requests"] == 4000
     assert [metrics[f"latency_p{name}_ms"] for name in ("50", "90", "99", "999")] == [
         0.702, 10.001, 20.004, 90.005]
-    # Of one, what wrk says itself, and what it does not say.
+    # With one generator, the values that wrk prints, and those that it does not print.
     metrics, _ = tools.parsed("wrk", loads[1:])
     assert metrics["latency_p99_ms"] == 26 and metrics["latency_p999_ms"] == 90.005
     kept = tools.TOOLS["wrk"].kept_of(loads)
@@ -214,7 +214,7 @@ def test_the_busiest_core_of_the_generator_is_judged(after, lab, busy):
     (["/nonexistent"], "the load generator 2 cannot be reached"),
 ])
 def test_a_generator_that_is_not_there(second, sentence):
-    """None of the others starts, and none is left."""
+    """If one fails, none of the others starts, and none is left."""
     group = hosts.Generators([["sh", "-c"], second])
     began = time.monotonic()
     with pytest.raises(hosts.RunError, match=sentence):

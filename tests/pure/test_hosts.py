@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the playbooks' scripts make of hosts that the lab has not."""
+"""The playbooks' scripts on hosts unlike those of the lab."""
 import os
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ ROLES = Path(__file__).resolve().parents[2] / "playbooks/roles"
 TUNE = ROLES / "tune/files/tune.sh"
 RESTORE = ROLES / "restore/files/restore.sh"
 
-# As these drivers name their interrupts: (name, is it a receive queue's).
+# The names of interrupts by driver: (name, whether it belongs to a receive queue).
 NAMES = {
     "virtio_net": [("virtio0-config", False), ("virtio0-input.0", True),
                    ("virtio0-output.0", False), ("virtio0-input.1", True),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The intervals contain the truth as often as they say: simulated."""
+"""Simulates how often the intervals contain the truth, and compares with 95 %."""
 import math
 
 import numpy as np
@@ -46,7 +46,7 @@ def test_ratios_of_several_boots(rounds, boots):
 
 
 def test_rounds_taken_for_boots_would_promise_too_much(monkeypatch):
-    """Why boots are the unit: pooled rounds miss the truth in one run of three."""
+    """Boots are the unit, since intervals of pooled rounds miss the truth in one run of three."""
     monkeypatch.setattr(intervals, "BOOTS", 99)
     assert covered(np.random.default_rng(1), NOISE["normal"], 30, 4, 0.1) < 0.8
 

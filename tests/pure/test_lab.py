@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the lab's script does to this machine."""
+"""The effects of the lab's script on this machine."""
 import os
 import shutil
 import subprocess

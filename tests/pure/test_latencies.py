@@ -34,7 +34,7 @@ def test_repetitions_are_added(tmp_path):
     summary_of(run)
     study = Study(run)
     table = latencies.table(study, raws.Raw(run), tables.load_name)
-    # Of 12,000 ten are slow, and p99.9 leaves twelve.
+    # Ten of 12,000 are slow, and p99.9 leaves twelve.
     assert table["rows"] == [["ab -c 100, 8 workers", "without: shared listener", "12,000",
                               "2", "2", "2", "2", latencies.DASH, "90.5"]]
     shown, = (one for one in report.sections(study) if one["heading"] == "Latency")

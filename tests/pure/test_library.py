@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The library on a host without the module: no harm, and said once."""
+"""The library on a host without the module: it does no harm, and prints one message."""
 import os
 import re
 import shutil
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "library/libfsocket.so"
-# The library's, as its Makefile names them.
+# The library's sources, from its Makefile.
 SOURCES = re.search(r"^LIBRARY = ((?:.*\\\n)*.*)$", (ROOT / "library/Makefile").read_text(),
                     re.M)[1].replace("\\\n", " ").split()
 MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running without Fastsocket "
@@ -21,7 +21,7 @@ MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running with
 FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
          "and ends here (load it with: modprobe fastsocket)\n")
 
-# Of the guest's tests; they can do with a file in the place of the module.
+# Test programs of the guest that work with a file in place of the module.
 EPOLL = ("test_epoll", "test_epoll_walks", "test_epoll_signals")
 
 LISTEN = """
@@ -80,7 +80,7 @@ def test_no_system_call_is_added_to_programs_that_do_not_listen(tmp_path, progra
         subprocess.run(["strace", "-f", "-o", trace,
                         "-e", "trace=ioctl,epoll_ctl,listen,open,openat", *environment, *program],
                        check=True)
-        # But for loading the library itself; arguments hold addresses, which vary.
+        # Leave out loading the library itself; arguments hold addresses, which vary.
         return [line.split(" ", 1)[1].split("(")[0] for line in trace.read_text().splitlines()
                 if "libfsocket" not in line and "exited" not in line]
 
@@ -160,7 +160,7 @@ def test_sanitizers(tmp_path):
 
 
 def test_functions_that_the_c_library_lacks_stay_absent():
-    """A program that asks by dlsym() finds ours only where the C library has one."""
+    """A program that calls dlsym() finds a function of the library only if the C library has it."""
     def defined(library):
         lines = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True,
                                text=True, check=True).stdout.splitlines()
@@ -172,8 +172,8 @@ def test_functions_that_the_c_library_lacks_stay_absent():
 @pytest.fixture(scope="module")
 def fast_epoll(tmp_path_factory):
     """
-    The test program of the guest, here: a file stands for the device, and for the page
-    of features that the module would show.
+    Runs the guest's test program here, with a file in place of the device and of the module's
+    page of features.
     """
     folder = tmp_path_factory.mktemp("fast_epoll")
     features = folder / "features"
@@ -207,13 +207,13 @@ def test_the_test_of_fast_epoll_sees_that_nothing_is_spared(fast_epoll):
 
 
 def test_a_program_that_does_not_listen_starts_as_fast():
-    """The library may cost such a program less than a millisecond."""
+    """Loading the library must cost such a program less than a millisecond."""
     def milliseconds(*environment):
         started = time.monotonic()
         for _ in range(100):
             subprocess.run(["env", *environment, "true"], check=True)
         return (time.monotonic() - started) * 10
 
-    # Rounds: other work on the machine hits one of them, and makes it slower only.
+    # Take the fastest of several rounds: other work on the machine only makes rounds slower.
     pairs = [(milliseconds(f"LD_PRELOAD={LIBRARY}"), milliseconds("LD_PRELOAD=")) for _ in range(5)]
     assert min(ours for ours, _ in pairs) - min(plain for _, plain in pairs) < 1

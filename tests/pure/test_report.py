@@ -43,7 +43,7 @@ def test_a_report_is_one_file_that_fetches_nothing(run):
                      r"1.50 \[1.4\d–1.5\d\] times the requests per second in 6 rounds "
                      r"\(faster\)\.<", text)
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
-    # What hosts say is text.
+    # Text from hosts is not markup.
     assert "&lt;b&gt;" in text and "<b>" not in text
     assert "git checkout abc     # and changes that were not committed" in text
     assert "--seed " in text and "--set rounds=6 --fresh" in text
@@ -81,7 +81,7 @@ def test_a_browser_shows_it(run, tmp_path):
 
 
 def test_profiles_side_by_side():
-    """Of a committed run: what is gone with Fastsocket comes first."""
+    """In a committed run, the functions that Fastsocket removes come first."""
     study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
     table = report.profiles(study)[0]
     assert len(table["rows"]) == places.PROFILE_ROWS
@@ -104,7 +104,7 @@ PERF = b"""
 
 
 def test_folded_chains():
-    """Programs are in front, as flame graph tools read it; idle samples are none of them."""
+    """Programs come first, as flame graph tools read it; idle samples are left out."""
     text = profiles.folded(PERF).decode()
     assert "server;do_syscall_64;tcp_sendmsg 20\n" in text
     chains = profiles.busy_chains(text)
@@ -121,7 +121,7 @@ def keep_chains(run, cell, text):
 
 
 def test_flame_graphs(run):
-    """Without, with and the difference: what only one of them has is in it as well."""
+    """Without, with and the difference, which also has functions that only one of them has."""
     before, after = Study(run).declared[0]
     keep_chains(run, before, profiles.folded(PERF))
     assert report.flames(Study(run)) == []
@@ -154,7 +154,7 @@ def copy_of(run, factor, baseline=1.0):
 @pytest.mark.parametrize("factor, baseline, status, word", [
     (0.8, 1.0, 1, "slower"), (1.2, 1.0, 0, "faster"), (1.0, 0.5, 0, "the same within 5 %")])
 def test_comparison(run, factor, baseline, status, word):
-    """A slower machine is no slower software."""
+    """A slower machine does not count as slower software."""
     other = copy_of(run, factor, baseline)
     done = program("experiments/compare.py", "--check", run, other)
     assert done.returncode == status, done.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The rooms: what each tool and each server says of itself, and that the scripts do it."""
+"""The rooms: the descriptions of each tool and each server, and that the scripts follow them."""
 import lzma
 import subprocess
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_a_tool_says_all(name):
     tool = tools.TOOLS[name]
     assert tool.name == name and tool.package and tool.latency.startswith("from ")
     commands = runner.separated(tool.commands(TASK))
-    # So that load.sh finds the ends of commands.
+    # This lets load.sh find the ends of commands.
     assert commands.count("--") == len(tool.commands(TASK)) and all(commands)
     assert {server.speaks for server in servers.SERVERS.values()} >= {tool.speaks}
     packages = (ROOT / "playbooks/roles/provision/defaults/main.yml").read_text()
@@ -202,7 +202,7 @@ def loaded(*words):
 
 
 def test_load_runs_commands_at_a_time():
-    """And gives what they have written, compressed where that is asked for."""
+    """Returns the files that they have written, compressed if that is asked for."""
     done = loaded("load", "a", "none", "b.xz", "--", "sh", "-c", "sleep 1; echo one; echo A > a",
                   "--", "sh", "-c", "sleep 1; echo two >&2; echo B > b; pwd")
     assert done.returncode == 0
@@ -221,7 +221,7 @@ def test_a_command_that_fails_is_judged_by_its_output():
     assert loaded("warm-up", "true", "--", "true").returncode == 0
 
 
-# As it is printed, in all that is used, after a load of two seconds.
+# Its output after a load of two seconds, as far as the suite uses it.
 HTTPERF = """\
 httperf: warning: open file limit > FD_SETSIZE; limiting max. # of open files to FD_SETSIZE
 httperf --verbose --hog --client=0/1 --server=127.0.0.1 --port=80 --uri=/ --rate=%(rate)d \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A load that is enough is looked for, chosen for all setups alike, and its limit is told."""
+"""The search finds a sufficient load, chooses it for all setups alike, and reports its limit."""
 import json
 import lzma
 import re
@@ -33,7 +33,7 @@ PERCENTILES = "Percentage served,Time in ms\n" + "".join(f"{i},1.5\n" for i in r
 
 
 class Model:
-    """A server and load generators that reach what they can, in requests per second.
+    """A server and load generators with limits in requests per second.
 
     server      of a setup, by name, when all its cores are busy
     process     of one process of the tool; connection: of one connection
@@ -118,7 +118,7 @@ def searching(run, model, cores=8, lab=False):
 
 
 def searched(tmp_path, model, *settings, cores=8):
-    """(the run, what run.json says of the search)"""
+    """(the run, the search in run.json)"""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0",
                   *(word for one in settings for word in ("--set", one)))
     sweep = searching(run, model, cores)
@@ -149,7 +149,7 @@ def test_processes_grow_until_the_server_is_the_limit(tmp_path, capsys):
 
 
 def test_the_largest_load_is_for_all(tmp_path):
-    """Also when a slow setup comes last."""
+    """This also holds if a slow setup comes last."""
     model = Model({"shared": 2500, "fastsocket": 500})
     run, (entry,) = searched(tmp_path, model)
     assert entry["processes"] == 8
@@ -178,7 +178,7 @@ def test_a_step_is_long_enough(tmp_path):
      "hosts in the group loadgen"),
     # A generator of two cores has no room for more processes.
     (Model({"shared": 9000, "fastsocket": 9000}), 2, "generator", "give more hosts in the group"),
-    # Connections wait for the way: more of them are enough.
+    # Connections wait for the network, so more of them are enough.
     (Model({"shared": 9000, "fastsocket": 9000}, process=4000, connection=2, broken=1e9), 8,
      "server", "(concurrency=6400)"),
     (Model({"shared": 9000, "fastsocket": 9000}, process=4000, connection=2, broken=300), 8,
@@ -258,12 +258,12 @@ def test_what_is_searched():
     # Once for each tool, with the most workers and connections; no null cell.
     assert sorted(one[:3] for one in found) == [("ab", 8, 1000), ("wrk", 8, 100)]
     assert {one[0]: one[3] for one in found}["wrk"] == ["shared", "fastsocket", "cbpf"]
-    # What was found is not looked for again, nor for what is not timed.
+    # There is no second search, and none for repetitions that are not timed.
     known = {"loads": [{"tool": "ab", "workers": 8, "processes": 4}]}
     assert [one[0] for one in search.planned(plan, known, steps)] == ["wrk"]
     assert not search.planned(plan, {}, [one for one in steps
                                          if not one["repetition"].isdigit()])
-    # What has begun without goes on without.
+    # A run that has begun without a search goes on without.
     assert [one[0] for one in search.planned(plan, {}, steps, [
         {"tool": "ab", "repetition": "1", "workers": "8"},
         {"tool": "wrk", "repetition": "p1", "workers": "8"}])] == ["wrk"]
@@ -288,7 +288,7 @@ def test_a_search_and_processes_exclude_each_other(tmp_path):
 
 
 def test_a_sweep_with_a_search(tmp_path):
-    """To its end, where the limit and the remedy are told: one core has all interrupts."""
+    """A sweep to its end reports the limit and the remedy: one core has all interrupts."""
     run = planned(tmp_path, *TINY, "--set", "perf_repetitions=0")
     model = Model({"shared": 9000, "fastsocket": 9000}, core=1000, process=400, connection=1e4)
     # Not choked, nor saturated: softirqs leave a tenth.
@@ -322,7 +322,7 @@ def test_a_sweep_with_a_search(tmp_path):
 
 
 def test_what_can_be_read():
-    """Of the model: what the suite's own parsers read."""
+    """The model prints output that the suite's own parsers can read."""
     model = Model({"shared": 1000})
     text, = model.together([["load", "percentiles", "--", "ab", "-q", "-r", "-n", "500", "-c", "10",
                              "--", "ab", "-q", "-r", "-n", "500", "-c", "10"]], 1)

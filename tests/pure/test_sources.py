@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Source addresses and ports of load generators: which are used, and that their end is named."""
+"""Source addresses and ports of load generators: their use, and the message when they run out."""
 import os
 import subprocess
 import sys
@@ -54,7 +54,7 @@ exit $status
 
 
 def on_a_host(mode, *words):
-    """What load.sh prints on a host with few ports."""
+    """The output of load.sh on a host with few ports."""
     return subprocess.run(
         ["unshare", "-n", "bash", "-c", SETTING, sys.executable, mode, *map(str, words)],
         input=(ROOT / "experiments/load.sh").read_bytes(), capture_output=True, check=False,
@@ -111,7 +111,7 @@ def test_wrk_leaves_time_wait_and_runs_out():
     assert found.startswith(sources.OUT) and "as wrk cannot" in found
     cell = {**CELL, "tool": "wrk", "workers": "1", "concurrency": "20"}
     assert measure.sample(cell, PLAN, [loaded], counters(0), counters(100), None, True)[1] == found
-    # The next repetition is told before it begins.
+    # The warning about the next repetition comes before it begins.
     told = sources.shortage(WRK, {**metrics, "time_s": 1.0, "throughput_rps": 200.0}, [loaded])
     assert "in TIME_WAIT on their load generator, for 60 s: that takes" in told
     assert "source ports, and it has 201: widen its net.ipv4" in told
@@ -126,16 +126,16 @@ def sections(left, reuse=2, ports="1024\t65535", seconds=1):
 @pytest.mark.parametrize("load_, tool, out", [
     # 64,512 ports, of which a minute takes 60 times what one second has left.
     (sections(1000), WRK, False), (sections(1100), WRK, True),
-    # What is used again after a second.
+    # Ports that are used again after a second.
     (sections(20000, reuse=1), WRK, False),
-    # Where the server closes first, nothing is left, however fast.
+    # If the server closes first, nothing is left, however fast it is.
     (sections(0), AB, False),
     ({**sections(1100), "addresses": b"2\n"}, AB, False),
     ({}, AB, False)])
 def test_shortage(load_, tool, out):
     metrics = {"time_s": 1.0, "throughput_rps": 100000.0, "requests": 100000}
     assert bool(sources.shortage(tool, metrics, [load_])) == out
-    # Of two generators each has its own.
+    # Each of two generators has its own.
     assert bool(sources.shortage(tool, metrics, [sections(0), load_])) == out
 
 

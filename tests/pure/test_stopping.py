@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""rounds: auto stops when it should, says which end it met, and keeps its intervals honest."""
+"""rounds: auto stops at the right round, gives the reason, and its intervals contain the truth."""
 import math
 
 import numpy as np
@@ -45,7 +45,7 @@ def test_narrow(tmp_path):
                                       "rounds"}
     facts = contract.read_run(run)
     contract.write_run(run, {**facts, "rounds_end": end})
-    # The other 52 are wanted no longer.
+    # The other 52 are no longer wanted.
     assert not contract.unfinished(run)
 
 
@@ -95,7 +95,7 @@ def recorded_noise():
 
 
 def test_a_slow_down_of_a_tenth_is_found():
-    """In noise as it was recorded, drawn again in another order."""
+    """Uses recorded noise, drawn again in another order."""
     noise, draw = recorded_noise(), np.random.default_rng(4)
     assert len(noise) >= 20
     found = 0

@@ -40,7 +40,7 @@ def test_bad_plans(tmp_path, args, sentence):
 
 
 def test_more_workers_than_cores():
-    """In the file it is an error; asked for by --set, the server has to have as many cores."""
+    """In the file it is an error; with --set, the server has to have as many cores."""
     experiment = plan.load("seed-demo")
     experiment["factors"]["workers"] = [9]
     with pytest.raises(plan.PlanError, match="workers 9: more than the server's cores, 8"):
@@ -96,7 +96,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yml"))
 @pytest.mark.parametrize("profile", ["quick", "full"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment(name, profile):
-    """Can be planned, says what it is about, and quick is quick: 8 minutes in the lab."""
+    """Each can be planned and has a question; quick takes at most 8 minutes in the lab."""
     one = plan.resolve(name, profile, [])
     assert one["question"] and one["reference"]["text"]
     assert set(one["setups"]) == set(one["factors"]["setup"])
@@ -118,7 +118,7 @@ def test_watched_repetitions():
     one["locks"] = {"setup": ["cbpf"], "tool": "wrk"}
     marks = [step["repetition"] for step in plan.steps(one, 1)][11:]
     assert marks == ["p1", "p1", "p2", "p2", "l1", "l2", "l3"]
-    # What is counted comes first.
+    # Counting repetitions come first.
     one["count_repetitions"] = 2
     marks = [step["repetition"] for step in plan.steps(one, 1)]
     assert marks[:9] == ["c1"] * 4 + ["c2"] * 4 + [1]
@@ -185,7 +185,7 @@ def test_resuming(tmp_path):
     sample(run, steps[0], 1, 100)
     sample(run, steps[1], 2, 100, valid=0)
     left = contract.unfinished(run)
-    # Of an invalid one, attempts are left.
+    # An invalid repetition has attempts left.
     assert len(left) == len(steps) - 1 and left[0] == steps[1]
     for order in (3, 4):
         sample(run, steps[1], order, 100, valid=0)
@@ -221,13 +221,13 @@ def test_summary(tmp_path):
     assert float(ours["spin_pct"]) == 1 and float(base["spin_pct"]) == 20
     assert ours["connect_p99_ms"] == ""
     assert int(ours["n_invalid"]) + int(base["n_invalid"]) == 1
-    # Those under perf are no timed repetitions.
+    # Repetitions under perf are not timed.
     assert (ours["n_valid"], ours["n_profiles"]) == ("3", "2")
     assert "| 1.43 times as fast | fewer than 6 rounds | 3 |" in output and "4.736 s" in output
     assert set(path.name for path in (run / "tables").iterdir()) == {
         "with-without.md", "against.md", "setups.md", "spinning.md", "left-out.md"}
     assert (tmp_path / "latest").resolve() == run.resolve()
-    # From the same samples the same bytes.
+    # The same samples give the same bytes.
     first = (run / "summary.csv").read_bytes()
     summary_of(run)
     assert (run / "summary.csv").read_bytes() == first

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Connects to a server from every core at once, and prints as JSON how it went.
+ * Connects to a server from every core at once, and prints the results as JSON.
  *
  *	ask CONNECTIONS REQUEST ANSWER PORT...
  *
- * Each core has one connection after the other, to the ports in turn: it sends the request and
- * reads until the answer has come; both are hexadecimal. With 0 connections it goes on until
- * its standard input ends. A server that does not answer within 20 s has failed.
+ * Each core has one connection after the other, to the ports in turn: it sends the
+ * request and reads until the answer has come; both are hexadecimal. With 0 connections
+ * it goes on until its standard input ends. A server that does not answer within 20 s
+ * has failed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Failures on one core after which no more is asked there. */
+/* After this many failures on one core, that core asks no more. */
 #define HOPELESS	10
 #define LIMIT		20
 #define MAX_PORTS	8
@@ -33,7 +34,7 @@ struct text {
 	size_t length;
 };
 
-/* What the processes have in common. */
+/* The memory that the processes share. */
 struct result {
 	long connections;
 	long errors[200];
@@ -101,7 +102,7 @@ static bool input_ended(void)
 	return poll(&input, 1, 0) > 0;
 }
 
-/* -1 connections: until the input ends. */
+/* With -1 connections it goes on until the input ends. */
 static void client(int cpu, long connections, struct result *result)
 {
 	cpu_set_t one;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs one of the servers, and prints as JSON how it went.
+"""Runs one of the servers, and prints the results as JSON.
 
     check.py NAME CONNECTIONS plain|module|kernel
 
@@ -17,7 +17,7 @@ from tried import CONF, FOLDER, HERE, SERVERS
 
 UNIT = "fsbench-real"
 CPUS = sorted(os.sched_getaffinity(0))
-# Within which fsocketctl run gives its verdict, and more.
+# The time within which fsocketctl run gives its verdict, and more.
 VERDICT = 15
 START = 200
 
@@ -34,7 +34,7 @@ def asking(server, connections, **more):
 
 
 def ask(server, connections):
-    """What ask prints, of so many connections."""
+    """The output of ask, after this many connections."""
     return json.loads(asking(server, connections).communicate()[0])
 
 
@@ -51,7 +51,7 @@ def ask_meanwhile(server, command):
 
 
 def accepted_locally():
-    """By the module's counters."""
+    """Counts by the module's counters."""
     path = pathlib.Path("/proc/net/fastsocket")
     if not path.exists():
         return 0
@@ -61,7 +61,7 @@ def accepted_locally():
 
 
 class Local:
-    """Counts what workers accept where it arrives: .count, after the block."""
+    """Counts connections that workers accept on the core of arrival: .count, after the block."""
 
     def __init__(self, side):
         self.kernel, self.count = side == "kernel", 0
@@ -97,7 +97,7 @@ def workers():
 
 
 def narrowed():
-    """Threads and children that are no workers, and may not run on all cores."""
+    """Threads and children that are not workers, and may not run on all cores."""
     names, known = [], workers()
     procs = shell(f"cat /sys/fs/cgroup/system.slice/{UNIT}.service/cgroup.procs").split()
     for pid in procs:
@@ -112,7 +112,7 @@ def narrowed():
 
 
 def start(server, side):
-    """Starts it, and returns once it answers: how many seconds that took."""
+    """Starts it, waits until it answers, and returns the seconds that this took."""
     shell(f"systemctl stop {UNIT}; systemctl reset-failed {UNIT}")
     run = "" if side == "plain" else f"/usr/local/bin/fsocketctl run --backend={side} "
     shell(f"systemd-run -q --collect --unit={UNIT} -p LimitNOFILE=65536 -p TimeoutStopSec=10 "
@@ -126,7 +126,7 @@ def start(server, side):
 
 
 def verdict(since):
-    """What fsocketctl run says, once it does."""
+    """The verdict of fsocketctl run, once it is printed."""
     deadline = time.monotonic() + VERDICT
     said = ""
     while not said and time.monotonic() < deadline:
@@ -136,7 +136,7 @@ def verdict(since):
 
 
 def life(server, side, connections):
-    """It is started, asked, reloaded while it is asked, stopped."""
+    """Starts it, asks it, reloads it while it is asked, and stops it."""
     since = shell("date '+%Y-%m-%d %H:%M:%S'")
     result = {"seconds": start(server, side)}
     # For its workers.

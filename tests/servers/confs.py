@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the servers of tried.py are configured with, or are programs of."""
+"""Configurations and programs of the servers of tried.py."""
 
 PORT = 18080
 # Not below /run, where nothing may be executed.
@@ -59,7 +59,7 @@ if (cluster.isPrimary) {
   http.createServer((q, r) => r.end("ok")).listen(%d, "127.0.0.1");
 }
 ''' % PORT
-# It answers 200 if it may run on all cores.
+# It answers with status 200 if it may run on all cores.
 CGI = '''
 while read name value; do
     [ "$name" != Cpus_allowed_list: ] || break

@@ -58,7 +58,7 @@ def line(cells):
 
 
 def verdict(ours):
-    """That is given after 5 s, which is too early for some under an emulator."""
+    """The verdict comes after 5 s, which is too early for some servers under an emulator."""
     late = f" (it answered after {ours['seconds']} s)" if ours["seconds"] > 5 else ""
     return ours["verdict"].split(";")[0] + late or "–"
 

@@ -20,7 +20,7 @@ from tried import SERVERS
 FOLDER = Path(__file__).resolve().parent
 CONNECTIONS = os.environ.get("SERVER_CONNECTIONS", "400")
 ALL = "LAB_EXTRA" in os.environ
-# make test has time for one of each kind that the lab's own image has.
+# make test has time for one server of each kind that the lab's own image has.
 FEW = ["nginx", "HAProxy -W, three reloads", "Redis, io-threads, BGSAVE"]
 pytestmark = pytest.mark.parametrize("lab", KERNELS if ALL else KERNELS[:1], indirect=True,
                                      scope="session")
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.parametrize("lab", KERNELS if ALL else KERNELS[:1], ind
 
 @pytest.fixture(scope="module")
 def folder(lab):
-    """On the server: what runs there beside its packages."""
+    """Installs on the server the programs beside its packages."""
     subprocess.run(["make", "-s", "-C", FOLDER, *(["go_server"] if ALL else []), "ask"], check=True)
     subprocess.run(["make", "-s", "-C", ROOT / "demo", "asan"], check=True)
     tar = subprocess.run(["tar", "-c", "--exclude=.go", "-C", FOLDER, ".", "-C", ROOT / "demo",
@@ -40,7 +40,7 @@ def folder(lab):
 
 @pytest.fixture(scope="module")
 def plain(lab):
-    """By name, what came of it without the library, on this kernel."""
+    """The result of each server without the library, on this kernel, by name."""
     return {}
 
 
@@ -65,7 +65,7 @@ def test_server(lab, quiet_kernel, folder, plain, side, name):
     if side == "plain":
         plain[name] = result
     assert result["load"]["failed"] == 0, result
-    # Some lose connections when they are reloaded, by themselves.
+    # Some lose connections on a reload even without the library.
     if "reload" in result and name in plain and not plain[name]["reload"]["failed"]:
         assert result["reload"]["failed"] == 0, result
     # The demo pins its workers itself.

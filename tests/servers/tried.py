@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table of real servers, from Debian's packages: how each is run, asked and reloaded."""
+"""The table of real servers, from Debian's packages: commands that run, ask and reload each."""
 import struct
 
 from confs import (APP, ASGI, ASYNCIO, CGI, FOLDER, HERE, LIGHTTPD, LIGHTTPD_CGI, NODE, PORT,
@@ -37,7 +37,7 @@ def fast_cgi():
 
 
 def postgres():
-    """How a client begins, and what the answer contains."""
+    """The bytes that a client sends first, and a part of the answer."""
     said = struct.pack(">I", 196608) + b"user\0postgres\0database\0postgres\0\0"
     return struct.pack(">I", len(said) + 4) + said, b"server_version"
 
@@ -129,6 +129,6 @@ SERVERS = {
     "Go, static": server(f"{HERE}/go_server", gains=False),
     "demo, MPTCP": server(f"mptcpize run {{run}}fsbench-server {DEMO}", gains=False),
     "demo, valgrind": server(f"valgrind -q --trace-children=yes fsbench-server {DEMO}"),
-    # As whoever preloads something into a program with ASan has to.
+    # A library can be preloaded into a program with ASan only so.
     "demo, ASan": server(f"{HERE}/server-asan {DEMO}", unit="-E LD_PRELOAD=libasan.so.8"),
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A preload that wastes INSTRUCTIONS for each connection that is accepted. */
+/* A library to preload that wastes INSTRUCTIONS for each accepted connection. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -21,7 +21,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 	if (!next)
 		next = (accept4_t)dlsym(RTLD_NEXT, "accept4");
 	accepted = next(fd, address, length, flags);
-	/* Two for each round. */
+	/* Each round has two. */
 	if (accepted >= 0 && left > 0)
 		__asm__ volatile("1: dec %0; jnz 1b" : "+r"(left));
 	return accepted;

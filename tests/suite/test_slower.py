@@ -16,12 +16,12 @@ from conftest import KERNELS, ROOT
 # The server's own instructions do not depend on the kernel.
 pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 REQUESTS, WORKERS = 400, 8
-# Of the demo's, for each request, without the library.
+# The demo's instructions for each request, without the library.
 INSTRUCTIONS = 3435
 
 
 def install(lab, folder, instructions):
-    """A library that wastes so many instructions; its path on the server."""
+    """Builds a library that wastes this many instructions; returns its path on the server."""
     library = folder / f"slower-{instructions}.so"
     subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
                     f"-DINSTRUCTIONS={instructions}", "-o", library,
@@ -65,14 +65,14 @@ def counted(lab, preload):
 
 
 def share_with_a_name(text):
-    """Of the transfers of the lines in lines.csv."""
+    """The share of the transfers of the lines in lines.csv."""
     rows = list(csv.DictReader(io.StringIO(text.decode())))
     named = sum(float(row["transfers_per_req"]) for row in rows if row["what"])
     return named / sum(float(row["transfers_per_req"]) for row in rows)
 
 
 def test_a_twentieth_more_instructions_are_found(lab, tmp_path):
-    """By the least of two repetitions, as compare.py does it."""
+    """Compares the lesser of two repetitions, as compare.py does."""
     lab.server("modprobe -r fastsocket")
     try:
         plain = install(lab, tmp_path, 2)
@@ -83,7 +83,7 @@ def test_a_twentieth_more_instructions_are_found(lab, tmp_path):
     found = [metrics["user_instructions_per_req"] for metrics, _ in repetitions]
     before, after = min(found[::2]), min(found[1::2])
     assert compare.COUNTS["user_instructions_per_req"].limit < after / before < 1.07, found
-    # And nearly all lines that move are known. What is left is memory of packets, and vmalloc's.
+    # Nearly all lines that move are known. The rest is memory of packets, and of vmalloc().
     for _, files in repetitions:
         assert share_with_a_name(files["lines.csv"]) > 0.8
         assert b",TCP+0x" in files["lines.csv"]

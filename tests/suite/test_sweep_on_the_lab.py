@@ -16,9 +16,9 @@ from conftest import KERNELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# On one kernel: the sweep is the same on each. And probes for locks come and go in code
-# that eight emulated CPUs run, when QEMU 7.2 sometimes goes on executing a breakpoint
-# that has been taken out again: 6.1 tries once more then, 6.12 panics ("Oops: int3").
+# On one kernel, since the sweep is the same on each. Also, probes for locks come and go in code
+# that eight emulated CPUs run. QEMU 7.2 then sometimes goes on executing a removed breakpoint:
+# 6.1 tries once more, and 6.12 panics ("Oops: int3").
 pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
@@ -47,7 +47,7 @@ def plan(results, *args, experiment="seed-demo", tiny=TINY):
 
 
 def wait_for_samples(sweep, run, number):
-    """Whole rows; the first line is the header. A sweep that ended before says why."""
+    """Whole rows; the first line is the header. Fails with the output of a sweep that has ended."""
     deadline = time.monotonic() + 100
     path = run / "samples.csv"
     while not path.exists() or path.read_text().count("\n") < number + 1:
@@ -68,7 +68,7 @@ def test_killed_stopped_and_resumed(lab, tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     killed.stdout.close()
-    # As if the kill had come amid writing a row.
+    # Simulate a kill in the middle of writing a row.
     finished = (run / "samples.csv").read_text()
     (run / "samples.csv").write_text(finished + "seed-demo,")
 
@@ -145,10 +145,10 @@ def finish(lab, run):
 
 
 def test_proxies(lab, tmp_path):
-    """What a repetition sets is there while it runs, and gone afterwards."""
+    """The settings of a repetition are in force while it runs, and gone afterwards."""
     run = plan(tmp_path, "--set", "setup=demo-rfs,haproxy-rfd", experiment="proxy", tiny=FEW)
     rows = finish(lab, run)
-    # In the lab a repetition may be invalid for what others do; not for these reasons.
+    # In the lab other work may make a repetition invalid, but not for these reasons.
     assert not [row for row in rows if "RFS" in row["invalid_reason"] or "rfs" in
                 row["invalid_reason"] or "parameter" in row["invalid_reason"]]
     assert all(int(row["requests"]) >= 1000 for row in rows)
@@ -166,7 +166,7 @@ def test_proxies(lab, tmp_path):
 
 
 def test_the_kernel_backend(lab, tmp_path):
-    """Though the module is there; with it, the other."""
+    """The kernel backend is in force although the module is loaded; then the module."""
     run = plan(tmp_path, "--set", "setup=kernel,fastsocket,shared", "--set", "perf_repetitions=0",
                "--set", "count_repetitions=0", experiment="alternatives", tiny=FEW)
     rows = finish(lab, run)
@@ -176,7 +176,7 @@ def test_the_kernel_backend(lab, tmp_path):
 
 
 def test_a_server_of_ones_own(lab, tmp_path):
-    """Started as any command is: its workers are found, and its answer is looked at."""
+    """A server started by any command: its workers are found, and its answer is checked."""
     run = plan(tmp_path, "--set", "setup=own", "--set", "count_repetitions=0", experiment="own",
                tiny=FEW)
     facts = contract.read_run(run)
@@ -198,7 +198,7 @@ def test_redis(lab, tmp_path):
 
 
 def test_a_single_worker_has_its_core(lab, tmp_path):
-    """Without the library too."""
+    """The same without the library."""
     run = plan(tmp_path, "--set", "setup=demo,nginx,haproxy", "--set", "workers=1",
                "--set", "concurrency=10", experiment="workers", tiny=FEW)
     rows = finish(lab, run)
@@ -206,7 +206,7 @@ def test_a_single_worker_has_its_core(lab, tmp_path):
 
 
 def test_locks_are_seen(lab, tmp_path):
-    """The shared listener's above all."""
+    """Finds contended locks, above all that of the shared listener."""
     run = plan(tmp_path, "--set", "setup=demo", "--set", "perf_repetitions=0", "--set",
                "lock_repetitions=1", "--set", "requests=3000", experiment="seed-perf", tiny=FEW)
     row = [row for row in finish(lab, run) if row["repetition"] == "l1"][-1]
@@ -245,7 +245,7 @@ def test_too_few_cores(lab, tmp_path):
 
 @pytest.mark.parametrize("full", ["samples", "raw"])
 def test_disk_full(lab, tmp_path, full):
-    """The sentence names the trouble; what was finished is still there afterwards."""
+    """The message names the fault; finished repetitions are still there afterwards."""
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", small], check=True)

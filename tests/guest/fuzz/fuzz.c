@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What nobody may do: random calls about sockets and /dev/fastsocket by several unprivileged
- * processes and threads, while root changes parameters, CPUs and the module (--root). The
- * judge of it is the kernel's log; and here: that everybody goes on, that no process is
- * killed, and that nothing is left behind.
+ * A fuzzer of what no user may do: random calls about sockets and /dev/fastsocket by
+ * several unprivileged processes and threads, while root changes parameters, CPUs and
+ * the module (--root). A run fails if the kernel's log reports a fault, a process stops
+ * or is killed, or anything is left behind.
  *
  *	fuzz [--seed N] [--calls N] [--seconds N] [--threads N] [--processes N]
  *	     [--steps N] [--only FILE] [--root] [--module FILE] [--without NAME,...]
  *
- * --without leaves kinds of steps out (the names are in fuzz_calls.c, root's in fuzz_root.c),
- * to get past a fault that is known. Started as root, since the kernel's log and the module's references are root's. A run ends
- * after --calls system calls, --steps steps (one is a call or a few) or --seconds, whichever
- * is first. With one thread and one process (the default) a seed always makes the same
- * calls, root's among them, and --only FILE, numbers of steps, repeats only these:
- * tests/debug/shorten.py looks for few that suffice. Each step draws from a generator of its
- * own, so that others may be left out. The task is called "fPROCESS.THREAD-STEP" meanwhile,
- * which is how the kernel's log names it.
+ * --without leaves kinds of steps out, to get past a known fault (their names are in
+ * fuzz_calls.c, those of root's steps in fuzz_root.c). The program starts as root,
+ * which alone may read the kernel's log and the module's references. A run ends after
+ * --calls system calls, --steps steps (one is a call or a few) or --seconds, whichever
+ * comes first. With one thread and one process (the default) a seed always makes the
+ * same calls, including root's. --only FILE repeats only the steps whose numbers are in
+ * the file; tests/debug/shorten.py looks for a few that suffice. Each step draws from a
+ * random generator of its own, so that others may be left out. Each task is called
+ * "fPROCESS.THREAD-STEP", and the kernel's log shows this name.
  */
 #include <dirent.h>
 #include <getopt.h>
@@ -29,9 +30,9 @@
 #include "fuzz.h"
 
 #define NOBODY	65534
-/* Steps after which everything is closed, and another mixture of calls begins. */
+/* After this many steps everything is closed, and another mixture of calls begins. */
 #define EPISODE	200
-/* Seconds without a step after which a process is stuck. */
+/* A process is stuck after this many seconds without a step. */
 #define STUCK	60
 
 struct shared *shared;
@@ -72,14 +73,14 @@ static void name_task(const struct fuzz *f, uint64_t step)
 	prctl(PR_SET_NAME, name);
 }
 
-/* Those of a child or a thread, which are part of their parent's. */
+/* Steps of a child or a thread are part of their parent's. */
 void run_some(struct fuzz *f, int steps)
 {
 	while (steps-- && !shared->stop && !shared->pause)
 		one_step(f);
 }
 
-/* Whether --without names it. */
+/* Returns whether --without names it. */
 bool without(const char *name)
 {
 	const char *at = options.without ? strstr(options.without, name) : NULL;
@@ -89,7 +90,7 @@ bool without(const char *name)
 
 static void wait_for_root(struct fuzz *f)
 {
-	/* One of each process closes what all its threads use. */
+	/* One thread of each process closes what all its threads use. */
 	if (f->id == 0)
 		end_episode(f);
 	while (shared->pause && !shared->stop)
@@ -135,7 +136,7 @@ static void become_nobody(void)
 	setrlimit(RLIMIT_CORE, &core);
 	if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
 		_exit(3);
-	/* Its own files in /proc are its own. */
+	/* A process may read its own files in /proc. */
 	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_IGN);
@@ -188,7 +189,7 @@ static void print_file(const char *path)
 		close(fd);
 }
 
-/* What the tasks of nobody wait for. */
+/* Prints in what each unprivileged task waits. */
 static void print_stacks(void)
 {
 	DIR *all = opendir("/proc");
@@ -227,7 +228,7 @@ static double now(void)
 	return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-/* Reaps a process that has ended; false if it has not. */
+/* Reaps a process that has ended; returns false if it has not. */
 static bool ended(int process)
 {
 	char what[80];
@@ -243,19 +244,22 @@ static bool ended(int process)
 			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		fail(what, process);
 	}
-	/* Its children, if it has left any. */
+	/* Kill its children, if it has left any. */
 	kill(-shared->process[process].pid, SIGKILL);
 	shared->process[process].pid = 0;
 	return true;
 }
 
-/* How the kernel begins what it has to complain about. */
+/* The beginnings of the kernel's lines about faults. */
 static const char * const complaints[] = {
 	"BUG:", "WARNING:", "Oops", "general protection", "KASAN:", "refcount_t:", "corruption",
 	"INFO: task", "INFO: rcu", "ODEBUG:", "unreferenced object",
 };
 
-/* Whether it has begun to since it was asked last; the first time is for what was before. */
+/*
+ * Returns whether the log has new lines about faults since the last call; the first
+ * call skips earlier ones.
+ */
 static bool kernel_complains(void)
 {
 	static int log = -1;
@@ -279,7 +283,7 @@ static bool kernel_complains(void)
 	return false;
 }
 
-/* Until the run is over, or something is wrong. */
+/* Watches until the run is over or a fault has been found. */
 static void watch(void)
 {
 	double begin = now(), alive[PROCESSES] = {}, asked = 0;
@@ -312,7 +316,7 @@ static void watch(void)
 	} while (left);
 }
 
-/* Whether the module says that nobody uses it any more; some things end a bit later. */
+/* Returns whether the module has no users any more; some of them end a bit later. */
 static bool nothing_left(void)
 {
 	char text[64], rows[4096];
@@ -390,8 +394,8 @@ static void parse(int argc, char **argv)
 }
 
 /*
- * Has the kernel load no more modules by itself: that takes a time each, also for protocols
- * that there are none for. What it was is written back with @restore.
+ * Keeps the kernel from loading modules by itself: each attempt takes time, also for
+ * protocols that do not exist. The former value is written back with @restore.
  */
 static void keep_from_modprobe(bool restore)
 {
@@ -412,9 +416,9 @@ static void keep_from_modprobe(bool restore)
 }
 
 /*
- * Else each first and last socket with time stamps has the kernel change its code while
- * packets are handled, which emulated CPUs may not survive (docs/lab.md). Under a number
- * that the calls do not get.
+ * Holds one socket with time stamps: otherwise each first and last such socket makes
+ * the kernel patch its code while packets are handled, which emulated CPUs may not
+ * survive (docs/lab.md). The descriptor has a number that the calls do not get.
  */
 static void hold_time_stamps(void)
 {
@@ -449,7 +453,7 @@ int main(int argc, char **argv)
 	}
 	watch();
 	if (options.root && shared->failed) {
-		/* It may sit in the very lock that is the matter. */
+		/* The process may hang in the very lock that is at fault. */
 		kill(root, SIGKILL);
 	} else if (options.root) {
 		for (i = 0; i < 300 && waitpid(root, NULL, WNOHANG) != root; i++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the files of the fuzzer share; see fuzz.c. */
+/* Declarations that the files of the fuzzer share; see fuzz.c. */
 #ifndef TESTS_GUEST_FUZZ_H
 #define TESTS_GUEST_FUZZ_H
 
@@ -32,12 +32,12 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof(*(a)))
 #define PROCESSES	16
 #define SLOTS		24
-/* All that the calls may refer to is below; 0 to 2 are left alone. */
+/* The calls use only descriptors below this number, and leave 0 to 2 alone. */
 #define FDS		64
 #define PORT_BASE	7000
 #define PORTS		12
 
-/* SplitMix64. Every step has one of its own, so that one left out changes no other. */
+/* SplitMix64. Every step has a generator of its own, so that leaving one out changes no other. */
 struct rng {
 	uint64_t state;
 };
@@ -63,7 +63,7 @@ static inline bool one_in(struct rng *rng, uint32_t n)
 
 #define ANY_OF(rng, array) ((array)[below(rng, ARRAY_SIZE(array))])
 
-/* What a slot was made as. Another thread may have made it something else meanwhile. */
+/* The kind as which a slot was made. Another thread may have changed it meanwhile. */
 enum kind { FREE, STREAM, LISTENER, CONNECTION, OTHER, DEVICE, EPOLL, UNIX };
 
 struct slot {
@@ -73,15 +73,15 @@ struct slot {
 	int port;
 };
 
-/* Of all processes. */
+/* Shared by all processes. */
 struct shared {
-	/* Steps of each, as a sign of life, and system calls. */
+	/* The number of steps of each, as a sign of life, and of system calls. */
 	struct {
 		uint64_t steps, calls;
 		int pid;
 	} process[PROCESSES];
 	int stop, pause, paused, children, failed, cpus;
-	/* A step of root's, asked for with its seed and done when it is 0 again. */
+	/* A step of root: requested by its seed, and done when it is 0 again. */
 	uint64_t root_step;
 	uint64_t reloads, writes, hotplugs;
 };
@@ -91,23 +91,23 @@ struct options {
 	int seconds, threads, processes;
 	const char *module, *without;
 	bool root;
-	/* Which steps to do, ascending; all if there are none. */
+	/* The steps to do, ascending; all if there are none. */
 	uint32_t *only;
 	size_t only_count;
 };
 
-/* A thread. */
+/* The state of a thread. */
 struct fuzz {
 	struct rng rng;
 	struct slot *slots;
 	int id, process;
-	/* The slot that the next call is likely to be about, too. */
+	/* The slot that the next call is also likely to use. */
 	int hot;
-	/* Which of the calls this episode is made of. */
+	/* The groups of calls in this episode. */
 	uint32_t groups;
-	/* How deep in processes that have been forked. */
+	/* The depth of forked processes. */
 	int depth;
-	/* Whether its network namespace is its own. */
+	/* Whether it has a network namespace of its own. */
 	bool own_net;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The grammar's part about addresses: those of listeners, and others. */
+/* The part of the grammar about addresses: those of listeners, and others. */
 #include <linux/netlink.h>
 #include <linux/vm_sockets.h>
 
@@ -37,7 +37,7 @@ static int any_port(struct fuzz *f)
 {
 	int i, port;
 
-	/* A listener's, most of the time. */
+	/* Most of the time, take the address of a listener. */
 	for (i = 0; i < 8 && !one_in(&f->rng, 6); i++) {
 		struct slot *slot = &f->slots[below(&f->rng, SLOTS)];
 
@@ -48,7 +48,10 @@ static int any_port(struct fuzz *f)
 	return one_in(&f->rng, 12) ? 0 : PORT_BASE + (int)below(&f->rng, PORTS);
 }
 
-/* Where a listener listens, as a socket of @family has to name it; 0 if there is none. */
+/*
+ * Returns the port of a listener, and its address in the form for a socket of @family;
+ * 0 if there is none.
+ */
 static socklen_t listener_address(struct fuzz *f, struct sockaddr_storage *a, int family)
 {
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)a;

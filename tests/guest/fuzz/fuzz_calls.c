@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The grammar: which calls there are, and about what. Socket calls and the ioctls of the
- * module, on any descriptor of the process.
+ * The grammar: the calls that exist, and their arguments. They are socket calls and the
+ * ioctls of the module, on any descriptor of the process.
  */
 #include "fuzz.h"
 
@@ -13,7 +13,7 @@ struct slot *any_slot(struct fuzz *f)
 	return &f->slots[f->hot];
 }
 
-/* Mostly one of that kind, if there is one. */
+/* Returns a slot of that kind, mostly, if there is one. */
 static struct slot *slot_of(struct fuzz *f, enum kind kind)
 {
 	int start = below(&f->rng, SLOTS), i;
@@ -75,12 +75,12 @@ int put_fd(struct fuzz *f, int fd, enum kind kind, int family)
 
 	if (fd < 0)
 		return fd;
-	/* A place that is free, if one is found soon. */
+	/* Take a free slot, if one is found soon. */
 	do
 		at = below(&f->rng, SLOTS);
 	while (f->slots[at].fd >= 0 && ++tries < 4);
 	slot = &f->slots[at];
-	/* Never after the new one has got the number of the old one. */
+	/* Close the old one first: the new one may have its number. */
 	if (slot->fd >= 0 && slot->fd != fd)
 		close_fd(f, slot->fd);
 	*slot = (struct slot) { .fd = fd, .kind = kind, .family = family };
@@ -205,7 +205,7 @@ static void step_retire(struct fuzz *f)
 
 static void step_connect(struct fuzz *f)
 {
-	/* On a listener, too: that takes it out of TCP_LISTEN if the address is AF_UNSPEC. */
+	/* This also happens to a listener: AF_UNSPEC takes it out of TCP_LISTEN. */
 	struct slot *slot = slot_of(f, one_in(&f->rng, 5) ? LISTENER : STREAM);
 	struct fsocket_ioctl_arg arg;
 	struct sockaddr_storage a;
@@ -343,12 +343,15 @@ static void step_device(struct fuzz *f)
 		device(f, FSOCKET_IOC_EPOLL_SAVED, &arg);
 		break;
 	case 3:
-		/* Any request, with a pointer that may be none; CLOSE and 1 are not for 0 to 2. */
+		/*
+		 * Make any request, with a pointer that may be none; CLOSE and 1 are
+		 * not for 0 to 2.
+		 */
 		CALL(f, ioctl(device_fd(f), _IO(0xf5, 12 + below(&f->rng, 244)), &arg));
 		CALL(f, ioctl(device_fd(f), _IO(0xf5, below(&f->rng, 13)), (void *)-8));
 		break;
 	case 4:
-		/* The socket calls' requests on what is no device. */
+		/* Make the requests of socket calls on a descriptor that is not the device. */
 		fd = any_fd(f);
 		CALL(f, ioctl(fd, FSOCKET_IOC_SPAWN_LISTEN, &arg));
 		break;
@@ -357,7 +360,7 @@ static void step_device(struct fuzz *f)
 	}
 }
 
-/* A listener with local ones and a connection: what most of the module needs to begin with. */
+/* Makes a listener with local ones and a connection, which most of the module needs first. */
 static void step_scene(struct fuzz *f)
 {
 	int fd, port, cpu = below(&f->rng, shared->cpus);
@@ -382,7 +385,7 @@ static void step_scene(struct fuzz *f)
 		int family = slot->family, conn;
 
 		conn = CALL(f, socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0));
-		/* To the address "any" of either family: that is loopback. */
+		/* Connect to the address "any" of either family, which is loopback. */
 		if (conn >= 0)
 			CALL(f, connect(conn, (struct sockaddr *)&a,
 					family == AF_INET6 ? sizeof(a.in6) : sizeof(a.in)));
@@ -392,7 +395,10 @@ static void step_scene(struct fuzz *f)
 	}
 }
 
-/* What listened is something else, and then yet something else: always the same socket. */
+/*
+ * Turns a listener into something else, and that into yet something else: always the
+ * same socket.
+ */
 static void step_turn(struct fuzz *f)
 {
 	struct slot *slot = slot_of(f, LISTENER);
@@ -426,7 +432,7 @@ static void step_turn(struct fuzz *f)
 	}
 }
 
-/* How often each is chosen, in an episode that has its group. */
+/* The weight of each call, in an episode that has its group. */
 static const struct step {
 	const char *name;
 	void (*act)(struct fuzz *f);
@@ -482,7 +488,10 @@ void one_step(struct fuzz *f)
 
 void begin_episode(struct fuzz *f)
 {
-	/* Each has most of the groups, and never all: what is rare becomes likely somewhere. */
+	/*
+	 * Each episode has most of the groups, and never all, so that rare calls become
+	 * likely in some.
+	 */
 	f->groups = random64(&f->rng) | random64(&f->rng);
 	f->hot = -1;
 }
@@ -492,14 +501,14 @@ void end_episode(struct fuzz *f)
 	cpu_set_t all;
 	int i;
 
-	/* The device in the end: CLOSE needs it. */
+	/* The device comes last, since CLOSE needs it. */
 	for (i = 0; i < SLOTS; i++) {
 		if (f->slots[i].fd >= 0 && f->slots[i].kind != DEVICE) {
 			close_fd(f, f->slots[i].fd);
 			f->slots[i] = (struct slot) { .fd = -1 };
 		}
 	}
-	/* And what threads have lost in their races. */
+	/* Close also what threads have lost in their races. */
 	for (i = 3; i < FDS; i++)
 		close(i);
 	for (i = 0; i < SLOTS; i++)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The grammar's part about options, data, and the sockets' own ioctls. */
+/* The part of the grammar about options, data, and the sockets' own ioctls. */
 #include <linux/filter.h>
 #include <linux/in6.h>
 #include <linux/tls.h>
@@ -8,7 +8,7 @@
 
 #include "fuzz.h"
 
-/* What is not in libc's headers. */
+/* Constants that libc's headers do not have. */
 #ifndef TCP_TX_DELAY
 #define TCP_TX_DELAY 37
 #endif
@@ -16,7 +16,7 @@
 #define SOL_TLS 282
 #endif
 
-/* How its value is made. */
+/* How the option's value is made. */
 enum value { NUMBER, LINGER, TIME, TEXT, FILTER, PROGRAM, BYTES, TLS };
 
 static const struct option {
@@ -178,7 +178,7 @@ void step_setsockopt(struct fuzz *f)
 			   one_in(&f->rng, 50) ? (void *)-8 : value, len));
 }
 
-/* The options that give a socket other operations. */
+/* These options give a socket other operations. */
 void turn_protocol(struct fuzz *f, int fd)
 {
 	int family = AF_INET;
@@ -236,7 +236,7 @@ static int unix_pair(struct fuzz *f, int *other)
 	return pair[0];
 }
 
-/* A listener or the device goes where its process has no descriptor of it. */
+/* Sends a listener or the device to a process that has no descriptor of it. */
 static void send_rights(struct fuzz *f)
 {
 	union {
@@ -315,7 +315,7 @@ void step_receive(struct fuzz *f)
 	}
 	switch (below(&f->rng, 4)) {
 	case 0:
-		/* RWF_NOWAIT asks the file whether it can. */
+		/* For RWF_NOWAIT the kernel asks the file whether it can. */
 		CALL(f, preadv2(slot->fd, &iov, 1, -1, one_in(&f->rng, 2) ? RWF_NOWAIT : 0));
 		break;
 	case 1:

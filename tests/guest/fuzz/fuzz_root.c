@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Root's part, in a process of its own, while nobody's calls run: parameters, CPUs that go
- * and come back, a system without files, the module unloaded and loaded.
+ * The steps of root, in a process of its own, while the unprivileged calls run:
+ * parameters, CPUs that go offline and come back, a system without free files, the
+ * module unloaded and loaded.
  */
 #include "fuzz.h"
 
@@ -67,7 +68,7 @@ static void switch_cpu(struct rng *rng)
 	write_number(path, 1);
 }
 
-/* Nobody's next few opens and accepts fail for want of a file (ENFILE). */
+/* The next few opens and accepts of other users fail for want of a file (ENFILE). */
 static void lack_files(struct rng *rng)
 {
 	unsigned long long used = 0;
@@ -101,7 +102,7 @@ static bool load(struct rng *rng)
 	return !ret || errno == EEXIST;
 }
 
-/* Everybody lets go of the device for a moment; sockets that have been accepted may live. */
+/* All processes let go of the device for a moment; sockets that have been accepted may live on. */
 static void reload(struct rng *rng)
 {
 	int tries, unloaded = -1;
@@ -151,7 +152,7 @@ static void root_step(uint64_t seed)
 		steps[i].act(&rng);
 }
 
-/* What the faults need that fail-nth asks for; elsewhere there are no such files. */
+/* Switches on what fail-nth needs; kernels without fault injection do not have these files. */
 static void prepare(void)
 {
 	write_text("/sys/kernel/debug/failslab/ignore-gfp-wait", "N");
@@ -171,7 +172,7 @@ bool root_restore(void)
 	write_text("/proc/sys/fs/file-max", "1000000");
 	if (!shared->stop)
 		return true;
-	/* The end: everything as after loading, in an order that is allowed. */
+	/* The end: restores everything as after loading, in an allowed order. */
 	for (i = ARRAY_SIZE(parameters) - 1; i >= 0; i--) {
 		snprintf(path, sizeof(path), PARAMETERS "%s", parameters[i].name);
 		write_number(path, parameters[i].values[0]);

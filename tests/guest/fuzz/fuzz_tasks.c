@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The grammar's part about tasks: processes, threads, CPUs, namespaces, and faults. */
+/* The part of the grammar about tasks: processes, threads, CPUs, namespaces, and faults. */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
@@ -10,7 +10,7 @@
 
 #define CHILDREN	24
 
-/* What a child inherits is the worst of it: descriptors, claims, its one CPU. */
+/* A child inherits descriptors, claims, and its one CPU, and goes on with them. */
 void step_fork(struct fuzz *f)
 {
 	int steps = 1 + below(&f->rng, 12);
@@ -52,7 +52,7 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-/* A worker that ends without a word: what it has spawned stays. */
+/* A worker ends without closing anything: what it has spawned stays. */
 void step_thread(struct fuzz *f)
 {
 	struct fuzz *other = malloc(sizeof(*other));
@@ -65,7 +65,7 @@ void step_thread(struct fuzz *f)
 		free(other);
 		return;
 	}
-	/* Nobody else's memory may go meanwhile: a child's slots are on its stack. */
+	/* The memory must not go while another thread uses it: a child's slots are on its stack. */
 	pthread_join(thread, NULL);
 }
 
@@ -107,8 +107,8 @@ static void filter_system_calls(void)
 }
 
 /*
- * A child that has all capabilities in namespaces of its own, which end with it; or one under
- * a seccomp filter.
+ * Makes a child that has all capabilities in namespaces of its own, which end with it;
+ * or one under a seccomp filter.
  */
 void step_namespace(struct fuzz *f)
 {
@@ -163,7 +163,7 @@ void step_proc(struct fuzz *f)
 	close(fd);
 }
 
-/* The nth allocation from now on fails, of kernels that can have that. */
+/* From now on the nth allocation fails, on kernels with fault injection. */
 void step_fail(struct fuzz *f)
 {
 	static bool missing;
@@ -187,7 +187,7 @@ void step_fail(struct fuzz *f)
 	close(fd);
 }
 
-/* Alone, root's steps have their place in the order. */
+/* With one process, root's steps have their place in the order. */
 void step_root(struct fuzz *f)
 {
 	uint64_t seed = random64(&f->rng) | 1;

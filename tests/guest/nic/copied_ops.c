@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * For test_copies: what is left when do_accept(), which has copied the ops of a listener to
- * a new socket, is overtaken by the end of that listener. Nobody else can make it happen when
- * a test wants it.
+ * For test_copies: makes a socket as do_accept() leaves it if it has copied the ops of
+ * a listener to a new socket and the listener ends meanwhile. No program can make this
+ * happen at will.
  */
 #include <linux/file.h>
 #include <linux/module.h>

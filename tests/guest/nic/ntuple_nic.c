@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A network interface "ntuple" that has nothing but ntuple filters, for
- * test_ntuple: no emulated NIC has any. It keeps them as Intel's ixgbe does, the
- * NIC of the paper: any mask of ports, one mask for all filters, the caller
- * chooses the place.
+ * A network interface "ntuple" for test_ntuple that has ntuple filters and nothing
+ * else, since no emulated NIC has any. It keeps them as Intel's ixgbe does, the NIC of
+ * the paper: any mask of ports, one mask for all filters, and the caller chooses the
+ * place.
  */
 #include <linux/ethtool.h>
 #include <linux/etherdevice.h>
@@ -37,7 +37,7 @@ static netdev_tx_t nic_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
-/* As ixgbe: its filters are gone when they are switched off. */
+/* ixgbe's filters are also gone when they are switched off. */
 static int nic_set_features(struct net_device *dev, netdev_features_t features)
 {
 	if (!(features & NETIF_F_NTUPLE))

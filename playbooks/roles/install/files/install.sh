@@ -65,7 +65,7 @@ install_by_dkms() { # RELEASE; false if it was there
 		dkms add "fastsocket/$version" > $log 2>&1 || die "DKMS refuses the sources: $(tail -3 $log)"
 	fi
 	case $(dkms status "fastsocket/$version" -k "$1") in *installed*) return 1 ;; esac
-	# Of two modules of one name depmod would choose.
+	# If there were two modules of one name, depmod would choose one.
 	rm -f "/lib/modules/$1/updates/fastsocket.ko"
 	dkms install "fastsocket/$version" -k "$1" > $log 2>&1 || {
 		cat "/var/lib/dkms/fastsocket/$version/build/make.log" >> $log 2> /dev/null || true
@@ -97,7 +97,7 @@ if [ -n "$image" ]; then
 	exit 0
 fi
 
-# An older module that stays loaded would be measured instead.
+# The sweep would measure an older module that stays loaded.
 if $module "$(uname -r)" && [ -e /sys/module/fastsocket ]; then
 	rmmod fastsocket ||
 		die "an older fastsocket module is in use: stop the programs that use it, then rmmod fastsocket"

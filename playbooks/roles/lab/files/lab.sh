@@ -26,8 +26,8 @@
 #				a bridge in the namespace: the user bench may log in and use sudo. It is
 #				for playbooks/inventory/two-guests.yml; up has 2 CPUs for each by default
 #
-# Everything made is under .lab in the checkout. Names that are global to the
-# machine carry a hash of the checkout's path, so that two do not collide.
+# All files are under .lab in the checkout. Names that are global to the
+# machine contain a hash of the checkout's path, so that two do not collide.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../../.." && pwd -P)
@@ -42,7 +42,7 @@ counter=/run/$ns.count
 
 server4=10.66.0.1 server6=fd66::1
 loadgen4=10.66.0.2 loadgen6=fd66::2
-# Where there are two guests, the namespace holds the bridge between them, and this machine's end.
+# With two guests, the namespace holds the bridge between them, and this machine's end.
 bridge4=10.66.0.254
 guests=(server)
 declare -A taps=([server]=tap0 [loadgen]=tap1)
@@ -65,11 +65,11 @@ packages=(
 	# The kernels under test, and what builds the module for them.
 	linux-image-amd64 linux-headers-amd64 linux-image-6.12-amd64 linux-headers-6.12-amd64
 	gcc make libc6-dev kmod
-	# A machine that Ansible can drive.
+	# These make a machine that Ansible can drive.
 	systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps
-	# Measuring, network settings, tests.
+	# These are for measuring, network settings and tests.
 	linux-perf ethtool nftables libcmocka0 libpython3.11-testsuite
-	# Real servers.
+	# These are real servers.
 	nginx-light haproxy redis-server
 )
 # For the kernel's command line: services that the server does not start by itself.
@@ -99,7 +99,7 @@ two-bookworm | two-trixie)
 	suite=${LAB_EXTRA#two-}
 	kernels=(6.1)
 	[ "$suite" = bookworm ] || kernels=(6.12)
-	# What the role provision wants of either host: the guests have no network to install it from.
+	# The packages that the role provision wants on either host: the guests have no network.
 	mapfile -t packages < <(/usr/bin/python3 -c 'import sys, yaml
 print(*sum(yaml.safe_load(sys.stdin)["provision_packages"].values(), []), sep="\n")' \
 		< "$root/playbooks/roles/provision/defaults/main.yml" | sort -u)
@@ -120,7 +120,7 @@ say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
 recipe() {
 	printf '%s\n' "$suite" "${packages[@]}"
 	declare -f make_image customize
-	# There where it is another one.
+	# Some labs have a function of their own.
 	declare -f lab_customize || true
 }
 
@@ -169,7 +169,7 @@ if [ ${#guests[@]} = 2 ]; then
 		local tree=$1
 		lab_customize "$tree"
 		echo "127.0.0.1 localhost fsb-server fsb-loadgen" > "$tree/etc/hosts"
-		# Nobody logs in as root, and no password is right.
+		# root has no key, and no password is valid.
 		chroot "$tree" useradd -m -s /bin/bash -p '*' bench
 		mv "$tree/root/.ssh" "$tree/home/bench/"
 		chroot "$tree" chown -R bench:bench /home/bench/.ssh
@@ -199,7 +199,7 @@ fi
 make_image() {
 	local tree=$lab/tree.new sources exclude=() dir kernel
 
-	# What no virtual machine has: three quarters of the kernel package.
+	# Drivers of devices that no virtual machine has: three quarters of the kernel package.
 	for dir in drivers/{gpu,media,infiniband,staging,iio,usb,hid,scsi,mmc,isdn,mtd,input,ata,md} \
 		drivers/{platform,edac,hwmon,i2c,thunderbolt,bluetooth,firewire,leds,power,target} \
 		drivers/net/{wireless,ethernet,usb,can,phy,wwan,dsa,fddi,hamradio} \
@@ -212,7 +212,7 @@ make_image() {
 	rm -rf "$tree" "$lab/disk.new" "$lab/image"
 	mkdir -p "$tree"
 	say "image: installing Debian $suite with ${#packages[@]} packages and what they need (a few minutes)"
-	# From wherever this machine gets its packages, if it is of that suite.
+	# Use this machine's package sources, if they are of that suite.
 	# shellcheck disable=SC2038 # the names in these folders are apt's
 	mapfile -t sources < <(find /etc/apt/sources.list /etc/apt/sources.list.d \
 		\( -name '*.list' -o -name '*.sources' \) -type f -size +0 2> /dev/null |
@@ -235,11 +235,11 @@ make_image() {
 		--customize-hook="chroot \"\$1\" sh -c 'sh -s image \$(ls /lib/modules)' \
 			< '$install/install.sh' || echo 'lab: the sources do not build here: see .lab/image.log; the server will try'" \
 		"$suite" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
-		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log"; }
+		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log; then run the same command again"; }
 	say "image: making the disk"
 	customize "$tree"
 	truncate -s 6G "$lab/disk.new"
-	# What the guest builds outlives it.
+	# The guest's builds outlive it.
 	rm -f "$lab/build"
 	truncate -s 512M "$lab/build"
 	mke2fs -q -t ext4 -d "$tree/usr/local/src" "$lab/build"
@@ -281,7 +281,7 @@ boot() { # GUEST ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pi
 	shift 5
 	if [ -f "$(debug_kernel "$kernel")" ]; then
 		files=(-kernel "$(debug_kernel "$kernel")")
-		# As slow as it is, ACPI's interpreter would take a loop for an endless one,
+		# In a slow emulator, ACPI's interpreter would take a loop for an endless one,
 		# and leave PCI without interrupts.
 		append+=" pci=noacpi"
 	fi
@@ -291,15 +291,15 @@ boot() { # GUEST ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pi
 	[ "$accel" = kvm ] && cpu=host
 	if [ "$accel" = tcg ]; then
 		accel=tcg,thread=multi
-		# One of two guests is not counted.
+		# Counting works with one guest only.
 		[ ${#guests[@]} = 1 ] && load_counting "$cpus" &&
 			set -- -plugin "$counting/counting.so,socket=$counter" "$@"
 	fi
 	[ ${#guests[@]} = 1 ] || append+=" fsb.guest=$guest,${!ip4},${!ip6}"
 	# With loglevel=5 a kernel that dies tells where; quiet would keep systemd's Welcome
 	# away, too, by which choose_accel() knows that it has booted.
-	# Left alone, an emulated guest spends a fifth of its time reading the HPET. And code
-	# at a random address is translated anew for each program that starts (norandmaps).
+	# Without nohpet an emulated guest spends a fifth of its time reading the HPET. Without
+	# norandmaps QEMU translates code again for each program that starts.
 	setsid ip netns exec "$ns" qemu-system-x86_64 \
 		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
 		-nographic -nodefaults -no-reboot -serial "file:$log" \
@@ -428,7 +428,7 @@ write_ssh_config() {
 				UserKnownHostsFile /dev/null
 				LogLevel ERROR
 				ConnectTimeout 5
-				# A guest that has died is noticed.
+				# These notice a guest that has died.
 				ServerAliveInterval 10
 				ServerAliveCountMax 3
 				ControlMaster auto
@@ -444,8 +444,8 @@ lock() {
 	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
 }
 
-# A build that was killed leaves /dev, /proc and others mounted in its tree, where make_image()
-# removes everything.
+# A killed build leaves /dev, /proc and others mounted in its tree, where make_image() removes
+# all files.
 unmount_leftovers() {
 	findmnt -rno TARGET | sed 's/\\x20/ /g' | awk -v tree="$lab/tree.new/" 'index($0, tree) == 1' |
 		sort -r | xargs -r -d '\n' -n 1 umount
@@ -454,7 +454,7 @@ unmount_leftovers() {
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
 	have_image || { unmount_leftovers; make_image; }
-	# What the guest builds outlives it; each begins with what the image's own compiler has built.
+	# The guest's builds outlive it; each disk begins with what the image's own compiler has built.
 	if [ ${#guests[@]} = 2 ] && ! [ "$lab/loadgen/build" -nt "$lab/disk" ]; then
 		mkdir -p "$lab/loadgen"
 		cp --sparse=always "$lab/build" "$lab/loadgen/build"
@@ -463,7 +463,7 @@ image() {
 
 # Waits until ssh answers. False if the guest ends before, or takes too long.
 answers() { # GUEST
-	# The descriptor of the lock stays with us: not with ssh's master process.
+	# Close the descriptor of the lock, which ssh's master process would keep.
 	until ssh -F "$lab/ssh_config" "fsb-$1" true 2> /dev/null 9>&-; do
 		running "$1" && [ "$SECONDS" -le "$boot_limit" ] || return 1
 		sleep 0.2
@@ -541,7 +541,7 @@ count() { # COMMAND...
 	[ "$(cat "$lab/accel")" = tcg ] ||
 		die "only an emulated server is counted: boot one with LAB_ACCEL=tcg"
 	[ -S "$counter" ] || die "the server runs without counting: see .lab/counting.log, and boot it again"
-	# The emulator writes the file, and has a folder of its own.
+	# The emulator, which has another working folder, writes the file.
 	[ "${1:-}" = dump ] && [ $# = 2 ] && set -- dump "$(realpath -m "$2")"
 	answer=$(echo "$*" | nc -N -U -w 120 "$counter") || die "counting does not answer"
 	case $answer in

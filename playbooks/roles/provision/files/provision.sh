@@ -29,7 +29,7 @@ put() { # STATE SYSCTL=VALUE...
 	state=$1
 	shift
 	mkdir -p "$state"
-	# Settings recorded in an earlier boot say nothing about this one.
+	# Settings that were recorded in an earlier boot are not those of this one.
 	if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 		rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
 		cat /proc/sys/kernel/random/boot_id > "$state/boot"

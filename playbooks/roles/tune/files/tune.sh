@@ -9,9 +9,9 @@
 #   interrupts  queue i on core i; irqbalance is stopped, as it would undo that
 #   RPS         off where every core has a queue, else all cores share the queues
 #   XPS         queue i sends for core i
-# Prints "changed: ..." and "warning: ...". What was before is kept in STATE for
-# restore.sh, with the ID of the boot that they belong to: "path value" lines of sysfs, the
-# number of queues, irqbalance.
+# Prints "changed: ..." and "warning: ...". The previous settings are kept in STATE for
+# restore.sh, with the ID of the boot to which they belong: "path value" lines of sysfs,
+# the number of queues, irqbalance.
 set -eu
 
 state=$1 nic=$2
@@ -56,7 +56,7 @@ fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
 mkdir -p "$state"
-# Settings recorded in an earlier boot say nothing about this one.
+# Settings that were recorded in an earlier boot are not those of this one.
 if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
 	cat /proc/sys/kernel/random/boot_id > "$state/boot"
