@@ -1,16 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Puts committed results into documents: make docs runs it.
+"""Puts committed results into documents; make docs runs it.
 
-Between one of these lines and the next "<!-- end -->" it puts
+Between one of these lines and the next "<!-- end -->" it writes
 
   <!-- result: PATTERN -->   the newest file that matches among those git knows: a table's
                              text, or a picture. Runs sort by name
-  <!-- table: PATTERN -->    of a table its rows alone, without what stands under it
+  <!-- table: PATTERN -->    only the rows of a table, without the notes below it
   <!-- link: PATTERN -->     a link to that file, for tables that are long
   <!-- pooled -->            one comparison over all committed runs (experiments/pooled.py)
 
-Where none matches yet, it says so.
+If no file matches, it writes that.
 """
 import functools
 import re

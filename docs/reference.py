@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes docs/reference.md from where each thing is declared: make docs runs it.
+"""Makes docs/reference.md from the declarations in the sources; make docs runs it.
 
 Parameters are described in kmod/params.c (MODULE_PARM_DESC), counters in kmod/stats.h,
 listeners in kmod/listen_seq.h, tracepoints in kmod/trace.h, calls in kmod/fastsocket_abi.h, and
