@@ -129,7 +129,7 @@ void doctor_queues(void)
 
 		if (nic->rx >= cores || rps_to_all(nic))
 			continue;
-		remedy = ctl_format("ethtool -L %s combined %d; where the NIC has not so many (ethtool -l %s), let RPS give each queue's packets to all cores: " NET "/%s/queues/rx-*/rps_cpus",
+		remedy = ctl_format("ethtool -L %s combined %d; if the NIC has fewer (ethtool -l %s), let RPS give each queue's packets to all cores: " NET "/%s/queues/rx-*/rps_cpus",
 				    nic->name, cores, nic->name, nic->name);
 		doctor_finding(remedy, "%s has %d receive queue%s for %d cores: the other cores get no connections of their own",
 			       nic->name, nic->rx, nic->rx == 1 ? "" : "s", cores);

@@ -38,7 +38,7 @@ static const char usage[] =
 	"  doctor              why Fastsocket may not help on this host, and what to do\n"
 	"  run PROGRAM...      run a program with the library, and say whether that works\n"
 	"\n"
-	"--json prints JSON; run --backend=auto|module|kernel chooses who does it. See fsocketctl(1).\n";
+	"--json prints JSON; run --backend=auto|module|kernel chooses the backend. See fsocketctl(1).\n";
 
 static int status_without_module(void)
 {
