@@ -12,20 +12,20 @@ HEAD = """# Real servers under the library
 <!-- Made by tests/servers/table.py of what tests/servers/check.py has printed. -->
 
 Each server from Debian's packages, unmodified, in the lab, on Debian's kernels and {cores} emulated
-cores, with four workers where it has workers: without the library (*plain*), and under `fsocketctl
-run`. Clients on every core make one connection after the other. **Connections** says how many; then
-come those that were not answered, plain and with the library; then the same while it reloads, as
-its own manual says, from a second before until two seconds after.
+cores, with four workers if it has workers: without the library (*plain*), and under `fsocketctl
+run`. Clients on every core make one connection after the other. **Connections** is their number.
+The next columns are the connections that were not answered, plain and with the library; then the
+same while the server reloads, as its own manual says, from a second before until two seconds after.
 
-- **Local**: accepted by the worker on whose core they arrived, of all that were accepted; and of
+- **Local**: the share that the worker on the core of arrival accepted, of all connections; and of
   {afterwards} more after the reload.
-- **Narrowed**: threads and children that are no workers and may not use all cores, though they may
-  plain.
+- **Narrowed**: threads and children that are not workers and may not use all cores, although they
+  may without the library.
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
-A server whose workers do not wait with epoll, or that has one acceptor only, runs as without. What
-is *not run*, or missing, has not been seen with these sources; `make test-servers` runs all of it,
-with 10,000 connections each, and writes this page anew.
+A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
+library. Rows that are *not run*, or missing, have not been measured with these sources;
+`make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
 """
 COLUMNS = ["server", "kernel", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
@@ -37,9 +37,9 @@ SECTIONS = {
     "kernel": """
 ## With the kernel backend
 
-The module is not loaded: `fsocketctl run --backend=kernel`. What holds then and what does not
-(locality, the queue of a worker that is dead, busy or stopped, order, backlog, what `ss` shows)
-is in [a table of guarantees](backends.md): module, kernel backend, SO_REUSEPORT by hand, nothing.
+The module is not loaded: `fsocketctl run --backend=kernel`. [A table of guarantees](backends.md)
+compares module, kernel backend, SO_REUSEPORT by hand, and none of them: locality, the queue of a
+worker that is dead, busy or stopped, order, backlog, the sockets that `ss` shows.
 """,
 }
 
