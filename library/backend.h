@@ -20,7 +20,6 @@ struct group {
 	int members[GROUP_MEMBERS];
 	struct route *route;
 	int memory;		/* the descriptor of that memory; -1: it has none */
-	bool reuseport;		/* the value that the program has set since */
 };
 
 #pragma GCC visibility push(hidden)

@@ -240,7 +240,6 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	if (!g->route)
 		return NULL;
 	g->inode = fsocket_inode(fd);
-	g->reuseport = false;
 	owner = getpid();
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
@@ -307,7 +306,7 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 	if (!g || fsocket_device_confined())
 		return;
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
-		g->reuseport = *(const int *)value;
+		g->route->reuseport = *(const int *)value;
 		set_reuseport(fd, 1);
 		return;
 	}
@@ -320,7 +319,7 @@ void fsocket_group_accepted(int fd, int conn)
 {
 	const struct group *g = fsocket_group_of(fd);
 
-	if (g && !g->reuseport && (unsigned int)conn < FSOCKET_MAX_FD)
+	if (g && !g->route->reuseport && (unsigned int)conn < FSOCKET_MAX_FD)
 		atomic_store_explicit(&children[conn], true, memory_order_relaxed);
 }
 

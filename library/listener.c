@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,15 +40,20 @@ static __thread int claim_count __attribute__((tls_model("initial-exec")));
 static ino_t inodes[FSOCKET_MAX_FD];
 
 /*
- * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since
- * a socket may have several descriptors. New entries replace the oldest ones.
+ * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since a socket
+ * may have several descriptors. New entries replace the oldest ones. Processes share this memory as
+ * they share their sockets: a parent reads the value that its child has set.
  */
 #define MAX_OPTIONS 256
-static struct {
-	ino_t inode;
-	atomic_bool reuseport;
-} options[MAX_OPTIONS];
-static atomic_uint option_count;
+struct options {
+	atomic_uint count;
+	struct {
+		ino_t inode;
+		atomic_bool reuseport;
+	} notes[MAX_OPTIONS];
+};
+
+static struct options *_Atomic options;
 
 static void in_child(void)
 {
@@ -68,31 +74,45 @@ bool fsocket_listener_is(int fd)
 
 static atomic_bool *find_reuseport(ino_t socket)
 {
-	unsigned int count = atomic_load(&option_count);
+	struct options *all = atomic_load(&options);
+	unsigned int count = all ? atomic_load(&all->count) : 0;
 
 	for (unsigned int i = 0; i < count && i < MAX_OPTIONS; i++)
-		if (socket && options[i].inode == socket)
-			return &options[i].reuseport;
+		if (socket && all->notes[i].inode == socket)
+			return &all->notes[i].reuseport;
 	return NULL;
 }
 
 atomic_bool *fsocket_listener_reuseport(int fd)
 {
-	if (!atomic_load(&option_count) || fsocket_device_confined())
+	if (!atomic_load(&options) || fsocket_device_confined())
 		return NULL;
 	return find_reuseport(fsocket_inode(fd));
 }
 
+static struct options *all_options(void)
+{
+	struct options *none = NULL, *made;
+
+	if (atomic_load(&options))
+		return atomic_load(&options);
+	made = mmap(NULL, sizeof(*made), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (made != MAP_FAILED && !atomic_compare_exchange_strong(&options, &none, made))
+		munmap(made, sizeof(*made));
+	return atomic_load(&options);
+}
+
 static void note_reuseport(int fd)
 {
+	struct options *all = all_options();
 	unsigned int i;
 
-	if (find_reuseport(inodes[fd]))
+	if (!all || find_reuseport(inodes[fd]))
 		return;
-	i = atomic_fetch_add(&option_count, 1) % MAX_OPTIONS;
-	options[i].inode = 0;
-	atomic_store(&options[i].reuseport, fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
-	options[i].inode = inodes[fd];
+	i = atomic_fetch_add(&all->count, 1) % MAX_OPTIONS;
+	all->notes[i].inode = 0;
+	atomic_store(&all->notes[i].reuseport, fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
+	all->notes[i].inode = inodes[fd];
 }
 
 /* It was the library that has set the option, in the program before this one. */

@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 /* Increased whenever this layout changes. */
-#define ROUTE_MAGIC	0xf50c2b9e47d80001
+#define ROUTE_MAGIC	0xf50c2b9e47d80002
 
 #define GROUP_MEMBERS	128
 #define GROUP_CLAIMS	256
@@ -74,6 +74,7 @@ struct route {
 	atomic_int end;				/* claims from here on were never used */
 	atomic_bool broken;			/* the listener has been shut down */
 	atomic_int backlog;
+	atomic_bool reuseport;			/* as the program has set it since */
 	int late;				/* see LATE_MS */
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;

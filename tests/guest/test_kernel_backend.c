@@ -181,7 +181,10 @@ static void test_reuseport_is_the_programs(void **state)
 	assert_ok(getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, &len));
 	assert_int_equal(value, 0);
 	value = 1;
-	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)));
+	/* Processes that share a socket share its options. */
+	if (!fork())
+		_exit(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)) != 0);
+	assert_true(wait(NULL) > 0);
 	assert_ok(getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, &len));
 	assert_int_equal(value, 1);
 	value = 0;
