@@ -6,6 +6,7 @@
 #ifndef FSOCKET_BACKEND_H
 #define FSOCKET_BACKEND_H
 
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -16,6 +17,7 @@
 /* A listener, and the sockets beside it. */
 struct group {
 	ino_t inode;		/* of the listener; 0 if there is none */
+	in_port_t port;
 	int count;
 	int members[GROUP_MEMBERS];
 	struct route *route;

@@ -218,6 +218,17 @@ static void make_new(struct group *g, int fd, int family)
 	g->route->magic = ROUTE_MAGIC;
 }
 
+/* Returns the local port of a socket, in network byte order; 0: it has none. */
+static in_port_t port_of(int fd)
+{
+	struct sockaddr_in6 address;
+	socklen_t len = sizeof(address);
+
+	/* Both families have it in the same place. */
+	memset(&address, 0, sizeof(address));
+	return RAW3(SYS_getsockname, fd, &address, &len) ? 0 : address.sin6_port;
+}
+
 /*
  * Where SO_REUSEPORT is set already, the program has done that, which has a group of its own
  * then; or the library in the program before this one.
@@ -225,21 +236,26 @@ static void make_new(struct group *g, int fd, int family)
 static struct group *make_group(int fd, bool made_here, bool *adopted)
 {
 	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
-	struct group *g = NULL;
+	struct group *g = NULL, before;
 
-	for (int i = 0; i < MAX_GROUPS && !g; i++)
-		if (!groups[i].inode)
+	/* Preferably where there was none, since connections may be left of one that has gone. */
+	for (int i = 0; i < MAX_GROUPS; i++)
+		if (!groups[i].inode && (!g || (g->route && !groups[i].route)))
 			g = &groups[i];
 	if (!g || !suits(fd, family))
 		return NULL;
+	before = *g;
 	g->route = NULL;
 	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
 		make_new(g, fd, family);
 	else if (!made_here)
 		*adopted = fsocket_adopt(g, fd);
-	if (!g->route)
+	if (!g->route) {
+		*g = before;
 		return NULL;
+	}
 	g->inode = fsocket_inode(fd);
+	g->port = port_of(fd);
 	owner = getpid();
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
@@ -323,15 +339,32 @@ void fsocket_group_accepted(int fd, int conn)
 		atomic_store_explicit(&children[conn], true, memory_order_relaxed);
 }
 
-bool fsocket_group_child(int conn)
+static bool is_child(int conn)
 {
 	return (unsigned int)conn < FSOCKET_MAX_FD &&
 	       atomic_load_explicit(&children[conn], memory_order_relaxed);
 }
 
+bool fsocket_group_child(int conn)
+{
+	in_port_t port;
+
+	if (is_child(conn))
+		return true;
+	if (!fsocket_group_was() || fsocket_device_confined() ||
+	    fsocket_option(conn, SOL_SOCKET, SO_ACCEPTCONN) != 0)
+		return false;
+	/* Another descriptor of one, or another process's. A group that has gone left its port. */
+	port = port_of(conn);
+	for (int i = 0; i < MAX_GROUPS; i++)
+		if (port && groups[i].route && groups[i].port == port && !groups[i].route->reuseport)
+			return true;
+	return false;
+}
+
 void fsocket_group_own(int conn)
 {
-	if (fsocket_group_child(conn))
+	if (is_child(conn))
 		atomic_store_explicit(&children[conn], false, memory_order_relaxed);
 }
 

@@ -48,7 +48,7 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 /*
  * accepted(): conn has been accepted from fd, and has inherited the SO_REUSEPORT that
  * the library has set. child() returns whether conn has the option so, not from the
- * program. own(): from now on conn is another socket, or has the program's own value.
+ * program. own(): from now on conn is another socket.
  */
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);

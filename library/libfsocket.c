@@ -112,9 +112,10 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);
 		memcpy(&own, value, sizeof(own));
+		if (!reuseport && fsocket_group_child(fd))
+			reuseport = fsocket_listener_remember(fd);
 		if (reuseport)
 			*reuseport = own;
-		fsocket_group_own(fd);
 	}
 	if (!ret)
 		fsocket_group_option_set(fd, level, name, value, len);

@@ -102,17 +102,19 @@ static struct options *all_options(void)
 	return atomic_load(&options);
 }
 
-static void note_reuseport(int fd)
+atomic_bool *fsocket_listener_remember(int fd)
 {
 	struct options *all = all_options();
+	ino_t socket = fsocket_inode(fd);
 	unsigned int i;
 
-	if (!all || find_reuseport(inodes[fd]))
-		return;
+	if (!all || find_reuseport(socket))
+		return find_reuseport(socket);
 	i = atomic_fetch_add(&all->count, 1) % MAX_OPTIONS;
 	all->notes[i].inode = 0;
 	atomic_store(&all->notes[i].reuseport, fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
-	all->notes[i].inode = inodes[fd];
+	all->notes[i].inode = socket;
+	return &all->notes[i].reuseport;
 }
 
 /* It was the library that has set the option, in the program before this one. */
@@ -143,7 +145,7 @@ void fsocket_listener_note(int fd)
 	if (!atomic_exchange(&prepared, true))
 		pthread_atfork(NULL, NULL, in_child);
 	inodes[fd] = fsocket_inode(fd);
-	note_reuseport(fd);
+	fsocket_listener_remember(fd);
 	fsocket_fd_set(fd, FD_LISTENER);
 	if (fsocket_kernel_chosen()) {
 		if (fsocket_group_note(fd, made_here))

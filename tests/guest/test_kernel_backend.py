@@ -53,6 +53,14 @@ def test_without_privileges(lab, name):
     assert done.returncode == 0 and "1 test(s)." in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+def test_random_programs_do_the_same(lab):
+    """Two of these once read SO_REUSEPORT as the library had set it."""
+    done = lab.server(f"cd {FOLDER}; FSOCKET_BACKEND=kernel ./differ.sh "
+                      "/usr/local/lib/libfsocket.so 1000350 10", check=False, limit=160)
+    assert done.returncode == 0, done.stdout
+
+
 # Two workers end with connections in their sockets, then one other waits.
 LEFT_BEHIND = """
 import os, select, signal, socket, time
