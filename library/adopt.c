@@ -10,6 +10,10 @@
  * are more processes of the same server, as after a reload: old and new workers run side by
  * side, and nothing is lost when the old ones end.
  *
+ * A relative may be any program, of any user: the parent may be init, with all its children.
+ * So what is taken has to be made by this program's own user, and the sockets have to be bound
+ * to the listener's port.
+ *
  * Where a seccomp filter holds, nothing is asked: it may kill for calls that it does not know.
  */
 #include <dirent.h>
@@ -66,6 +70,12 @@ static int take(int relative, int number)
 	return fd < 0 ? -1 : fsocket_member_raise(fd);
 }
 
+/* Returns whether this program's user has made the file, of which s tells. */
+static bool own(int fd, struct stat *s)
+{
+	return !RAW2(SYS_fstat, fd, s) && s->st_uid == geteuid();
+}
+
 static struct route *map(int fd, ino_t listener)
 {
 	int seals = RAW3(SYS_fcntl, fd, F_GET_SEALS, 0);
@@ -73,14 +83,14 @@ static struct route *map(int fd, ino_t listener)
 	struct stat s;
 
 	/* Without the seal, who has it could make it end amid the mapping. */
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || RAW2(SYS_fstat, fd, &s) ||
-	    s.st_size != sizeof(*r))
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || !own(fd, &s) || s.st_size != sizeof(*r))
 		return NULL;
 	r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (r == MAP_FAILED)
 		return NULL;
 	if (r->magic == ROUTE_MAGIC && r->inode == listener && r->count > 0 &&
-	    r->count <= GROUP_MEMBERS && !atomic_load(&r->broken))
+	    r->count <= GROUP_MEMBERS && r->end >= 0 && r->end <= GROUP_CLAIMS &&
+	    !atomic_load(&r->broken))
 		return r;
 	munmap(r, sizeof(*r));
 	return NULL;
@@ -136,24 +146,28 @@ static void take_member(int number, const char *link, void *arg)
 			g->members[m] = take(t->relative, number);
 }
 
-/* Returns whether each of the group's members is one, and its process lets it be taken. */
-static bool take_members(struct group *g, int pid, int relative)
+/* Returns whether all of the group's members could be taken, and are what they should be. */
+static bool take_members(struct group *g, int fd, int pid, int relative)
 {
 	struct taking t = { .group = g, .relative = relative };
 	bool all = true;
+	struct stat s;
 
 	g->count = g->route->count;
 	for (int m = 0; m < g->count; m++)
 		g->members[m] = -1;
 	each_link(pid, take_member, &t);
 	for (int m = 0; m < g->count; m++)
-		if (g->members[m] < 0 || fsocket_inode(g->members[m]) != g->route->sockets[m])
+		if (g->members[m] < 0 || !own(g->members[m], &s) ||
+		    s.st_ino != g->route->sockets[m] ||
+		    fsocket_member_port(g->members[m]) != fsocket_member_port(fd))
 			all = false;
 	return all;
 }
 
-static bool adopt_from(struct group *g, ino_t listener, int pid)
+static bool adopt_from(struct group *g, int fd, int pid)
 {
+	ino_t listener = fsocket_inode(fd);
 	struct found found = { .count = 0 };
 	int relative;
 
@@ -165,7 +179,7 @@ static bool adopt_from(struct group *g, ino_t listener, int pid)
 		g->count = 0;
 		g->memory = take(relative, found.numbers[i]);
 		g->route = g->memory < 0 ? NULL : map(g->memory, listener);
-		if (g->route && !take_members(g, pid, relative)) {
+		if (g->route && !take_members(g, fd, pid, relative)) {
 			munmap(g->route, sizeof(*g->route));
 			g->route = NULL;
 		}
@@ -202,7 +216,7 @@ static int parent_of(int pid)
 	return end && sscanf(end + 1, " %*c %d", &parent) == 1 ? parent : 0;
 }
 
-static bool adopt_from_children(struct group *g, ino_t listener, int pid)
+static bool adopt_from_children(struct group *g, int fd, int pid)
 {
 	char path[64], text[4096], *at = text, *end;
 	long child;
@@ -212,7 +226,7 @@ static bool adopt_from_children(struct group *g, ino_t listener, int pid)
 		return false;
 	while ((child = strtol(at, &end, 10)) > 0 && end != at) {
 		at = end;
-		if (child != getpid() && adopt_from(g, listener, child))
+		if (child != getpid() && adopt_from(g, fd, child))
 			return true;
 	}
 	return false;
@@ -220,21 +234,19 @@ static bool adopt_from_children(struct group *g, ino_t listener, int pid)
 
 bool fsocket_adopt(struct group *g, int fd)
 {
-	ino_t listener = fsocket_inode(fd);
 	int ancestor = getpid();
 
 	g->route = NULL;
-	if (!listener || !possible())
+	if (!possible())
 		return false;
 	/* A master that runs its program anew has the old workers as its children. */
-	if (adopt_from_children(g, listener, ancestor))
+	if (adopt_from_children(g, fd, ancestor))
 		return true;
 	for (int i = 0; i < ANCESTORS; i++) {
 		ancestor = parent_of(ancestor);
 		if (ancestor < 1)
 			return false;
-		if (adopt_from(g, listener, ancestor) ||
-		    (!i && adopt_from_children(g, listener, ancestor)))
+		if (adopt_from(g, fd, ancestor) || (!i && adopt_from_children(g, fd, ancestor)))
 			return true;
 	}
 	return false;

@@ -29,6 +29,8 @@ struct group {
 /* members.c */
 /* Closes low, and returns a high number for the same file, which is the library's; or -1. */
 int fsocket_member_raise(int low);
+/* Returns the local port of a socket, in network byte order; 0 if it has none. */
+in_port_t fsocket_member_port(int fd);
 /* Closes the members, and the memory's descriptor. */
 void fsocket_members_close(struct group *g);
 

@@ -218,17 +218,6 @@ static void make_new(struct group *g, int fd, int family)
 	g->route->magic = ROUTE_MAGIC;
 }
 
-/* Returns the local port of a socket, in network byte order; 0: it has none. */
-static in_port_t port_of(int fd)
-{
-	struct sockaddr_in6 address;
-	socklen_t len = sizeof(address);
-
-	/* Both families have it in the same place. */
-	memset(&address, 0, sizeof(address));
-	return RAW3(SYS_getsockname, fd, &address, &len) ? 0 : address.sin6_port;
-}
-
 /*
  * Where SO_REUSEPORT is set already, the program has done that, which has a group of its own
  * then; or the library in the program before this one.
@@ -255,7 +244,7 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		return NULL;
 	}
 	g->inode = fsocket_inode(fd);
-	g->port = port_of(fd);
+	g->port = fsocket_member_port(fd);
 	owner = getpid();
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
@@ -355,7 +344,7 @@ bool fsocket_group_child(int conn)
 	    fsocket_option(conn, SOL_SOCKET, SO_ACCEPTCONN) != 0)
 		return false;
 	/* Another descriptor of one, or another process's. A group that has gone left its port. */
-	port = port_of(conn);
+	port = fsocket_member_port(conn);
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (port && groups[i].route && groups[i].port == port && !groups[i].route->reuseport)
 			return true;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The descriptors of a group, which are the library's, and have numbers that programs seldom use. */
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -42,4 +44,14 @@ void fsocket_members_close(struct group *g)
 		close_own(&g->members[m]);
 	g->count = 0;
 	close_own(&g->memory);
+}
+
+in_port_t fsocket_member_port(int fd)
+{
+	struct sockaddr_in6 address;
+	socklen_t len = sizeof(address);
+
+	/* Both families have it in the same place. */
+	memset(&address, 0, sizeof(address));
+	return RAW3(SYS_getsockname, fd, &address, &len) ? 0 : address.sin6_port;
 }
