@@ -11,6 +11,8 @@ The hosts are described in JSON:
    "loadgen": [[the same for a load generator], ...],
    "sources": [[addresses that a load generator connects from], ...] (optional: of each one; none:
               that of its route to the server),
+   "states": [folder on the server for records of settings, on each load generator] (optional:
+              the hosts are held for this sweep, and put back what was changed if it dies),
    "backend": {"program": the demo server on the load generator's host, "address": IP:PORT
                where it is to listen for proxies, "state": folder for its pid and log}}
 lab true: both share this machine, and its cores, not the server's, tell saturation.
@@ -33,6 +35,7 @@ import conditions
 import contract
 import counted
 import counts
+import holding
 import measure
 import proc
 import profiles
@@ -78,6 +81,16 @@ class Sweep:
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
         self.check_generators()
+        # An emulated lab has nothing that is worth it, and is interrupted often.
+        self.held = holding.hold([self.server, *self.loadgen.hosts], hosts.get("states", []),
+                                 restores=not self.lab)
+        try:
+            self.prepare(hosts)
+        except BaseException as error:
+            holding.release(self.held, not isinstance(error, KeyboardInterrupt))
+            raise
+
+    def prepare(self, hosts):
         self.check_sources(hosts.get("sources", []))
         self.order = self.open_samples()
         # This loads the module, which is one of the server's facts.
@@ -440,12 +453,13 @@ def main():
     # A shell that starts this program in the background makes it ignore SIGINT, so set a
     # handler.
     signal.signal(signal.SIGINT, interrupted)
-    sweep = None
+    sweep, keep = None, True
     try:
         lock_run(args.run)
         sweep = Sweep(args.run.resolve(), args.hosts)
         sweep.all()
     except KeyboardInterrupt:
+        keep = False
         left = len(contract.unfinished(args.run))
         print(f"stopped: {left} repetitions are left; the same command goes on with them",
               flush=True)
@@ -455,6 +469,7 @@ def main():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             sweep.stop()
+            holding.release(sweep.held, keep)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ undo() {
 	while read -r path value; do
 		echo "$value" > "$path"
 	done < $run/undo
-	rm $run/undo
+	rm -f $run/undo
 }
 
 stop() {

@@ -7,7 +7,9 @@ tests of a release are one story, in this order.
 import json
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,30 @@ def test_swept(hosts, tmp_path):
 
     hosts.assert_as_found(before)
     assert hosts.playbook("teardown.yml") == 0
+
+
+def test_a_controller_that_crashes_leaves_nothing_changed(hosts, tmp_path):
+    """Amid a sweep: the hosts put everything back by themselves."""
+    before = hosts.settings()
+    given = json.dumps({"sweep_set": [*TINY, "requests=100000"], "sweep_results": str(tmp_path)})
+    with subprocess.Popen(
+            ["ansible-playbook", "-i", "inventory/two-guests.yml", "run-sweep.yml", "--skip-tags",
+             "install,backend", "-e", "experiment=cores", "-e", given, *hosts.options],
+            cwd=ROOT / "playbooks", env=hosts.environment, stdout=subprocess.DEVNULL,
+            start_new_session=True) as process:
+        until(900, lambda: hosts.out("loadgen", "pgrep -x ab", check=False))
+        assert hosts.settings() != before
+        os.killpg(process.pid, signal.SIGKILL)
+    until(120, lambda: hosts.settings() == before)
+    until(120, lambda: not hosts.out("loadgen", "pgrep -x ab", check=False))
+    hosts.assert_as_found(before)
+
+
+def until(limit, true):
+    end = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(1)
 
 
 def test_a_search_for_enough_load(hosts, tmp_path):

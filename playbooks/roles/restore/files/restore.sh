@@ -31,7 +31,7 @@ if [ -e /run/fsbench/undo ]; then
 	while read -r path value; do
 		put_back "$path" "$value"
 	done < /run/fsbench/undo
-	rm /run/fsbench/undo
+	rm -f /run/fsbench/undo
 fi
 # Stop a backend on the load generator. After a reboot another process may have its number.
 if [ -e "$state/backend" ] && read -r pid < "$state/backend" &&
