@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Server mode: answers each request with 200. */
+/* Server mode: finds the end of each request, and answers it with 200. */
 #ifndef DEMO_HTTP_H
 #define DEMO_HTTP_H
 

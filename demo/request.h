@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Finds the end of an HTTP request that may arrive in any pieces. */
+/* How far an HTTP request has been read, which may arrive in any pieces. */
 #ifndef DEMO_REQUEST_H
 #define DEMO_REQUEST_H
 
@@ -30,9 +30,9 @@ struct http_request {
 };
 
 /* Returns whether a part of a request has arrived, but not all of it. */
-bool request_begun(const struct http_request *r);
-
-/* Reads up to the end of the request, and returns the number of bytes read. */
-size_t request_take(struct http_request *r, const char *data, size_t len);
+static inline bool request_begun(const struct http_request *r)
+{
+	return r->state != HTTP_NEW && r->state != HTTP_BETWEEN;
+}
 
 #endif

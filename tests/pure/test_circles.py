@@ -30,7 +30,7 @@ def calls(folder):
 
 
 @pytest.mark.parametrize("folder, calling, called", [
-    ("kmod", "listen", "listener"), ("library", "group", "worker"), ("demo", "http", "request"),
+    ("kmod", "listen", "listener"), ("library", "group", "worker"), ("demo", "http", "conn"),
     ("counting", "read", "groups")])
 def test_no_circle(folder, calling, called):
     found = calls(ROOT / folder)
