@@ -283,6 +283,15 @@ static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 	}
 	if (!sk)
 		return;
+	/*
+	 * Leave a handshake to the kernel. The ACK and the first data often arrive in one list,
+	 * which passes this hook as a whole before any of it is delivered. If both had the request
+	 * socket, TCP would make the connection's socket for each, and throw the second one away.
+	 */
+	if (sk->sk_state == TCP_NEW_SYN_RECV) {
+		sock_gen_put(sk);
+		return;
+	}
 	skb->sk = sk;
 	skb->destructor = sock_edemux;
 	/* tcp_v4_early_demux() would set the route, too, and skips this packet now. */
