@@ -32,8 +32,8 @@
 /* A worker that has not looked up for this long may be dead: others look after its queue. */
 #define SILENT(r)	(30 * (r)->late)
 /*
- * A worker that was late or silent for this long is stopped or gets no CPU. It is sent
- * no connections, and all others look after its queue, also those that have work of
+ * A worker that was late or silent for this long, whether it is stopped or gets no CPU,
+ * is sent no connections. All others look after its queue, also those that have work of
  * their own.
  */
 #define STALE(r)	(100 * (r)->late)
