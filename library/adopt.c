@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A group that another program has made: of a binary upgrade, or of a reload in which the
- * server runs its program anew. That program has the listener, but neither the members nor
- * the memory that says who waits, as both are closed when a program is run: what starts from
- * a server may not keep them.
+ * Takes over a group that another program has made, after a binary upgrade, or a reload
+ * in which the server runs its program again. The new program has the listener, but
+ * neither the members nor the memory with the workers that wait, since both are closed
+ * when a program is run: programs that a server starts may not keep them. The server's
+ * processes are relatives, and still run. The new program takes both from one of them
+ * (pidfd_getfd()), which the kernel allows to users who may trace it. From then on its
+ * processes are further processes of the same server, as after a reload: old and new
+ * workers run side by side, and no connection is lost when the old ones end.
  *
- * Its processes are relatives, and still run. The program takes both from one of them
- * (pidfd_getfd()), which the kernel allows to who might trace it. From then on its processes
- * are more processes of the same server, as after a reload: old and new workers run side by
- * side, and nothing is lost when the old ones end.
- *
- * A relative may be any program, of any user: the parent may be init, with all its children.
- * So what is taken has to be made by this program's own user, and the sockets have to be bound
- * to the listener's port.
- *
- * Where a seccomp filter holds, nothing is asked: it may kill for calls that it does not know.
+ * A relative may be any program, of any user: the parent may be init, with all its
+ * children. So the memory must have been made by this program's own user, and the
+ * sockets must be bound to the listener's port. Under a seccomp filter the library does
+ * not try this: the filter may kill for calls that it does not know.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -32,9 +30,9 @@
 
 #define NAME		"fsocket-route"
 #define LINK		"/memfd:" NAME
-/* From 6.3 on, the kernel warns where this is not said. */
+/* From 6.3 on, the kernel warns if this flag is missing. */
 #define NOEXEC_SEAL	8
-/* How many generations of parents are asked. */
+/* The number of generations of parents that are tried. */
 #define ANCESTORS	3
 
 static bool possible(void)
@@ -42,7 +40,7 @@ static bool possible(void)
 	return !RAW5(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
 }
 
-/* Returns memory for a route, or -1. Nobody who gets it can make it smaller for the others. */
+/* Returns memory for a route, or -1. No process that gets it can make it smaller for the others. */
 int fsocket_adopt_memory(void)
 {
 	int fd;
@@ -62,7 +60,7 @@ int fsocket_adopt_memory(void)
 	return fsocket_member_raise(fd);
 }
 
-/* What the relative has under the number is from now on under the result, too; or -1. */
+/* Returns a descriptor of the file that the relative has under the number; or -1. */
 static int take(int relative, int number)
 {
 	int fd = RAW3(SYS_pidfd_getfd, relative, number, 0);
@@ -82,7 +80,7 @@ static struct route *map(int fd, ino_t listener)
 	struct route *r;
 	struct stat s;
 
-	/* Without the seal, who has it could make it end amid the mapping. */
+	/* Without the seal, another process could make the memory end within the mapping. */
 	if (seals < 0 || !(seals & F_SEAL_SHRINK) || !own(fd, &s) || s.st_size != sizeof(*r))
 		return NULL;
 	r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -96,7 +94,7 @@ static struct route *map(int fd, ino_t listener)
 	return NULL;
 }
 
-/* Calls what for each descriptor of the process, with its number and what it is a link to. */
+/* Calls what for each descriptor of the process, with its number and the target of its link. */
 static void each_link(int pid, void (*what)(int number, const char *link, void *arg), void *arg)
 {
 	char path[64], link[64];
@@ -115,7 +113,7 @@ static void each_link(int pid, void (*what)(int number, const char *link, void *
 		closedir(folder);
 }
 
-/* The memories that a process has. */
+/* The routes' memories of a process. */
 struct found {
 	int numbers[8], count;
 };
@@ -146,7 +144,7 @@ static void take_member(int number, const char *link, void *arg)
 			g->members[m] = take(t->relative, number);
 }
 
-/* Returns whether all of the group's members could be taken, and are what they should be. */
+/* Returns whether all of the group's members could be taken and are valid. */
 static bool take_members(struct group *g, int fd, int pid, int relative)
 {
 	struct taking t = { .group = g, .relative = relative };
@@ -203,7 +201,7 @@ static int read_text(const char *path, char *text, int size)
 	return length;
 }
 
-/* The parent is behind the name, which may contain anything, and the state. */
+/* The number of the parent is behind the name, which may contain anything, and the state. */
 static int parent_of(int pid)
 {
 	char path[64], text[512], *end;

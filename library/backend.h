@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the files of the kernel backend share. From the ground up: members.c, pin.c and
- * route.c, adopt.c and worker.c, group.c; accept.c looks at all of them.
+ * Declarations that the files of the kernel backend share, from the lowest level up:
+ * members.c, pin.c and route.c, adopt.c and worker.c, group.c; accept.c uses all of
+ * them.
  */
 #ifndef FSOCKET_BACKEND_H
 #define FSOCKET_BACKEND_H
@@ -27,7 +28,7 @@ struct group {
 #pragma GCC visibility push(hidden)
 
 /* members.c */
-/* Closes low, and returns a high number for the same file, which is the library's; or -1. */
+/* Closes low, and returns a high number for the same file, which belongs to the library; or -1. */
 int fsocket_member_raise(int low);
 /* Returns the local port of a socket, in network byte order; 0 if it has none. */
 in_port_t fsocket_member_port(int fd);
@@ -38,8 +39,8 @@ void fsocket_members_close(struct group *g);
 /* Returns a descriptor of memory for a route, or -1. */
 int fsocket_adopt_memory(void);
 /*
- * Takes over the group that another program has made for the listener fd; returns false if
- * there is none, or it cannot be had.
+ * Takes over the group that another program has made for the listener fd; returns false
+ * if there is none, or if that is not possible.
  */
 bool fsocket_adopt(struct group *g, int fd);
 
@@ -47,7 +48,10 @@ bool fsocket_adopt(struct group *g, int fd);
 bool fsocket_group_inherit(int member, int fd, int family);
 
 /* route.c */
-/* In the memory of the descriptor; -1: in memory that only children will share. */
+/*
+ * Returns the route in the memory of the descriptor; -1: in memory that only children
+ * will share.
+ */
 struct route *fsocket_route_new(int memory);
 /* Returns a claim for the calling thread, or NULL if there is no room. */
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);

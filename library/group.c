@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The kernel backend: without the module, a listener of an unmodified server becomes an
- * SO_REUSEPORT group, with a member for each worker and a BPF program that chooses by CPU.
+ * SO_REUSEPORT group, with a member for each worker and a BPF program that chooses by
+ * CPU.
  *
  *	group.c		the listener and its members, in this process
  *	members.c	the descriptors of its members
- *	inherit.c	what a member has of its listener
- *	route.c		which member gets the connections of which CPU
- *	adopt.c		a group that the program before this one has made
- *	worker.c	who waits and accepts
+ *	inherit.c	the options that a member has from its listener
+ *	route.c		the member that gets the connections of a CPU
+ *	adopt.c		a group of the program before this one
+ *	worker.c	how workers wait and accept
  *	pin.c		a worker's CPU
  *
- * Members are made when the program calls listen(): then it still has the privileges that
- * bind() may need. They are bound only, and so get nothing, until a second worker waits.
- * The option SO_REUSEPORT is set after the program's own bind() and listen() have succeeded,
- * so these fail when they would have failed.
+ * Members are made when the program calls listen(), since it then still has the
+ * privileges that bind() may need. They are only bound, so they get no connections
+ * until a second worker waits. The option SO_REUSEPORT is set after the program's own
+ * bind() and listen() have succeeded, so these fail when they would have failed without
+ * the library.
  *
- * Every process that has been forked by the one that listened has all members, and so the
- * group changes only when the last of these processes closes them. From that follows what
- * reuseport does not give by itself: the index of a member stays what it is; the connections
- * that wait for a worker which is late, stopped or dead can be accepted by the others; no
- * member is ever closed with connections in it, as long as somebody has the listener.
+ * Every process that has been forked by the one that called listen() has all members,
+ * so the group changes only when the last of these processes closes them. Three
+ * properties follow that reuseport alone does not give: the index of a member never
+ * changes; other workers can accept the connections that wait for a late, stopped or
+ * dead worker; and no member is closed with connections in it while any process has the
+ * listener.
  *
- * The program's listener stays a member, the first. It gets all connections while there
- * is no second worker; and then those of CPUs for which no worker is ready.
+ * The program's listener stays the first member. It gets all connections while there is
+ * no second worker, and later those of CPUs for which no worker is ready.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -219,15 +222,15 @@ static void make_new(struct group *g, int fd, int family)
 }
 
 /*
- * Where SO_REUSEPORT is set already, the program has done that, which has a group of its own
- * then; or the library in the program before this one.
+ * If SO_REUSEPORT is set already, the program has set it, and has a group of its own;
+ * or the library has set it in the program before this one.
  */
 static struct group *make_group(int fd, bool made_here, bool *adopted)
 {
 	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	struct group *g = NULL, before;
 
-	/* Preferably where there was none, since connections may be left of one that has gone. */
+	/* Prefer a number without a group, since connections of an earlier group may be left. */
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (!groups[i].inode && (!g || (g->route && !groups[i].route)))
 			g = &groups[i];

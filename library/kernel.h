@@ -35,9 +35,10 @@ static inline bool fsocket_group_was(void)
 }
 
 /*
- * The listener fd is seen for the first time: it gets a group, if that is possible. made_here: this
- * program has made the socket; if not, it may have a group of the program before. Returns whether
- * it has, so that the library there has set SO_REUSEPORT.
+ * The listener fd is seen for the first time: it gets a group, if that is possible.
+ * made_here: this program has made the socket; if not, it may have a group of the
+ * program before. Returns whether it has, so that the library has set SO_REUSEPORT
+ * there.
  */
 bool fsocket_group_note(int fd, bool made_here);
 /* listen() has been called once more, with another backlog. */

@@ -72,10 +72,10 @@ int listen(int fd, int backlog)
 }
 
 /*
- * The program asks whether a descriptor from elsewhere has SO_REUSEPORT, as nginx does after a
- * binary upgrade, when the library in the program before may have set it. The parent may not
- * touch the listener again before its workers have given their privileges up, which is too late
- * to take a group over.
+ * The program asks whether a descriptor from elsewhere has SO_REUSEPORT, as nginx does
+ * after a binary upgrade, and the library in the program before may have set it. The
+ * parent may not use the listener again before its workers have given up their
+ * privileges, and then it is too late to take a group over.
  */
 static void ask_about_inherited(int fd)
 {

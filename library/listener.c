@@ -117,7 +117,7 @@ atomic_bool *fsocket_listener_remember(int fd)
 	return &all->notes[i].reuseport;
 }
 
-/* It was the library that has set the option, in the program before this one. */
+/* The library has set the option, in the program before this one. */
 static void forget_reuseport(int fd)
 {
 	atomic_bool *reuseport = find_reuseport(inodes[fd]);

@@ -33,7 +33,7 @@ bool fsocket_listener_is(int fd);
  * module sets the option, too. NULL: fd is no known listener.
  */
 atomic_bool *fsocket_listener_reuseport(int fd);
-/* The same for a socket that need not be a listener. NULL: there is no memory. */
+/* Does the same for a socket that need not be a listener. NULL: there is no memory. */
 atomic_bool *fsocket_listener_remember(int fd);
 
 /* This thread is about to add fd to an epoll instance. */

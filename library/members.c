@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The descriptors of a group, which are the library's, and have numbers that programs seldom use. */
+/*
+ * The descriptors of a group: they belong to the library, and have numbers that
+ * programs seldom use.
+ */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -51,7 +54,7 @@ in_port_t fsocket_member_port(int fd)
 	struct sockaddr_in6 address;
 	socklen_t len = sizeof(address);
 
-	/* Both families have it in the same place. */
+	/* Both families have the port at the same place. */
 	memset(&address, 0, sizeof(address));
 	return RAW3(SYS_getsockname, fd, &address, &len) ? 0 : address.sin6_port;
 }

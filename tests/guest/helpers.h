@@ -87,7 +87,7 @@ static inline void unpin(void)
 	assert_ok(sched_setaffinity(0, sizeof(set), &set));
 }
 
-/* The one CPU that a process may run on; -1: there are several, or it has ended. */
+/* Returns the one CPU on which a process may run; -1 if there are several, or it has ended. */
 static inline int cpu_of(pid_t pid)
 {
 	cpu_set_t set;

@@ -359,7 +359,7 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The kernel says that it is stopped, long before its silence does: after 5 s here. */
+/* The kernel reports that it is stopped, long before its silence shows that: after 5 s here. */
 static void test_stopped_worker(void **state)
 {
 	long began;
