@@ -24,8 +24,9 @@ same while the server reloads, as its own manual says, from a second before unti
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
-library. Rows that are *not run*, or missing, have not been measured with these sources;
-`make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
+library. Each row is of its last run, some of which were with older sources of these days; rows that
+are *not run*, or missing, have not been measured. `make test-servers` runs all of them, with 10,000
+connections each, and writes this page again.
 """
 COLUMNS = ["server", "kernel", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
