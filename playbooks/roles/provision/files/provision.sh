@@ -13,6 +13,7 @@ die() { echo "$(hostname): $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "provisioning needs root: log in as root, or as a user who may use sudo (ansible_become: true in the inventory)"
 
 missing() { # GROUP PACKAGE...
+	[ -x /usr/bin/python3 ] || die "Ansible's modules need Debian's Python: apt-get install python3"
 	command -v dpkg-query > /dev/null || die "this is no Debian: give a host with Debian 12 or 13"
 	group=$1
 	shift
