@@ -243,12 +243,12 @@ def test_threads_of_wrk(tmp_path):
     assert [tools.TOOLS["ab"].usual(cores, False) for cores in (1, 5)] == [1, 2]
 
 
-@pytest.mark.parametrize("changes, lab, due", [
+@pytest.mark.parametrize("changes, in_lab, due", [
     ({}, False, True), ({}, True, False), ({"saturates": False}, False, False),
     ({"search": 1}, True, True), ({"search": 1, "saturates": False}, False, True),
     ({"search": 0}, False, False), ({"processes": 3}, False, False)])
-def test_when_it_is_due(changes, lab, due):
-    assert search.due({"saturates": True, **changes}, lab) == due
+def test_when_it_is_due(changes, in_lab, due):
+    assert search.due({"saturates": True, **changes}, in_lab) == due
 
 
 def test_what_is_searched():
