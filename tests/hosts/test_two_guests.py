@@ -41,6 +41,7 @@ SECOND = """all:
       hosts:
         fsb-loadgen-2:
           ansible_host: fsb-loadgen
+          ssh_config: SSH_CONFIG
           bench_ssh: [ssh, -F, "{{ ssh_config }}", bench@fsb-loadgen]
           bench_state: /var/lib/fsbench-2
           bench_address: 10.66.0.2
@@ -271,7 +272,8 @@ def test_a_search_for_enough_load(hosts, tmp_path):
 
 
 def test_several_load_generators(hosts, tmp_path):
-    (tmp_path / "second.yml").write_text(SECOND)
+    (tmp_path / "second.yml").write_text(SECOND.replace(
+        "SSH_CONFIG", str(ROOT / f".lab-two-{hosts.release}/ssh_config")))
     hosts.sweep(tmp_path, "-i", tmp_path / "second.yml", "--skip-tags", "install,backend",
                 settings=[*TINY, "rounds=1", "processes=1"])
     run, = (tmp_path / "cores").glob("*Z")
