@@ -21,7 +21,7 @@ host_facts() { # NIC
 	echo "memory_mb $(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
 	name=$(readlink "$nic/device/driver") || name=
 	# The driver's version is the kernel's, and ethtool may be missing.
-	echo "nic $1 ${name##*/} $({ ethtool -i "$1" | sed -n 's/^firmware-version: */firmware /p'; } 2> /dev/null)"
+	echo "nic $1 ${name##*/} $({ ethtool -i "$1" | sed -n 's/^firmware-version: *\(..*\)/firmware \1/p'; } 2> /dev/null)"
 	echo "nic_node $(cat "$nic/device/numa_node" 2> /dev/null)"
 }
 

@@ -259,8 +259,8 @@ def notes(study):
     """The notes under every table."""
     timed = study.valid[study.valid["kind"] == "timed"]
     # If each number of cores is a boot, all cells that are compared share one.
-    boots = 1 if boots_of.by_workers(study.plan) else (
-        timed["boot"] if len(timed) else study.valid["boot"]).nunique()
+    boots = 1 if boots_of.by_workers(study.plan) else max(1, (
+        timed["boot"] if len(timed) else study.valid["boot"]).nunique())
     boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS
             else f"within {boots} boot{'s' * (boots != 1)} of the server: another may differ by "
             "more")
