@@ -284,11 +284,13 @@ static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 	if (!sk)
 		return;
 	/*
-	 * Leave a handshake to the kernel. The ACK and the first data often arrive in one list,
-	 * which passes this hook as a whole before any of it is delivered. If both had the request
-	 * socket, TCP would make the connection's socket for each, and throw the second one away.
+	 * Leave data that arrives in a handshake to the kernel. It is often in one list with the
+	 * ACK before it, and a list passes this hook as a whole before any of it is delivered. If
+	 * both had the request socket, TCP would make the connection's socket for each, and throw
+	 * the second one away.
 	 */
-	if (sk->sk_state == TCP_NEW_SYN_RECV) {
+	if (sk->sk_state == TCP_NEW_SYN_RECV &&
+	    skb->len > skb_transport_offset(skb) + t->th->doff * 4) {
 		sock_gen_put(sk);
 		return;
 	}

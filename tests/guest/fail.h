@@ -18,6 +18,7 @@
 
 #include <linux/cpuhotplug.h>
 #include <linux/ftrace.h>
+#include <linux/kmemleak.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
@@ -81,6 +82,11 @@ static inline void *fail_kzalloc(size_t size, gfp_t flags)
 	return kzalloc(size, flags);
 }
 
+static inline void *fail_kcalloc(size_t count, size_t size, gfp_t flags)
+{
+	return kcalloc(count, size, flags);
+}
+
 static inline void *fail_kmemdup(const void *from, size_t size, gfp_t flags)
 {
 	return kmemdup(from, size, flags);
@@ -112,6 +118,7 @@ static inline void *fail_alloc_percpu_gfp(size_t size, size_t align, gfp_t flags
 }
 
 #undef kzalloc
+#undef kcalloc
 #undef kmemdup
 #undef kmem_cache_zalloc
 #undef kvcalloc
@@ -121,6 +128,7 @@ static inline void *fail_alloc_percpu_gfp(size_t size, size_t align, gfp_t flags
 
 /* Names are not replaced again within their own replacement. */
 #define kzalloc(...)	(fail_now() ? NULL : fail_count(fail_kzalloc(__VA_ARGS__), 1))
+#define kcalloc(...)	(fail_now() ? NULL : fail_count(fail_kcalloc(__VA_ARGS__), 1))
 #define kmemdup(...)	(fail_now() ? NULL : fail_count(fail_kmemdup(__VA_ARGS__), 1))
 /* Not counted: the kernel frees bind buckets with their last socket. */
 #define kmem_cache_zalloc(cache, flags) \
@@ -135,6 +143,8 @@ static inline void *fail_alloc_percpu_gfp(size_t size, size_t align, gfp_t flags
 	((void __percpu __force *)(fail_now() ? NULL : \
 	 fail_count(fail_alloc_percpu_gfp(__VA_ARGS__), 1)))
 #define kfree(p)	(fail_count(p, -1), kfree(p))
+/* The module says so of memory that stays when it is unloaded. */
+#define kmemleak_not_leak(p)	(fail_count(p, -1), kmemleak_not_leak(p))
 #define kvfree(p)	(fail_count(p, -1), kvfree(p))
 #undef kfree_rcu
 #define kfree_rcu(p, member) \
