@@ -159,7 +159,8 @@ while True:
 # have waited for the old workers when all of the old server is killed.
 UPGRADE = """
 import os, signal, socket, subprocess, sys
-cpus = sorted(os.sched_getaffinity(0))[:2]
+everywhere = sorted(os.sched_getaffinity(0))
+cpus = everywhere[:2]
 
 
 def connect(cpu):
@@ -174,9 +175,11 @@ def answer(one):
 def until_local(workers):
     right = 0
     while right < 20:
-        for cpu in cpus:
-            pid = answer(connect(cpu))
-            right = right + 1 if pid in workers and os.sched_getaffinity(pid) == {cpu} else 0
+        for pid in workers:
+            # The new workers get the CPUs that the old ones leave, of which some have two.
+            cpu = min(os.sched_getaffinity(pid))
+            local = answer(connect(cpu)) == pid and os.sched_getaffinity(pid) == {cpu}
+            right = right + 1 if local else 0
 
 
 server = subprocess.Popen(["env", *sys.argv[2:], "python3", "-c", sys.argv[1], sys.argv[1]],
@@ -186,7 +189,7 @@ until_local(old)
 server.send_signal(signal.SIGUSR2)
 value, master, *new = map(int, server.stdout.readline().split())
 # Until both know of the others.
-while {answer(connect(cpu)) for cpu in cpus * 20}.isdisjoint(new):
+while {answer(connect(cpu)) for cpu in everywhere * 4}.isdisjoint(new):
     pass
 for pid in old:
     os.kill(pid, signal.SIGSTOP)
