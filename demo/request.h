@@ -4,7 +4,6 @@
 #define DEMO_REQUEST_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 enum http_state {

@@ -189,29 +189,12 @@ static bool adopt_from(struct group *g, int fd, int pid)
 	return g->route;
 }
 
-static int read_text(const char *path, char *text, int size)
-{
-	int fd = RAW4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0), length;
-
-	if (fd < 0)
-		return -1;
-	length = RAW3(SYS_read, fd, text, size - 1);
-	RAW2(SYS_close, fd, 0);
-	text[length < 0 ? 0 : length] = '\0';
-	return length;
-}
-
-/* The number of the parent is behind the name, which may contain anything, and the state. */
 static int parent_of(int pid)
 {
-	char path[64], text[512], *end;
+	char text[512], *stat = fsocket_proc_stat(pid, pid, text, sizeof(text));
 	int parent;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	if (read_text(path, text, sizeof(text)) < 0)
-		return 0;
-	end = strrchr(text, ')');
-	return end && sscanf(end + 1, " %*c %d", &parent) == 1 ? parent : 0;
+	return stat && sscanf(stat, " %*c %d", &parent) == 1 ? parent : 0;
 }
 
 static bool adopt_from_children(struct group *g, int fd, int pid)
@@ -220,7 +203,7 @@ static bool adopt_from_children(struct group *g, int fd, int pid)
 	long child;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
-	if (read_text(path, text, sizeof(text)) < 0)
+	if (fsocket_proc_read(path, text, sizeof(text)) < 0)
 		return false;
 	while ((child = strtol(at, &end, 10)) > 0 && end != at) {
 		at = end;

@@ -27,6 +27,15 @@ struct group {
 
 #pragma GCC visibility push(hidden)
 
+/* procfs.c */
+/* Reads the file, and ends the text with a zero byte; returns its length, or -1. */
+int fsocket_proc_read(const char *path, char *text, int size);
+/*
+ * Reads the stat file of a thread into text, and returns what is behind the name, which may
+ * contain anything: the state, then the number of the parent. NULL if there is no such thread.
+ */
+char *fsocket_proc_stat(int pid, int tid, char *text, int size);
+
 /* members.c */
 /* Closes low, and returns a high number for the same file, which belongs to the library; or -1. */
 int fsocket_member_raise(int low);

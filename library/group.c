@@ -5,6 +5,7 @@
  * CPU.
  *
  *	group.c		the listener and its members, in this process
+ *	procfs.c	what it reads of other processes
  *	members.c	the descriptors of its members
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU

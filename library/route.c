@@ -10,11 +10,9 @@
  * which all workers wait.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/filter.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -353,18 +351,9 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 /* Its state is behind the thread's name, which may contain anything. */
 static bool stopped(const struct claim *c)
 {
-	char path[64], text[512], *end;
-	int fd, length;
+	char text[512], *stat = fsocket_proc_stat(c->pid, c->tid, text, sizeof(text));
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", c->pid, c->tid);
-	fd = RAW4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	length = RAW3(SYS_read, fd, text, sizeof(text) - 1);
-	RAW2(SYS_close, fd, 0);
-	text[length < 0 ? 0 : length] = '\0';
-	end = strrchr(text, ')');
-	return end && (!strncmp(end, ") T", 3) || !strncmp(end, ") t", 3));
+	return stat && (!strncmp(stat, " T", 2) || !strncmp(stat, " t", 2));
 }
 
 static bool stale(const struct route *r, const struct claim *c)

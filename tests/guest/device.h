@@ -27,4 +27,39 @@ static inline int retire(int fd)
 	return call_dev(FSOCKET_IOC_RETIRE_LISTEN, fd);
 }
 
+/* Waits 5 s at most. */
+static inline void wait_for(int (*done)(void))
+{
+	int waited;
+
+	for (waited = 0; !done() && waited < 50; waited++)
+		usleep(100000);
+	assert_true(waited < 50);
+}
+
+static inline int unload(void)
+{
+	return syscall(SYS_delete_module, "fastsocket", O_NONBLOCK);
+}
+
+static inline int unloaded(void)
+{
+	return !unload();
+}
+
+static inline int has_device(void)
+{
+	return !access(FSOCKET_DEVICE, F_OK);
+}
+
+/* Loads the module that FASTSOCKET_KO names; udev makes the device a little later. */
+static inline void load_again(void)
+{
+	const char *ko = getenv("FASTSOCKET_KO");
+
+	assert_non_null(ko);
+	assert_ok(load_module(ko, ""));
+	wait_for(has_device);
+}
+
 #endif

@@ -93,25 +93,6 @@ static void such_a_socket_can_listen(void **state)
 	close(fd);
 }
 
-static void wait_for(int (*done)(void))
-{
-	int i;
-
-	for (i = 0; i < 50 && !done(); i++)
-		usleep(100000);
-	assert_true(i < 50);
-}
-
-static int unloaded(void)
-{
-	return !syscall(SYS_delete_module, "fastsocket", O_NONBLOCK);
-}
-
-static int has_device(void)
-{
-	return !access(FSOCKET_DEVICE, F_OK);
-}
-
 static void they_outlive_the_module(void **state)
 {
 	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), on = 1;
@@ -131,8 +112,7 @@ static void they_outlive_the_module(void **state)
 	close(conn);
 	close(fresh);
 	close(client);
-	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
-	wait_for(has_device);
+	load_again();
 	ours = dev = -1;
 }
 

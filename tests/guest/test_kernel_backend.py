@@ -119,17 +119,12 @@ def test_left_behind(lab):
     assert done.stdout.split() == ["4"], done
 
 
-# A server of two workers, which runs its program anew at SIGUSR2, with its listener.
-UPGRADED = """
-import os, select, signal, socket, subprocess, sys
-if len(sys.argv) > 2:
-    listener = socket.socket(fileno=int(sys.argv[2]))
-else:
-    listener = socket.create_server(("127.0.0.1", 8087), backlog=64)
-listener.setblocking(False)
+# A worker of an unmodified server, which answers each connection with a text.
+WORKER = """
+import os, select
 
 
-def work():
+def work(listener, text):
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     while True:
@@ -138,16 +133,23 @@ def work():
             one = listener.accept()[0]
         except BlockingIOError:
             continue
-        one.sendall(b"%d" % os.getpid())
+        one.sendall(str(text()).encode())
         one.close()
-
-
+"""
+# A server of two workers, which runs its program anew at SIGUSR2, with its listener.
+UPGRADED = WORKER + """
+import signal, socket, subprocess, sys
+if len(sys.argv) > 2:
+    listener = socket.socket(fileno=int(sys.argv[2]))
+else:
+    listener = socket.create_server(("127.0.0.1", 8087), backlog=64)
+listener.setblocking(False)
 value = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 workers = []
 for _ in range(2):
     workers.append(os.fork())
     if not workers[-1]:
-        work()
+        work(listener, os.getpid)
 signal.signal(signal.SIGUSR2, lambda *_: subprocess.Popen(
     [sys.executable, "-c", sys.argv[1], sys.argv[1], str(listener.fileno())],
     pass_fds=[listener.fileno()]))
@@ -213,21 +215,12 @@ def test_upgrade(lab):
 
 
 # An unmodified server: each worker answers with the cores on which it may run.
-EACH_ITS_CORE = """
-import os, select, socket
+EACH_ITS_CORE = WORKER + """
+import socket
 listener = socket.create_server(("127.0.0.1", 8080), backlog=64)
 listener.setblocking(False)
 any(not os.fork() for _ in range(os.cpu_count() - 1))
-poll = select.epoll()
-poll.register(listener, select.EPOLLIN)
-while True:
-    poll.poll()
-    try:
-        one = listener.accept()[0]
-    except BlockingIOError:
-        continue
-    one.sendall(str(os.sched_getaffinity(0)).encode())
-    one.close()
+work(listener, lambda: os.sched_getaffinity(0))
 """
 # 400 connections to it, from each core in turn.
 IN_A_CONTAINER = """

@@ -130,16 +130,11 @@ static void storm(void **state)
 	close(fd);
 }
 
-static int unload(void)
-{
-	return syscall(SYS_delete_module, "fastsocket", O_NONBLOCK);
-}
-
 /* Unloading is refused while the module is in use; accepted connections outlive the module. */
 static void unload_when_unused(void **state)
 {
 	union address a;
-	int fd = listener(AF_INET, &a), client, conn, waited;
+	int fd = listener(AF_INET, &a), client, conn;
 	char byte;
 
 	(void)state;
@@ -150,18 +145,14 @@ static void unload_when_unused(void **state)
 	close(dev);
 	assert_errno(unload(), EAGAIN);
 	close(fd);
-	for (waited = 0; unload() && waited < 50; waited++)
-		usleep(100000);
-	assert_true(waited < 50);
+	wait_for(unloaded);
 	assert_int_equal(access(FSOCKET_DEVICE, F_OK), -1);
 	assert_int_equal(write(client, "x", 1), 1);
 	assert_int_equal(read(conn, &byte, 1), 1);
 	assert_int_equal(readable(conn, 0), 0);
 	close(conn);
 	close(client);
-	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
-	for (waited = 0; access(FSOCKET_DEVICE, F_OK) && waited < 50; waited++)
-		usleep(100000);
+	load_again();
 	dev = open(FSOCKET_DEVICE, O_RDONLY);
 	assert_ok(dev);
 }
@@ -198,7 +189,7 @@ static int pages_in_use(void)
 static void idle_cpu_keeps_no_page(void **state)
 {
 	unsigned long long copied;
-	int fd, client, conn, i, waited;
+	int fd, client, conn, i;
 	union address a;
 	char byte = 'x';
 
@@ -236,12 +227,8 @@ static void idle_cpu_keeps_no_page(void **state)
 	close(client);
 	close(fd);
 	close(dev);
-	for (waited = 0; unload() && waited < 50; waited++)
-		usleep(100000);
-	assert_true(waited < 50);
-	assert_ok(load_module(getenv("FASTSOCKET_KO"), ""));
-	for (waited = 0; access(FSOCKET_DEVICE, F_OK) && waited < 50; waited++)
-		usleep(100000);
+	wait_for(unloaded);
+	load_again();
 	dev = open(FSOCKET_DEVICE, O_RDONLY);
 	assert_ok(dev);
 	assert_int_equal(pages_in_use(), 0);
