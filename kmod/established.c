@@ -284,13 +284,12 @@ static void fsocket_demux(const struct fsocket_tuple *t, struct sk_buff *skb)
 	if (!sk)
 		return;
 	/*
-	 * Leave data that arrives in a handshake to the kernel. It is often in one list with the
-	 * ACK before it, and a list passes this hook as a whole before any of it is delivered. If
+	 * Leave handshakes to the kernel. A list of packets passes this hook as a whole before
+	 * any of it is delivered, and often has the ACK and the first data of one connection. If
 	 * both had the request socket, TCP would make the connection's socket for each, and throw
 	 * the second one away.
 	 */
-	if (sk->sk_state == TCP_NEW_SYN_RECV &&
-	    skb->len > skb_transport_offset(skb) + t->th->doff * 4) {
+	if (sk->sk_state == TCP_NEW_SYN_RECV) {
 		sock_gen_put(sk);
 		return;
 	}

@@ -13,7 +13,8 @@
  * meanwhile. The module may be unloaded before. So neither structure is part of the
  * module: they are allocated when it is loaded, and stay for ever once they have been
  * in use, 500 bytes for each load. When the module is unloaded they become copies of
- * the original ones.
+ * the original ones. A socket that has such a copy is not adopted when the module is
+ * loaded again: the original ops are those of a socket that the module makes itself.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -34,12 +35,11 @@
 /* The ops of IPv4 and of IPv6. */
 static struct fsocket_family {
 	struct proto_ops *ops;
-	/* NULL until the first listener is adopted; protected by fsocket_listeners_mutex. */
+	/* The kernel's own ops; NULL if it has none with which the module works. */
 	const struct proto_ops *orig;
+	/* A socket has had our ops; protected by fsocket_listeners_mutex. */
+	bool used;
 } fsocket_families[2] __read_mostly;
-
-/* See fsocket_ops_init(). */
-static const fsocket_ops_setter *fsocket_setters __read_mostly;
 
 /* The number of sockets that our ops are releasing while the module is unloaded. */
 static atomic_t fsocket_late_releases;
@@ -76,31 +76,16 @@ const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
 	       sk_is_tcp(sock->sk) ? ops : NULL;
 }
 
-static int fsocket_family_init(struct fsocket_family *family, const struct proto_ops *orig)
-{
-	int i;
-
-	if (family->orig)
-		return family->orig == orig ? 0 : -EOPNOTSUPP;
-	if (orig->accept != inet_accept || orig->poll != tcp_poll)
-		return -EOPNOTSUPP;
-	*family->ops = *orig;
-	for (i = 0; fsocket_setters[i]; i++)
-		fsocket_setters[i](family->ops);
-	family->orig = orig;
-	return 0;
-}
-
 int fsocket_ops_put(struct socket *sock)
 {
 	struct fsocket_family *family =
 		&fsocket_families[sock->sk->sk_family == AF_INET6];
-	int ret = fsocket_family_init(family, fsocket_orig_ops(sock));
 
-	if (ret)
-		return ret;
-	/* Readers of sock->ops take no lock, so publish the ops complete. */
-	smp_store_release(&sock->ops, family->ops);
+	/* The ops may be those of an earlier load of the module, see above. */
+	if (!family->orig || fsocket_orig_ops(sock) != family->orig)
+		return -EOPNOTSUPP;
+	family->used = true;
+	WRITE_ONCE(sock->ops, family->ops);
 	return 0;
 }
 
@@ -125,18 +110,47 @@ int fsocket_ops_release_copy(struct socket *sock)
 	return ret;
 }
 
+/* Finds the kernel's own ops by a new socket, since those of IPv6 are not exported. */
+static int fsocket_family_init(struct fsocket_family *family, int number,
+			       const fsocket_ops_setter *setters)
+{
+	const struct proto_ops *orig;
+	struct socket *sock;
+	int ret, i;
+
+	ret = sock_create_kern(&init_net, number, SOCK_STREAM, IPPROTO_TCP, &sock);
+	/* The kernel may have been booted with ipv6.disable=1. */
+	if (ret == -EAFNOSUPPORT)
+		return 0;
+	if (ret)
+		return ret;
+	orig = sock->ops;
+	sock_release(sock);
+	if (orig->accept != inet_accept || orig->poll != tcp_poll)
+		return 0;
+	*family->ops = *orig;
+	for (i = 0; setters[i]; i++)
+		setters[i](family->ops);
+	family->orig = orig;
+	return 0;
+}
+
 int fsocket_ops_init(const fsocket_ops_setter *setters)
 {
 	struct proto_ops *ops;
-	int i;
+	int ret;
 
 	ops = kcalloc(ARRAY_SIZE(fsocket_families), sizeof(*ops), GFP_KERNEL);
 	if (!ops)
 		return -ENOMEM;
-	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++)
-		fsocket_families[i].ops = &ops[i];
-	fsocket_setters = setters;
-	return 0;
+	fsocket_families[0].ops = &ops[0];
+	fsocket_families[1].ops = &ops[1];
+	ret = fsocket_family_init(&fsocket_families[0], AF_INET, setters);
+	if (!ret)
+		ret = fsocket_family_init(&fsocket_families[1], AF_INET6, setters);
+	if (ret)
+		kfree(ops);
+	return ret;
 }
 
 /* Copy word by word, since another CPU may be about to call one of the functions. */
@@ -158,7 +172,7 @@ void fsocket_ops_exit(void)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
-		if (!fsocket_families[i].orig)
+		if (!fsocket_families[i].used)
 			continue;
 		fsocket_ops_become(fsocket_families[i].ops, fsocket_families[i].orig);
 		used = true;

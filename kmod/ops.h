@@ -19,13 +19,16 @@ const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock);
 /* Replaces some of the functions of @ops. */
 typedef void (*fsocket_ops_setter)(struct proto_ops *ops);
 
-/* Initialises both structures; @setters ends with NULL, and is used until fsocket_ops_exit(). */
+/* Initialises both structures by all @setters, which end with NULL. */
 int fsocket_ops_init(const fsocket_ops_setter *setters);
 /* On return no task runs one of our functions through a socket's ops, and none will. */
 void fsocket_ops_exit(void);
 /* Returns the ops that @sock would have without this module. */
 const struct proto_ops *fsocket_orig_ops(const struct socket *sock);
-/* Gives our ops to @sock, which is locked; called under fsocket_listeners_mutex. */
+/*
+ * Gives our ops to @sock, which is locked; called under fsocket_listeners_mutex. Returns
+ * -EOPNOTSUPP if @sock does not have the kernel's own ops for TCP.
+ */
 int fsocket_ops_put(struct socket *sock);
 /* Gives its original ops back to @sock, which is locked or not yet visible to others. */
 void fsocket_ops_take_back(struct socket *sock);

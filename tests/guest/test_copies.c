@@ -116,6 +116,26 @@ static void they_outlive_the_module(void **state)
 	ours = dev = -1;
 }
 
+/* What the module has left in a socket of an earlier load is not what others have. */
+static void they_stay_with_their_socket(void **state)
+{
+	union address a;
+	int stale = copied_to(bound_socket(AF_INET, &a));
+
+	(void)state;
+	assert_ok(listen(stale, 10));
+	close(ours);
+	close(dev);
+	wait_for(unloaded);
+	load_again();
+	dev = open(FSOCKET_DEVICE, O_RDONLY);
+	assert_ok(dev);
+	assert_errno(spawn(stale, 1), EOPNOTSUPP);
+	ours = listener(AF_INET, &where);
+	assert_ok(spawn(ours, 1));
+	close(stale);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -124,6 +144,7 @@ int main(int argc, char **argv)
 		T(no_option_spreads_them),
 		T(such_a_socket_can_listen),
 		T(they_outlive_the_module),
+		T(they_stay_with_their_socket),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);

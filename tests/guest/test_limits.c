@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What a malicious user can do with a listener that has ended, or that no process
- * serves. Runs in the guest as root with fastsocket.ko loaded, on loopback, where the
- * CPU that sends a packet also handles it. Usage: test_limits [TEST]
+ * serves. Runs in the guest as root with fastsocket.ko loaded, on loopback and on veth,
+ * where the CPU that sends a packet also handles it. Usage: test_limits [TEST]
  */
 #include "stuck.h"
 #include "worker.h"
@@ -37,15 +37,31 @@ static int owned_packets(void)
 	return packets;
 }
 
-/* Sends a segment of the connection that netfilter sees before TCP finds it wrong. */
-static void send_segment(in_port_t from, in_port_t to, int cpu)
+/* Makes a socket in the network namespace at the other end of the veth pair. */
+static int socket_beyond(int type, int protocol)
 {
-	struct tcphdr tcp = { .source = from, .dest = to, .doff = 5, .ack = 1 };
-	struct sockaddr_in address = { .sin_family = AF_INET };
-	int fd = socket(AF_INET, SOCK_RAW, IPPROTO_TCP);
+	int here = open("/proc/self/ns/net", O_RDONLY), there = open("/run/netns/ended", O_RDONLY);
+	int fd;
 
+	assert_ok(here);
+	assert_ok(there);
+	assert_ok(setns(there, CLONE_NEWNET));
+	fd = socket(AF_INET, type, protocol);
+	assert_ok(setns(here, CLONE_NEWNET));
 	assert_ok(fd);
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	close(here);
+	close(there);
+	return fd;
+}
+
+/* Sends a segment of the connection that netfilter sees before TCP finds it wrong. */
+static void send_segment(in_port_t from, const union address *to, int cpu)
+{
+	struct tcphdr tcp = { .source = from, .dest = to->in.sin_port, .doff = 5, .ack = 1 };
+	struct sockaddr_in address = to->in;
+	int fd = socket_beyond(SOCK_RAW, IPPROTO_TCP);
+
+	address.sin_port = 0;
 	pin(cpu);
 	assert_int_equal(sendto(fd, &tcp, sizeof(tcp), 0, (void *)&address, sizeof(address)),
 			 sizeof(tcp));
@@ -62,34 +78,49 @@ static in_port_t own_port(int fd)
 	return a.in.sin_port;
 }
 
+/*
+ * Makes a veth pair, since on loopback packets have a route already and the kernel does no
+ * early demultiplexing. A rule drops SYN-ACKs, and another counts root's later packets.
+ */
+static void make_ended(in_port_t port)
+{
+	assert_int_equal(shell("ip netns add ended && "
+			       "ip link add ended0 type veth peer name ended1 netns ended && "
+			       "ip address add 10.76.0.1/24 dev ended0 && ip link set ended0 up && "
+			       "ip -n ended address add 10.76.0.2/24 dev ended1 && "
+			       "ip -n ended link set ended1 up && "
+			       "ip -n ended neighbour add 10.76.0.1 dev ended1 nud permanent "
+			       "lladdr $(cat /sys/class/net/ended0/address)"), 0);
+	assert_int_equal(shell("nft add table inet ended && nft '"
+			       "add chain inet ended out { type filter hook output priority 0; };"
+			       "add rule inet ended out tcp sport %1$d tcp flags & syn == syn drop;"
+			       "add chain inet ended in { type filter hook input priority 0; };"
+			       "add rule inet ended in tcp dport %1$d tcp flags & syn == 0 "
+			       "meta skuid 0 counter'", ntohs(port)), 0);
+}
+
 /* After all is closed, an unanswered handshake still leads to the local listener. */
 static void owner_of_the_closed(void **state)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
-	int ep = epoll_create1(0), client, open, closed;
-	union address a;
-	int fd = listener(AF_INET, &a);
+	int ep = epoll_create1(0), fd = socket(AF_INET, SOCK_STREAM, 0), client, open, closed;
+	union address a = { .in.sin_family = AF_INET };
 
 	(void)state;
+	assert_ok(listen(fd, 512));
+	a.in.sin_port = own_port(fd);
+	make_ended(a.in.sin_port);
+	assert_ok(inet_aton("10.76.0.1", &a.in.sin_addr) - 1);
 	assert_ok(spawn(fd, 1));
 	unpin();
 	/* The local listener outlives the end of the shared one for a second. */
 	assert_ok(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
-	/*
-	 * On loopback packets have a route already, so the kernel does not do early
-	 * demultiplexing.
-	 */
 	write_file(PARAM "enable_local_established", "1");
-	assert_int_equal(shell("nft add table inet ended && nft '"
-			       "add chain inet ended in { type filter hook input priority 0; };"
-			       "add rule inet ended in tcp sport %1$d tcp flags & syn == syn drop;"
-			       "add rule inet ended in tcp dport %1$d tcp flags & syn == 0 "
-			       "meta skuid 0 counter'", ntohs(a.in.sin_port)), 0);
-	client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	client = socket_beyond(SOCK_STREAM | SOCK_NONBLOCK, 0);
 	pin(1);
 	assert_errno(connect(client, &a.sa, sizeof(a.in)), EINPROGRESS);
 	unpin();
-	send_segment(own_port(client), a.in.sin_port, 1);
+	send_segment(own_port(client), &a, 1);
 	open = owned_packets();
 	assert_ok(shutdown(fd, SHUT_RDWR));
 	/* Wait until the module has found the poller. */
@@ -97,11 +128,11 @@ static void owner_of_the_closed(void **state)
 	close(fd);
 	/* The file goes after a grace period on 6.1, and at once on 6.12. */
 	usleep(150000);
-	send_segment(own_port(client), a.in.sin_port, 1);
+	send_segment(own_port(client), &a, 1);
 	closed = owned_packets();
 	close(client);
 	close(ep);
-	assert_int_equal(shell("nft delete table inet ended"), 0);
+	assert_int_equal(shell("nft delete table inet ended; ip netns delete ended"), 0);
 	write_file(PARAM "enable_local_established", "0");
 	assert_int_equal(open, 1);
 	assert_int_equal(closed, 1);
