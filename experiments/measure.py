@@ -23,7 +23,8 @@ DISTURBED = re.compile(r"time_s|throughput_rps|loadgen_busy_pct|context_switches
 
 def server_state(readback):
     """The lines that server.sh start prints, as nested names."""
-    state = {"workers": {}, "parameters": {}, "chosen": {}, "settings": {}, "backend": {}}
+    state = {"workers": {}, "parameters": {}, "chosen": {}, "settings": {}, "backend": {},
+             "receives": {}}
     for line in readback.decode().splitlines():
         words = line.split()
         match words:
@@ -35,6 +36,8 @@ def server_state(readback):
                 state["chosen"][name] = value
             case ["backend", name, value]:
                 state["backend"][name] = int(value)
+            case ["receives", queue, core, cpus]:
+                state["receives"][queue] = core, int(cpus.replace(",", ""), 16)
             case ["preloaded", number]:
                 state["preloaded"] = int(number)
             case _:
@@ -66,6 +69,25 @@ def backend_mismatch(found, wanted):
             f"{found.get('module', 0)}")
 
 
+def rps_mismatch(state, wanted):
+    """The first receive queue whose packets RPS does not leave or move as wanted, or None."""
+    own = set(state["workers"].values())
+    if wanted.get("rps") != "workers":
+        # As tuned, all queues have the same setting.
+        if len({cpus for _, cpus in state["receives"].values()}) > 1:
+            return "RPS moves the packets of some receive queues, and no setup asks for that"
+        return None
+    if not state["receives"]:
+        return "rps is workers, and the server has no receive queues that RPS knows"
+    masks = {1 << int(core) for core in own}
+    for queue, (core, cpus) in state["receives"].items():
+        if core in own and cpus:
+            return f"RPS moves the packets of {queue} away from core {core}, which has a worker"
+        if core not in own and cpus not in masks:
+            return f"RPS does not move the packets of {queue}, on core {core}, to one worker's core"
+    return None
+
+
 def state_mismatch(state, wanted, settings):
     """The first part of the server's state that is not as run.py wanted it, or None."""
     workers = wanted["workers"]
@@ -84,6 +106,9 @@ def state_mismatch(state, wanted, settings):
             continue
         if found != str(value):
             return f"{kind} {name} is {found}, not {value}".lstrip()
+    rps = rps_mismatch(state, wanted)
+    if rps:
+        return rps
     for name, value in settings.items():
         if state["settings"].get(name) != value:
             return f"{name} is {state['settings'].get(name)}, and was {value} before"

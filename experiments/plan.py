@@ -27,6 +27,9 @@ setups        by name, each:
                             everything: those of all ideas of 2014 (ideas.py)
                 sysctls     of the server, by name: value
                 rfs         true: under the kernel's own Receive Flow Steering
+                rps         workers: RPS moves the packets of each receive queue whose core has no
+                            worker to the core of one, so that no core without a worker handles
+                            connections; a queue of a worker's core keeps its packets there
                 halt_s      a worker process is stopped (SIGSTOP) before the load begins, and goes
                             on after so many seconds, 1 to 60; timed repetitions only
                 baseline    setup that it is compared with, if not the experiment's
@@ -106,7 +109,7 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "ideas",
         "profiles"}
 FACTORS = factors_of.COLUMNS
 SETUP_KEYS = {"server", "command", "mode", "preload", "backend", "environment", "parameters",
-              "sysctls", "rfs", "halt_s", "baseline", "against", "text", "idea", "successor"}
+              "sysctls", "rfs", "rps", "halt_s", "baseline", "against", "text", "idea", "successor"}
 BACKENDS = {"module", "kernel"}
 # Variables that server.sh sets.
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
@@ -197,6 +200,8 @@ def check_setup(name, setups):
     for key in ("preload", "rfs"):
         if not isinstance(setup.get(key, False), bool):
             raise PlanError(f"setup {name}: {key} {setup[key]}: give true or false")
+    if "rps" in setup:
+        known(f"setup {name}: rps", [setup["rps"]], {"workers"})
     if "halt_s" in setup and (setup["halt_s"] not in range(1, 61)
                               or not server.stoppable):
         raise PlanError(f"setup {name}: halt_s {setup['halt_s']}: give 1 to 60 seconds, and a "

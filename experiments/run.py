@@ -186,7 +186,7 @@ class Sweep:
                  "config": server.config(work) or "",
                  "preload": int(setup.get("preload", False)),
                  "library": setup.get("backend", "module"), "nic": self.nic,
-                 "rfs": int(setup.get("rfs", False))}
+                 "rfs": int(setup.get("rfs", False)), "rps": setup.get("rps", 0)}
         for kind, values in (("parameter", {**self.parameters, **setup.get("parameters", {})}),
                              ("sysctl", setup.get("sysctls", {})),
                              ("environment", setup.get("environment", {}))):

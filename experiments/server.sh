@@ -28,6 +28,8 @@
 #	preload=0|1 library=module|kernel	under libfsocket.so, and with which backend
 #	environment:NAME=VALUE	of the server
 #	rfs=0|1 nic=NAME	the kernel's Receive Flow Steering, on the queues of NAME
+#	rps=0|workers		workers: RPS moves the packets of each queue of NAME whose interrupt
+#				hits a core without a worker to one worker's core; 0: as tuned
 #	parameter:NAME=VALUE	of the module; those not named stay as they are
 #	sysctl:NAME=VALUE	until the next start, or stop
 set -euo pipefail
@@ -112,14 +114,64 @@ set_parameters() { # NAME=VALUE...
 	done
 }
 
-# rps_cpus stays as tuned: where each core has a queue, RPS would only move packets of flows
-# that no program has asked for yet.
+# rps_cpus stays as tuned, or as set_rps sets it: where each core has a queue, RPS would only move
+# packets of flows that no program has asked for yet.
 set_rfs() { # 0|1
 	local queue entries=$(($1 * 32768)) queues=("/sys/class/net/${want[nic]}/queues"/rx-*)
 	put /proc/sys/net/core/rps_sock_flow_entries $entries
 	for queue in "${queues[@]}"; do
 		put "$queue/rps_flow_cnt" $((entries / ${#queues[@]}))
 	done
+}
+
+# Prints "receives QUEUE CORE CPUS" for each receive queue: the core that its interrupt hits, "-" if
+# that is not known, and the mask of the cores to which RPS moves its packets. Drivers name the
+# interrupts of receive queues as tune.sh says, with the queue's number at the end.
+receives() {
+	local nic=/sys/class/net/${want[nic]} interrupts queue core i
+	mapfile -t interrupts < <(find "$nic/device/msi_irqs" "$nic/device/../msi_irqs" -mindepth 1 \
+		-printf '%f:\n' 2> /dev/null | awk '
+		NR == FNR { own[$1]; next }
+		$1 in own && tolower($NF) ~ /input|rx|comp/ {
+			n = $NF
+			sub(/@.*/, "", n)
+			sub(/.*[^0-9]/, "", n)
+			print n + 0, $1 + 0
+		}' - /proc/interrupts | sort -n | cut -d' ' -f2)
+	for ((i = 0; ; i++)); do
+		queue=$nic/queues/rx-$i
+		[ -e "$queue" ] || break
+		core=$(cat "/proc/irq/${interrupts[i]:-none}/effective_affinity_list" 2> /dev/null || true)
+		core=${core%%[-,]*}
+		echo "receives rx-$i ${core:--} $(< "$queue/rps_cpus")"
+	done
+}
+
+mask() { # CORE: the hexadecimal mask of one core, in groups of 32
+	local mask i
+	mask=$(printf %x $((1 << ($1 % 32))))
+	for ((i = $1 / 32; i > 0; i--)); do mask+=,00000000; done
+	echo "$mask"
+}
+
+# Workers' cores take the packets of other cores' queues in turn.
+set_rps() { # 0|workers
+	local pids own queue core turn=0 to
+	[ "$1" = workers ] || return 0
+	mapfile -t pids < <(workers)
+	mapfile -t own < <(cores "${pids[@]}" | awk '$3 ~ /^[0-9]+$/ { print $3 }' | sort -nu)
+	# If no worker has a core of its own, the readback says so.
+	[ ${#own[@]} != 0 ] || return 0
+	while read -r _ queue core _; do
+		[ "$core" != - ] ||
+			die "${want[nic]}: the interrupt of its receive queue $queue is not known, so rps: workers cannot be set"
+		to=0
+		if ! printf '%s\n' "${own[@]}" | grep -qx "$core"; then
+			to=$(mask "${own[turn % ${#own[@]}]}")
+			turn=$((turn + 1))
+		fi
+		put "/sys/class/net/${want[nic]}/queues/$queue/rps_cpus" "$to"
+	done < <(receives)
 }
 
 # 1 and 0: either all settings of RFS are set, or none is.
@@ -199,6 +251,7 @@ readback() {
 		echo "parameter ${name##*/} $(< "$name")"
 	done
 	echo "chosen rfs $(rfs)"
+	receives
 	for name in "${!want[@]}"; do
 		[[ $name != sysctl:* ]] || echo "chosen $name $(sysctl -n "${name#*:}")"
 	done
@@ -279,6 +332,7 @@ start() { # WORD... -- COMMAND...
 		fi
 		sleep 0.05
 	done
+	set_rps "${want[rps]}"
 	readback
 }
 

@@ -213,6 +213,7 @@ def test_pooled_runs(run):
      {"preload": True, "parameters": {"enable_listen_spawn": 1}}),
     ({"mode": "cbpf", "baseline": "x"}, {"mode": "cbpf"}),
     ({"rfs": True, "server": "nginx"}, {"rfs": True, "server": "nginx"}),
+    ({"rps": "workers", "mode": "shared"}, {"rps": "workers"}),
 ])
 def test_setups_are_known_by_their_settings(setup, told):
     assert pooled.settings(setup) == told

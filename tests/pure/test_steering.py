@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""server.sh on a made-up NIC: RPS moves packets of cores without a worker to workers' cores."""
+import subprocess
+
+import pytest
+
+from test_sweep import ROOT
+
+# Of eight queues: two cores beyond the first 32, and interrupts in another order than the queues.
+CORES = [0, 1, 2, 3, 34, 35, 2, 7]
+INTERRUPTS = [40, 41, 42, 43, 44, 45, 39, 38]
+WORKERS = """
+workers() {{ echo; }}
+cores() {{ printf 'worker 1 %s\\n' {}; }}
+die() {{ echo "$*" >&2; exit 1; }}
+declare -A want=([nic]=eth9 [rps]=workers)
+"""
+
+
+@pytest.fixture(name="shell")
+def made_up(tmp_path):
+    """Runs commands after server.sh's functions, for which sys and proc are in tmp_path."""
+    device = tmp_path / "sys/class/net/eth9/device/msi_irqs"
+    device.mkdir(parents=True)
+    rows = []
+    for queue, (interrupt, core) in enumerate(zip(INTERRUPTS, CORES)):
+        (device / str(interrupt)).touch()
+        rows.append(f" {interrupt}: 0 7 IR-PCI-MSI-edge mlx5_comp{queue}@pci:0000:3b:00.0\n")
+        rows.append(f" {interrupt + 60}: 0 7 IR-PCI-MSI-edge other-comp-{queue}\n")
+        for name, text in ((f"proc/irq/{interrupt}/effective_affinity_list", f"{core}\n"),
+                           (f"sys/class/net/eth9/queues/rx-{queue}/rps_cpus", "0,00000000\n")):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).write_text(text)
+    (device / "90").touch()
+    rows.append(" 90: 0 7 IR-PCI-MSI-edge mlx5_async@pci:0000:3b:00.0\n")
+    (tmp_path / "proc/interrupts").write_text("".join(rows))
+    functions = (ROOT / "experiments/server.sh").read_text().partition("\ncommand=$1\n")[0]
+    for place in ("/sys/", "/proc/", "/run/"):
+        functions = functions.replace(place, f"{tmp_path}{place}")
+    (tmp_path / "run/fsbench").mkdir(parents=True)
+
+    def run(workers, commands):
+        return subprocess.run(["bash", "-c", functions + WORKERS.format(workers) + commands],
+                              capture_output=True, text=True, timeout=30, check=False)
+    return run
+
+
+def told(done):
+    """The mask of each queue, as numbers, and whether the cores are those of CORES."""
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:3] for row in rows] == [["receives", f"rx-{queue}", str(core)]
+                                         for queue, core in enumerate(CORES)]
+    return [row[3] for row in rows]
+
+
+@pytest.mark.parametrize("workers, masks", [
+    # Those of 34, 35 and 7 are moved, in turn.
+    ("0 1 2 3", "0 0 0 0 1 2 0 4"),
+    ("0 34", "0 1 4,00000000 1 0 4,00000000 1 4,00000000"),
+    ("0 1 2 3 7 34 35", "0 0 0 0 0 0 0 0"),
+    # A worker that may run on several cores has none yet.
+    ("0-7", "0 0 0 0 0 0 0 0"),
+])
+def test_packets_are_moved_to_workers_cores(shell, workers, masks):
+    found = told(shell(workers, "set_rps workers; receives"))
+    assert [mask.replace("0,00000000", "0") for mask in found] == masks.split()
+    assert set(told(shell(workers, "undo; receives"))) == {"0,00000000"}
+
+
+def test_nothing_is_moved_unless_asked(shell):
+    assert set(told(shell("0 1", "set_rps 0; receives"))) == {"0,00000000"}
+
+
+def test_an_interrupt_that_is_not_known(shell, tmp_path):
+    (tmp_path / "proc/irq/44/effective_affinity_list").unlink()
+    done = shell("0 1", "set_rps workers")
+    assert (done.returncode, done.stderr) == (
+        1, "eth9: the interrupt of its receive queue rx-4 is not known, so rps: workers cannot be "
+        "set\n")
