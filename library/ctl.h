@@ -208,20 +208,61 @@ void doctor_fine(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Reports that the check could not be made. */
 void doctor_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* ctl_network.c: doctor's checks of the network interfaces; called after doctor_find_nics() */
+/* ctl_nics.c: network interfaces, for doctor's checks; called after doctor_find_nics() */
+struct nic {
+	char *name;
+	int rx, tx;	/* queues */
+	int *cpus;	/* see doctor_queue_cpus() */
+};
+
 void doctor_find_nics(void);
+const struct nic *doctor_nics(int *count);
+/* Parses a mask such as "ff,00000001": groups of 32 bits, the lowest CPUs last. */
+void doctor_parse_mask(cpu_set_t *set, const char *mask);
+/* Returns the lowest CPU, or -1 if there is none. */
+int doctor_first_cpu(const cpu_set_t *set);
+/* Stores in @set the CPUs to which RPS moves the packets of the receive queue @queue. */
+void doctor_rps_cpus(const struct nic *nic, int queue, cpu_set_t *set);
+/*
+ * Returns the interrupts of the receive queues of @nic, by number. Drivers keep the
+ * interrupts of unused queues too; the queues in use have the lowest numbers.
+ */
+int *doctor_receive_irqs(const struct nic *nic, int *count);
+/* Returns the CPU that the interrupt of each receive queue hits, -1 if it is not known. */
+const int *doctor_queue_cpus(const struct nic *nic);
+/*
+ * Stores in @set the CPUs that handle the packets of a receive queue, after RPS. Returns
+ * false if they are not known.
+ */
+bool doctor_handled_on(const struct nic *nic, int queue, cpu_set_t *set);
+/* Does that for all queues; returns the number of CPUs, or -1 if those of one are not known. */
+int doctor_handling_cpus(const struct nic *nic, cpu_set_t *all);
+/* The number of cores that handle packets of queues of their own, or that RPS gives them. */
+int doctor_receive_queues(void);
+/* The NUMA node of an interface and the interface's name; -1 if the kernel does not tell. */
+int doctor_nic_node(char **name);
+
+/* ctl_network.c: doctor's checks of the network interfaces, after doctor_begin_network() */
+void doctor_begin_network(void);
 void doctor_queues(void);
 void doctor_interrupts(void);
 void doctor_rps(void);
 void doctor_rfs(void);
 void doctor_xps(void);
 void doctor_programs(void);
-/* The number of cores that receive packets by queues of their own. */
-int doctor_receive_queues(void);
-/* The NUMA node of an interface and the interface's name; -1 if the kernel does not tell. */
-int doctor_nic_node(char **name);
+
+/* ctl_delivery.c: doctor's check of cores that handle packets and have no worker */
+void doctor_delivery(void);
+/* Whether RPS moves the packets of a queue, whose own core has no worker, to workers' cores only. */
+bool doctor_moved_to_workers(const struct nic *nic, int queue);
 
 /* ctl_servers.c: doctor's checks of running servers */
+/* Looks at all servers once. Returns false, after a message, if none can be judged. */
+bool doctor_look_at_servers(void);
+/* Stores in @set the CPUs of workers with Fastsocket, as far as they are known. */
+void doctor_worker_cpus(cpu_set_t *set);
+/* Returns whether the CPU of each of them is known; to be asked after doctor_look_at_servers(). */
+bool doctor_worker_cpus_known(void);
 void doctor_workers(void);
 void doctor_pinning(void);
 void doctor_cpus(void);

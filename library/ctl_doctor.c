@@ -135,7 +135,7 @@ static const struct {
 	{ "module", check_module, "loaded, local listeners are on" },
 	{ "queues", doctor_queues, "every core has a receive queue, or RPS makes up for it" },
 	{ "interrupts", doctor_interrupts, "each receive queue interrupts a core of its own" },
-	{ "rps", doctor_rps, "packets stay on the core of their queue" },
+	{ "rps", doctor_rps, "packets stay on the core of their queue, or move from a core without a worker to one with" },
 	{ "rfs", doctor_rfs, "RFS is off: Fastsocket serves the same purpose" },
 	{ "xps", doctor_xps, "each core has a send queue of its own, or there are too few" },
 	{ "programs", doctor_programs, "no XDP program or tc filter sees the packets first" },
@@ -143,6 +143,7 @@ static const struct {
 	{ "firewall", check_firewall, "no rules" },
 	{ "conntrack", check_conntrack, "connections are not tracked" },
 	{ "workers", doctor_workers, "each server with Fastsocket has several workers" },
+	{ "delivery", doctor_delivery, "packets are handled on cores with workers, or there are more of these than queues" },
 	{ "pinning", doctor_pinning, "each of their workers has a core of its own" },
 	{ "cpus", doctor_cpus, "their control groups may use all cores, all of the time" },
 	{ "sockets", doctor_sockets, "the kernel backend, where it is used, has a socket for each core" },
@@ -164,6 +165,7 @@ int ctl_doctor(char **argv)
 		ctl_fail(CTL_USAGE, "%s: doctor takes no argument", argv[0]);
 	ctl_cpus_online(&online);
 	doctor_find_nics();
+	doctor_begin_network();
 	doctor_begin();
 	for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++)
 		doctor_check(items[i].name, items[i].check, items[i].ok);

@@ -6,102 +6,22 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "ctl.h"
 
 #define NET "/sys/class/net"
 
-struct nic {
-	char *name;
-	int rx, tx;	/* queues */
-};
-
 static cpu_set_t online;
 static int cores;
-static struct nic *nics;
+static const struct nic *nics;
 static int nic_count;
 
-/* Parses a mask such as "ff,00000001": groups of 32 bits, the lowest CPUs last. */
-static void parse_mask(cpu_set_t *set, const char *mask)
+void doctor_begin_network(void)
 {
-	size_t cpu = 0;
-
-	CPU_ZERO(set);
-	for (const char *at = mask + strlen(mask); at-- > mask;) {
-		char digit[2] = { *at };
-		int bits = strtol(digit, NULL, 16);
-
-		if (*at == ',')
-			continue;
-		for (int i = 0; i < 4; i++, cpu++)
-			if (bits & 1 << i && cpu < CPU_SETSIZE)
-				CPU_SET(cpu, set);
-	}
-}
-
-static int first_cpu(const cpu_set_t *set)
-{
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, set))
-			return cpu;
-	return -1;
-}
-
-static int count_entries(const char *path, const char *prefix)
-{
-	DIR *dir = ctl_opendir(path);
-	struct dirent *entry;
-	int count = 0;
-
-	if (!dir)
-		return 0;
-	while ((entry = readdir(dir)))
-		count += !strncmp(entry->d_name, prefix, strlen(prefix));
-	closedir(dir);
-	return count;
-}
-
-/* Finds the network interfaces that belong to a device and are not down. */
-void doctor_find_nics(void)
-{
-	DIR *dir = ctl_opendir(NET);
-	struct dirent *entry;
-
 	ctl_cpus_online(&online);
 	cores = CPU_COUNT(&online);
-	while (dir && (entry = readdir(dir))) {
-		char *device = ctl_format(NET "/%s/device", entry->d_name);
-		char *state = ctl_readf(NET "/%s/operstate", entry->d_name);
-		char *queues = ctl_format(NET "/%s/queues", entry->d_name);
-
-		if (entry->d_name[0] != '.' && !access(device, F_OK) && state &&
-		    strcmp(state, "down")) {
-			nics = ctl_alloc(nics, (nic_count + 1) * sizeof(*nics));
-			nics[nic_count++] = (struct nic){
-				.name = ctl_format("%s", entry->d_name),
-				.rx = count_entries(queues, "rx-"),
-				.tx = count_entries(queues, "tx-"),
-			};
-		}
-		free(device);
-		free(state);
-		free(queues);
-	}
-	if (dir)
-		closedir(dir);
-}
-
-/* Stores in @set the CPUs to which RPS moves the packets of the receive queue @queue. */
-static void rps_cpus(const struct nic *nic, int queue, cpu_set_t *set)
-{
-	char *mask = ctl_readf(NET "/%s/queues/rx-%d/rps_cpus", nic->name, queue);
-
-	CPU_ZERO(set);
-	if (mask)
-		parse_mask(set, mask);
-	free(mask);
+	nics = doctor_nics(&nic_count);
 }
 
 /*
@@ -113,12 +33,22 @@ static bool rps_to_all(const struct nic *nic)
 	for (int queue = 0; queue < nic->rx; queue++) {
 		cpu_set_t set;
 
-		rps_cpus(nic, queue, &set);
+		doctor_rps_cpus(nic, queue, &set);
 		CPU_AND(&set, &set, &online);
 		if (!CPU_EQUAL(&set, &online))
 			return false;
 	}
 	return nic->rx > 0;
+}
+
+/* Returns whether the cores with workers handle the packets, all of them and no others. */
+static bool only_workers_receive(const struct nic *nic)
+{
+	cpu_set_t workers, receiving;
+
+	doctor_worker_cpus(&workers);
+	return CPU_COUNT(&workers) > 1 && doctor_handling_cpus(nic, &receiving) > 0 &&
+	       CPU_EQUAL(&workers, &receiving);
 }
 
 void doctor_queues(void)
@@ -127,7 +57,7 @@ void doctor_queues(void)
 		const struct nic *nic = &nics[i];
 		char *remedy;
 
-		if (nic->rx >= cores || rps_to_all(nic))
+		if (nic->rx >= cores || rps_to_all(nic) || only_workers_receive(nic))
 			continue;
 		remedy = ctl_format("ethtool -L %s combined %d; if the NIC has fewer (ethtool -l %s), let RPS give each queue's packets to all cores: " NET "/%s/queues/rx-*/rps_cpus",
 				    nic->name, cores, nic->name, nic->name);
@@ -137,101 +67,16 @@ void doctor_queues(void)
 	}
 }
 
-static bool receives(const char *action)
-{
-	return !strstr(action, "config") && !strstr(action, "output") &&
-	       (strstr(action, "input") || strcasestr(action, "rx") || strstr(action, "comp"));
-}
-
-/* Returns whether the interrupt is one of a receive queue of @nic. */
-static bool is_receive_irq(const struct nic *nic, int irq)
-{
-	/* The interrupts of a virtio device belong to its parent, the PCI device. */
-	static const char *const places[] = { "device", "device/.." };
-	char *path = ctl_format("/proc/irq/%d", irq);
-	bool belongs = false, found = false;
-	struct dirent *entry;
-	DIR *dir;
-
-	for (int i = 0; i < 2; i++) {
-		char *msi = ctl_format(NET "/%s/%s/msi_irqs/%d", nic->name, places[i], irq);
-
-		belongs |= !access(msi, F_OK);
-		free(msi);
-	}
-	/* /proc/irq/N has a folder for each handler, with the name that the driver gave it. */
-	dir = belongs ? ctl_opendir(path) : NULL;
-	while (dir && (entry = readdir(dir)))
-		found |= entry->d_type == DT_DIR && receives(entry->d_name);
-	if (dir)
-		closedir(dir);
-	free(path);
-	return found;
-}
-
-/* Returns the CPU that receives the interrupt: the lowest allowed one, or -1 if it is unknown. */
-static int irq_cpu(int irq)
-{
-	static const char *const files[] = { "smp_affinity_list", "effective_affinity_list" };
-	cpu_set_t set;
-	int cpu = -1;
-
-	for (int i = 0; i < 2; i++) {
-		char *list = ctl_readf("/proc/irq/%d/%s", irq, files[i]);
-
-		if (!list)
-			continue;
-		ctl_cpu_list(&set, list);
-		free(list);
-		cpu = first_cpu(&set);
-		if (CPU_COUNT(&set) == 1)
-			break;
-	}
-	return cpu;
-}
-
-static int by_number(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
-/*
- * Returns the interrupts of the receive queues of @nic, by number. Drivers keep the
- * interrupts of unused queues too; the queues in use have the lowest numbers.
- */
-static int *receive_irqs(const struct nic *nic, int *count)
-{
-	DIR *dir = ctl_opendir("/proc/irq");
-	struct dirent *entry;
-	int *list = NULL;
-
-	*count = 0;
-	while (dir && (entry = readdir(dir))) {
-		int irq = atoi(entry->d_name);
-
-		if (entry->d_name[0] < '0' || entry->d_name[0] > '9' || !is_receive_irq(nic, irq))
-			continue;
-		list = ctl_alloc(list, (*count + 1) * sizeof(*list));
-		list[(*count)++] = irq;
-	}
-	if (dir)
-		closedir(dir);
-	if (*count)
-		qsort(list, *count, sizeof(*list), by_number);
-	if (*count > nic->rx)
-		*count = nic->rx;
-	return list;
-}
-
 static void check_nic_interrupts(const struct nic *nic)
 {
 	int per_cpu[CPU_SETSIZE] = { 0 }, count, used = 0, fullest = 0, idle = -1;
-	int *irqs = receive_irqs(nic, &count);
+	const int *cpus = doctor_queue_cpus(nic);
+	int *irqs = doctor_receive_irqs(nic, &count);
 	char *remedy, *longer;
 
 	remedy = ctl_format("systemctl stop irqbalance; then give each core one: echo CORE > /proc/irq/N/smp_affinity_list, with N from:");
 	for (int i = 0; i < count; i++) {
-		int cpu = irq_cpu(irqs[i]);
+		int cpu = cpus[i];
 
 		used += cpu >= 0 && !per_cpu[cpu]++;
 		longer = ctl_format("%s %d", remedy, irqs[i]);
@@ -272,8 +117,8 @@ void doctor_rps(void)
 		if (nics[i].rx < cores)
 			continue;
 		for (queue = 0; queue < nics[i].rx; queue++) {
-			rps_cpus(&nics[i], queue, &set);
-			moved += CPU_COUNT(&set) > 0;
+			doctor_rps_cpus(&nics[i], queue, &set);
+			moved += CPU_COUNT(&set) > 0 && !doctor_moved_to_workers(&nics[i], queue);
 		}
 		if (!moved)
 			continue;
@@ -298,7 +143,7 @@ static void check_nic_xps(const struct nic *nic)
 			doctor_skip("%s: its XPS cannot be read: %s", nic->name, strerror(errno));
 			return;
 		}
-		parse_mask(&set, mask);
+		doctor_parse_mask(&set, mask);
 		free(mask);
 		if (CPU_COUNT(&set) == 1)
 			CPU_OR(&own, &own, &set);
@@ -310,7 +155,7 @@ static void check_nic_xps(const struct nic *nic)
 	remedy = ctl_format("for each core I: echo MASK > " NET "/%s/queues/tx-I/xps_cpus, where MASK has bit I alone (hexadecimal: 1, 2, 4, 8, 10, ...)",
 			    nic->name);
 	doctor_finding(remedy, "%s: %d of %d cores have no send queue of their own (XPS), core %d for one",
-		       nic->name, CPU_COUNT(&set), cores, first_cpu(&set));
+		       nic->name, CPU_COUNT(&set), cores, doctor_first_cpu(&set));
 	free(remedy);
 }
 
@@ -375,26 +220,3 @@ void doctor_programs(void)
 	}
 }
 
-int doctor_receive_queues(void)
-{
-	int most = 0;
-
-	for (int i = 0; i < nic_count; i++)
-		if (nics[i].rx > most)
-			most = nics[i].rx;
-	return most < cores ? most : cores;
-}
-
-int doctor_nic_node(char **name)
-{
-	for (int i = 0; i < nic_count; i++) {
-		char *text = ctl_readf(NET "/%s/device/numa_node", nics[i].name);
-		int node = text ? atoi(text) : -1;
-
-		free(text);
-		*name = nics[i].name;
-		if (node >= 0)
-			return node;
-	}
-	return -1;
-}

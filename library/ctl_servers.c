@@ -187,8 +187,7 @@ const struct group_seen *doctor_groups(int *count)
 	return groups;
 }
 
-/* Looks at all servers once. Returns false, after a message, if none can be judged. */
-static bool look_at_servers(void)
+bool doctor_look_at_servers(void)
 {
 	static bool looked;
 	bool any = false;
@@ -209,6 +208,69 @@ static bool look_at_servers(void)
 	if (!any)
 		doctor_skip("no server runs with Fastsocket");
 	return any;
+}
+
+/* The module's local listeners; none if it is not loaded, or too old to show them. */
+static const struct listener_row *module_rows(int *count)
+{
+	static struct listener_row *rows;
+	static int row_count;
+
+	if (!rows && module_loaded() && !access("/proc/net/fastsocket_listeners", R_OK))
+		rows = module_listeners(&row_count);
+	*count = row_count;
+	return rows;
+}
+
+/* Stores in @set the CPUs of the workers of one listening socket, or with 0 of all of them. */
+static int worker_cpus(unsigned long inode, cpu_set_t *set)
+{
+	const struct listener_row *rows;
+	int count, found = 0;
+
+	rows = module_rows(&count);
+	for (int i = 0; i < count; i++) {
+		if ((inode && rows[i].inode != inode) || rows[i].cpu < 0 || !rows[i].attached ||
+		    rows[i].host >= 0)
+			continue;
+		CPU_SET(rows[i].cpu, set);
+		found++;
+	}
+	doctor_groups(&count);
+	for (int i = 0; i < count; i++)
+		for (int k = 0; k < groups[i].worker_count; k++) {
+			const struct group_worker *w = &groups[i].workers[k];
+
+			if ((inode && groups[i].listener.inode != inode) || w->cpu < 0 || !w->tid)
+				continue;
+			CPU_SET(w->cpu, set);
+			found++;
+		}
+	return found;
+}
+
+void doctor_worker_cpus(cpu_set_t *set)
+{
+	cpu_set_t online;
+
+	CPU_ZERO(set);
+	worker_cpus(0, set);
+	/* The kernel backend's memory belongs to the server, which may have written anything. */
+	ctl_cpus_online(&online);
+	CPU_AND(set, set, &online);
+}
+
+bool doctor_worker_cpus_known(void)
+{
+	bool known = true;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	/* Where workers take turns, not all of them wait, and some may not be seen yet. */
+	for (int i = 0; i < listener_count; i++)
+		known &= !listeners[i].waiting || (listeners[i].waiting == listeners[i].holders &&
+			 worker_cpus(listeners[i].inode, &set) >= listeners[i].waiting);
+	return known;
 }
 
 /* Returns whether a single worker is the only one that serves the port of @l. */
@@ -232,7 +294,7 @@ void doctor_workers(void)
 	cpu_set_t online;
 
 	ctl_cpus_online(&online);
-	if (!look_at_servers() || CPU_COUNT(&online) == 1)
+	if (!doctor_look_at_servers() || CPU_COUNT(&online) == 1)
 		return;
 	for (int i = 0; i < listener_count; i++) {
 		const struct listener *l = &listeners[i];
@@ -242,7 +304,7 @@ void doctor_workers(void)
 				       "port %u is served by one worker: there is nothing to share out among %d cores",
 				       l->port, CPU_COUNT(&online));
 		else if (l->waiting > 1 && l->waiting == l->holders && l->waiting < queues)
-			doctor_finding("start a worker for each core that receives packets, or let as many cores receive them as there are workers (ethtool -L)",
+			doctor_finding("start a worker for each core that receives packets, let as many cores receive them as there are workers (ethtool -L), or see the item delivery",
 				       "port %u has %d workers, and %d cores receive packets: connections of the other cores are served elsewhere",
 				       l->port, l->waiting, queues);
 	}
@@ -250,7 +312,7 @@ void doctor_workers(void)
 
 void doctor_pinning(void)
 {
-	if (!look_at_servers())
+	if (!doctor_look_at_servers())
 		return;
 	for (int i = 0; i < listener_count; i++) {
 		const struct listener *l = &listeners[i];
@@ -344,7 +406,7 @@ void doctor_cpus(void)
 {
 	cpu_set_t online;
 
-	if (!look_at_servers())
+	if (!doctor_look_at_servers())
 		return;
 	ctl_cpus_online(&online);
 	for (int i = 0; i < listener_count; i++) {
@@ -368,15 +430,14 @@ static bool on_node(int cpu, int node)
 
 void doctor_node(void)
 {
-	struct listener_row *rows = NULL;
-	int count = 0, far = 0, cpu = -1, node;
+	const struct listener_row *rows;
+	int count, far = 0, cpu = -1, node;
 	char *nic;
 
 	node = doctor_nic_node(&nic);
 	if (node < 0)
 		return;
-	if (module_loaded())
-		rows = module_listeners(&count);
+	rows = module_rows(&count);
 	for (int i = 0; i < count; i++) {
 		if (rows[i].cpu < 0 || !rows[i].attached || rows[i].host >= 0 ||
 		    on_node(rows[i].cpu, node))
@@ -384,7 +445,6 @@ void doctor_node(void)
 		far++;
 		cpu = rows[i].cpu;
 	}
-	free(rows);
 	doctor_groups(&count);
 	for (int i = 0; i < count; i++)
 		for (int k = 0; k < groups[i].worker_count; k++) {

@@ -10,7 +10,9 @@
  *	ctl_groups.c	reads what the library has made without the module
  *	ctl_sockets.c	lists listening sockets
  *	ctl_doctor.c	doctor: the host
+ *	ctl_nics.c	doctor: reads network interfaces
  *	ctl_network.c	doctor: the network interfaces
+ *	ctl_delivery.c	doctor: packets on cores without a worker
  *	ctl_servers.c	doctor: the running servers
  *	ctl_programs.c	doctor: known programs
  *	ctl_live.c	doctor: counters that grow

@@ -99,6 +99,41 @@ def findings(lab):
     return found, report
 
 
+QUEUES = "/sys/class/net/eth0/queues"
+
+
+@contextlib.contextmanager
+def delivered(lab):
+    """Four workers run alone, on cores 0 to 3 of 8: what doctor says, before and after its remedy.
+
+    Within the block, the packets of the other cores are moved to them.
+    """
+    found, report = findings(lab)
+    assert found == ["workers", "delivery"], report
+    entry = next(entry for entry in report["items"] if entry["item"] == "delivery")
+    assert entry["text"].startswith(
+        "eth0 has receive queues on 8 cores, and workers are on 4: packets of rx-4, rx-5, rx-6, "
+        "rx-7 are handled on cores without a worker, "), entry
+    assert entry["remedy"] == "; ".join(
+        f"echo {1 << queue - 4:x} > {QUEUES}/rx-{queue}/rps_cpus" for queue in range(4, 8))
+    try:
+        lab.server(entry["remedy"])
+        found, report = findings(lab)
+        assert found == [], report
+        # One more queue is moved, and one to a core without a worker.
+        lab.server(f"echo 1 > {QUEUES}/rx-2/rps_cpus; echo 20 > {QUEUES}/rx-6/rps_cpus")
+        found, report = findings(lab)
+        assert found == ["rps", "delivery"], report
+        texts = {entry["item"]: entry["text"] for entry in report["items"]}
+        assert texts["rps"].startswith("eth0: RPS moves the packets of 2 receive queues")
+        assert "packets of rx-6 are handled" in texts["delivery"]
+        lab.server(f"echo 0 > {QUEUES}/rx-2/rps_cpus; echo 4 > {QUEUES}/rx-6/rps_cpus")
+        assert findings(lab)[0] == []
+        yield
+    finally:
+        lab.server(f"echo 0 | tee {QUEUES}/rx-*/rps_cpus")
+
+
 def nginx(mutex, affinity="worker_cpu_affinity auto;"):
     return f"""
         worker_processes 8;

@@ -6,11 +6,21 @@ import re
 import pytest
 
 from conftest import KERNELS
-from ctl import PORT, SERVER, Unit, attached, eventually, findings, nginx, serving, unpinned
+from ctl import (PORT, SERVER, Unit, attached, delivered, eventually, findings, nginx, serving,
+                 unpinned)
 
 # On one kernel, since other tests of the guest cover the differences between kernels.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
               pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")]
+
+
+def test_doctor_on_cores_without_a_worker(lab):
+    """The first test here, since a worker of any server would make up for its core."""
+    lab.server("nft flush ruleset")
+    with serving(lab, "few", 8099, 4), delivered(lab):
+        # With a worker on each core, nothing is to be moved.
+        with serving(lab):
+            assert findings(lab)[0] == ["rps"]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +77,7 @@ def test_doctor_without_servers_or_rights(lab):
     done = lab.server("setpriv --reuid=65534 --clear-groups fsocketctl doctor --json")
     states = {entry["item"]: entry["state"] for entry in json.loads(done.stdout)["items"]}
     assert {item for item, state in states.items() if state == "skipped"} == \
-        {"firewall", "workers", "pinning", "cpus"}
+        {"firewall", "workers", "delivery", "pinning", "cpus"}
     assert set(states.values()) == {"ok", "skipped"}
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import KERNELS
-from ctl import SERVER, Unit, ctl, eventually, findings, listener, unpinned
+from ctl import SERVER, Unit, ctl, delivered, eventually, findings, listener, unpinned
 from test_load import ab, figures
 
 MIGRATE = "net.ipv4.tcp_migrate_req"
@@ -51,6 +51,12 @@ def serving(lab, name="backend", port=80, count=8, options=""):
         unit.give_up()
         raise
     return unit
+
+
+def test_doctor_on_cores_without_a_worker(lab, no_module):
+    """The first test here, since a worker of any server would make up for its core."""
+    with serving(lab, "few", 8083, 4), delivered(lab):
+        pass
 
 
 @pytest.fixture(scope="module")
