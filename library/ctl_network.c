@@ -41,13 +41,15 @@ static bool rps_to_all(const struct nic *nic)
 	return nic->rx > 0;
 }
 
-/* Returns whether the cores with workers handle the packets, all of them and no others. */
+/* Returns whether some cores have workers, and all of these and no others handle the packets. */
 static bool only_workers_receive(const struct nic *nic)
 {
 	cpu_set_t workers, receiving;
+	int count;
 
 	doctor_worker_cpus(&workers);
-	return CPU_COUNT(&workers) > 1 && doctor_handling_cpus(nic, &receiving) > 0 &&
+	count = CPU_COUNT(&workers);
+	return count > 1 && count < cores && doctor_handling_cpus(nic, &receiving) == count &&
 	       CPU_EQUAL(&workers, &receiving);
 }
 

@@ -194,6 +194,9 @@ def test_too_few_queues(doctor):
     found = doctor("0,1", queues(4))
     assert found[0] == few and commands(found[3]) == {2: "1", 3: "2"}
     assert doctor("0,1", queues(4, q2="1", q3="2")) == ["2 cores receive"]
+    # With a worker on each core, all queues have to be shared by all cores.
+    assert not doctor("0-7", queues(2, q0="ff", q1="ff"))[:-1]
+    assert doctor("0-7", queues(2, q0="ff", q1="7f"))[0] == few.replace("4 rec", "2 rec")
     # RPS to all cores takes packets away from a core with a worker, too.
     text, remedy, _ = doctor("0,1", queues(4, q0="ff", q1="ff", q2="ff", q3="ff"))
     assert "packets of rx-0, rx-1, rx-2, rx-3 are handled" in text
