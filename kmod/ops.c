@@ -44,9 +44,8 @@ static struct fsocket_family {
 /* The number of sockets that our ops are releasing while the module is unloaded. */
 static atomic_t fsocket_late_releases;
 
-static struct fsocket_family *fsocket_family_of(const struct socket *sock)
+static struct fsocket_family *fsocket_family_by(const struct proto_ops *ops)
 {
-	const struct proto_ops *ops = READ_ONCE(sock->ops);
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(fsocket_families); i++) {
@@ -58,14 +57,16 @@ static struct fsocket_family *fsocket_family_of(const struct socket *sock)
 
 bool fsocket_listen_is_ours(const struct socket *sock)
 {
-	return fsocket_family_of(sock);
+	return fsocket_family_by(READ_ONCE(sock->ops));
 }
 
 const struct proto_ops *fsocket_orig_ops(const struct socket *sock)
 {
-	const struct fsocket_family *family = fsocket_family_of(sock);
+	/* Read them once, since another task may adopt the socket now. */
+	const struct proto_ops *ops = READ_ONCE(sock->ops);
+	const struct fsocket_family *family = fsocket_family_by(ops);
 
-	return family ? family->orig : READ_ONCE(sock->ops);
+	return family ? family->orig : ops;
 }
 
 const struct proto_ops *fsocket_listen_plain_ops(const struct socket *sock)
