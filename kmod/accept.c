@@ -248,7 +248,7 @@ static __poll_t fsocket_listener_poll(struct file *file, struct socket *sock,
 	}
 	idx = srcu_read_lock(&fsocket_srcu);
 	l = fsocket_listener_find(sock);
-	/* tcp_poll() does not sleep. */
+	/* Without a listener only this read section keeps the module: see fsocket_listen_exit(). */
 	mask = l ? fsocket_poll_queues(file, l, wait) : tcp_poll(file, sock, wait);
 	srcu_read_unlock(&fsocket_srcu, idx);
 	return mask;

@@ -361,6 +361,11 @@ void fsocket_listen_exit(void)
 	fsocket_claims_exit();
 	fsocket_pins_exit();
 	fsocket_ops_exit();
+	/*
+	 * Wait for tasks in poll() of a socket whose listener has ended: they hold no reference
+	 * to the module, and may sleep, as a poll table allocates memory when it registers.
+	 */
+	synchronize_srcu(&fsocket_srcu);
 	srcu_barrier(&fsocket_srcu);
 	/* Wait until claims are freed. */
 	rcu_barrier();
