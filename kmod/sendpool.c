@@ -86,8 +86,15 @@ static struct sk_buff *fsocket_send_take(void)
  */
 static struct sk_buff *fsocket_send_alloc(struct sock *sk)
 {
-	struct sk_buff *skb = fsocket_send_take();
+	struct sk_buff *skb;
 
+	/*
+	 * Kernel sockets hold no reference to their network namespace, so its counters may
+	 * be freed before they are.
+	 */
+	if (!sk->sk_net_refcnt)
+		return NULL;
+	skb = fsocket_send_take();
 	if (!skb) {
 		fsocket_count(sock_net(sk), skb_pool_empty);
 		return NULL;
