@@ -79,7 +79,8 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 	static const enum sock_flags flags[] = {
 		SOCK_LINGER, SOCK_KEEPOPEN, SOCK_URGINLINE, SOCK_LOCALROUTE,
 		SOCK_DBG, SOCK_ZEROCOPY, SOCK_RXQ_OVFL, SOCK_WIFI_STATUS,
-		SOCK_SELECT_ERR_QUEUE,
+		SOCK_SELECT_ERR_QUEUE, SOCK_BROADCAST, SOCK_NOFCS,
+		SOCK_FILTER_LOCKED, SOCK_RCVMARK,
 	};
 	int i;
 
@@ -94,6 +95,7 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 	to->sk_rcvtimeo = from->sk_rcvtimeo;
 	to->sk_sndtimeo = from->sk_sndtimeo;
 	to->sk_lingertime = from->sk_lingertime;
+	WRITE_ONCE(to->sk_peek_off, READ_ONCE(from->sk_peek_off));
 	to->sk_priority = from->sk_priority;
 	to->sk_mark = from->sk_mark;
 	to->sk_uid = from->sk_uid;
@@ -218,6 +220,14 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 #endif
 
 	/*
+	 * Connections of a listener that has chosen no congestion control get the default of
+	 * the moment when they arrive: tcp_ca_openreq_child().
+	 */
+	if (!ficsk->icsk_ca_setsockopt) {
+		ticsk->icsk_ca_setsockopt = 0;
+		return 0;
+	}
+	/*
 	 * @from is not locked, so it may get another one at any time. The module of the
 	 * old one is freed a grace period after the last reference to it; setsockopt()
 	 * takes one.
@@ -226,7 +236,7 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	ca = READ_ONCE(ficsk->icsk_ca_ops);
 	strscpy(name, ca->name, sizeof(name));
 	rcu_read_unlock();
-	if (ticsk->icsk_ca_ops == ca)
+	if (ticsk->icsk_ca_ops == ca && ticsk->icsk_ca_setsockopt)
 		return 0;
 	return to->sk_prot->setsockopt(to, SOL_TCP, TCP_CONGESTION,
 				       KERNEL_SOCKPTR(name), strlen(name));

@@ -32,6 +32,8 @@ static void options_inherited(void **state)
 		{ SOL_SOCKET, SO_RCVLOWAT, 3 },
 		{ SOL_SOCKET, SO_OOBINLINE, 1 },
 		{ SOL_SOCKET, SO_REUSEADDR, 1 },
+		{ SOL_SOCKET, SO_BROADCAST, 1 },
+		{ SOL_SOCKET, SO_LOCK_FILTER, 1 },
 		{ SOL_SOCKET, SO_MARK, 9 },
 		{ IPPROTO_TCP, TCP_NODELAY, 1 },
 		{ IPPROTO_TCP, TCP_KEEPIDLE, 77 },
@@ -44,7 +46,7 @@ static void options_inherited(void **state)
 		{ IPPROTO_IP, IP_TTL, 33 },
 	};
 	struct linger linger = { .l_onoff = 1, .l_linger = 5 }, got;
-	unsigned int i, n = sizeof(options) / sizeof(*options), later = 7;
+	unsigned int i, n = sizeof(options) / sizeof(*options), later = 9;
 	int values[2][sizeof(options) / sizeof(*options)], round;
 	char name[16];
 
