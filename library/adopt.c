@@ -148,10 +148,14 @@ static void take_member(int number, const char *link, void *arg)
 static bool take_members(struct group *g, int fd, int pid, int relative)
 {
 	struct taking t = { .group = g, .relative = relative };
+	/* Read it once: processes of other users may write to this memory, too. */
+	int count = __atomic_load_n(&g->route->count, __ATOMIC_RELAXED);
 	bool all = true;
 	struct stat s;
 
-	g->count = g->route->count;
+	if (count < 1 || count > GROUP_MEMBERS)
+		return false;
+	g->count = count;
 	for (int m = 0; m < g->count; m++)
 		g->members[m] = -1;
 	each_link(pid, take_member, &t);
