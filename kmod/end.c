@@ -65,6 +65,9 @@ static void fsocket_unread(struct rcu_head *rcu)
 
 void fsocket_listener_restore(struct fsocket_listener *l)
 {
+	/* Leave what the program has set since it was made an ordinary socket, as by ss -K. */
+	if (!fsocket_listen_is_ours(l->sock))
+		return;
 	fsocket_see_sol_socket(l->sock, false);
 	fsocket_ops_take_back(l->sock);
 	l->sock->sk->sk_reuseport = l->reuseport;

@@ -45,6 +45,9 @@ const char *fsocket_inherit_obstacle(const struct sock *sk)
 	if (rcu_access_pointer(sk->sk_bpf_storage))
 		return "storage of a BPF program";
 #endif
+	/* A local listener has no file, so it sends nobody SIGIO. */
+	if (sock_flag(sk, SOCK_FASYNC))
+		return "O_ASYNC";
 	if (sock_flag(sk, SOCK_TXTIME))
 		return "SO_TXTIME";
 	if (rcu_access_pointer(inet_sk(sk)->inet_opt))

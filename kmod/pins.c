@@ -10,10 +10,12 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/capability.h>
 #include <linux/cpuset.h>
 #include <linux/cred.h>
 #include <linux/hashtable.h>
 #include <linux/mutex.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -179,10 +181,26 @@ static void fsocket_pin_put(struct fsocket_pin *pin)
 		fsocket_pin_free(pin);
 }
 
-/* What sched_setaffinity(2) of current would refuse. */
+/*
+ * Whether sched_setaffinity(2) lets current move @task without CAP_SYS_NICE: check_same_owner()
+ * and cap_task_setscheduler(). A worker may have become a set-user-ID program.
+ */
+static bool fsocket_pin_permitted(struct task_struct *task)
+{
+	const struct cred *cred;
+	bool permitted;
+
+	rcu_read_lock();
+	cred = __task_cred(task);
+	permitted = (uid_eq(current_euid(), cred->euid) || uid_eq(current_euid(), cred->uid)) &&
+		    cap_issubset(cred->cap_permitted, current_cred()->cap_permitted);
+	rcu_read_unlock();
+	return permitted;
+}
+
 static int fsocket_pinnable(struct task_struct *task)
 {
-	if (!uid_eq(task_uid(task), current_uid()))
+	if (!fsocket_pin_permitted(task))
 		return -EPERM;
 	if (task->flags & PF_NO_SETAFFINITY)
 		return -EINVAL;

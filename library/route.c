@@ -76,6 +76,25 @@ static void unlock(struct route *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
+/*
+ * Processes of other users may write to this memory, too: a server's workers may have given up
+ * rights that its first process still has. So indices are read once and checked.
+ */
+static int claims_of(const struct route *r)
+{
+	int end = atomic_load(&r->end);
+
+	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
+}
+
+/* Returns -1 if it has none. */
+static int member_of(const struct claim *c)
+{
+	int member = atomic_load(&c->member);
+
+	return member < GROUP_MEMBERS ? member : -1;
+}
+
 static long age(const struct claim *c)
 {
 	return fsocket_now_ms() - atomic_load(&c->stamp);
@@ -102,7 +121,7 @@ int fsocket_route_live(const struct route *r)
 {
 	int count = 0;
 
-	for (int i = 0; i < r->end; i++)
+	for (int i = 0, end = claims_of(r); i < end; i++)
 		count += live(r, &r->claims[i]);
 	return count;
 }
@@ -172,13 +191,14 @@ static void update(struct group *g)
 
 	if (cpus > GROUP_CPUS)
 		cpus = GROUP_CPUS;
-	for (int i = 0; i < r->end; i++) {
+	for (int i = 0, end = claims_of(r); i < end; i++) {
 		const struct claim *c = &r->claims[i];
+		int cpu = atomic_load(&c->cpu), member = member_of(c);
 
-		if (eligible(r, c)) {
-			others[count++] = r->index[c->member];
-			if (c->cpu < cpus)
-				map[c->cpu] = r->index[c->member];
+		if (member >= 0 && eligible(r, c)) {
+			others[count++] = r->index[member];
+			if (cpu >= 0 && cpu < cpus)
+				map[cpu] = r->index[member];
 		} else if (!c->ready && live(r, c)) {
 			coming++;
 		}
@@ -203,7 +223,7 @@ static void free_claim(struct claim *c)
 
 static void free_dead(struct route *r)
 {
-	for (int i = 0; i < r->end; i++)
+	for (int i = 0, end = claims_of(r); i < end; i++)
 		if (r->claims[i].owner && dead(&r->claims[i]))
 			free_claim(&r->claims[i]);
 }
@@ -256,7 +276,7 @@ static int workers_on(const struct route *r, int cpu)
 {
 	int count = 0;
 
-	for (int i = 0; i < r->end; i++)
+	for (int i = 0, end = claims_of(r); i < end; i++)
 		count += r->claims[i].owner && r->claims[i].cpu == cpu;
 	return count;
 }
@@ -265,7 +285,7 @@ static int workers_of(const struct route *r, int member)
 {
 	int count = 0;
 
-	for (int i = 0; i < r->end; i++)
+	for (int i = 0, end = claims_of(r); i < end; i++)
 		count += r->claims[i].owner && r->claims[i].member == member;
 	return count;
 }
@@ -280,11 +300,12 @@ static int choose_member(const struct group *g, int cpu)
 	const struct route *r = g->route;
 	int best = -1, cost, least = 0;
 
-	for (int i = 0; i < r->end; i++) {
+	for (int i = 0, end = claims_of(r); i < end; i++) {
 		const struct claim *c = &r->claims[i];
+		int member = member_of(c);
 
-		if (c->owner && c->cpu == cpu && c->member >= 0 && g->members[c->member] >= 0)
-			return c->member;
+		if (c->owner && c->cpu == cpu && member >= 0 && g->members[member] >= 0)
+			return member;
 	}
 	for (int m = 0; m < g->count; m++) {
 		if (g->members[m] < 0)
@@ -368,11 +389,11 @@ void fsocket_route_tend(struct group *g)
 	struct route *r = g->route;
 	bool any = false;
 
-	for (int i = 0; i < r->end && !any; i++)
+	for (int i = 0, end = claims_of(r); i < end && !any; i++)
 		any = stale(r, &r->claims[i]);
 	if (!any || !lock(r))
 		return;
-	for (int i = 0; i < r->end; i++) {
+	for (int i = 0, end = claims_of(r); i < end; i++) {
 		struct claim *c = &r->claims[i];
 
 		if (!stale(r, c))
@@ -434,14 +455,15 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 	bool away = false;
 
 	memset(timely, 0, GROUP_MEMBERS * sizeof(*timely));
-	for (int i = 0; i < r->end; i++) {
+	for (int i = 0, end = claims_of(r); i < end; i++) {
 		const struct claim *c = &r->claims[i];
+		int member = member_of(c);
 		long since = age(c);
 
-		if (!c->owner || !c->ready || c->member < 0)
+		if (!c->owner || !c->ready || member < 0)
 			continue;
 		if (c == mine) {
-			timely[c->member] = true;
+			timely[member] = true;
 			continue;
 		}
 		away |= !c->waiting;
@@ -451,7 +473,7 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 		 */
 		if (c->waiting ? since < STALE(r) :
 		    since < late || (since < BUSY(r) && at_work(r, i)))
-			timely[c->member] = true;
+			timely[member] = true;
 	}
 	return away;
 }

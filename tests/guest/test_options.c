@@ -180,6 +180,49 @@ static void more_obstacles_refused(void **state)
 	obstacle_refused(AF_INET6, IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof(padding));
 }
 
+/* Nobody tells the owner of the shared listener by SIGIO what arrives at a local one. */
+static void signals_refused(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a);
+
+	(void)state;
+	assert_ok(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC));
+	assert_errno(spawn(fd, 1), EOPNOTSUPP);
+	assert_ok(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_ASYNC));
+	assert_ok(spawn(fd, 1));
+	close(fd);
+}
+
+#define CONTROL "/proc/sys/net/ipv4/tcp_congestion_control"
+
+/* A listener that has not chosen its congestion control has the default of the moment. */
+static void default_control_kept(void **state)
+{
+	char was[16] = "", name[16] = "";
+	socklen_t len = sizeof(name);
+	FILE *file = fopen(CONTROL, "r");
+	union address a;
+	int fd = listener(AF_INET, &a), client, conn;
+
+	(void)state;
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%15s", was), 1);
+	fclose(file);
+	assert_string_not_equal(was, "reno");
+	write_file(CONTROL, "reno");
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	write_file(CONTROL, was);
+	assert_ok(conn);
+	assert_ok(getsockopt(conn, IPPROTO_TCP, TCP_CONGESTION, name, &len));
+	assert_string_equal(name, "reno");
+	close(conn);
+	close(client);
+	close(fd);
+}
+
 /* The group does not open the port to other sockets. */
 static void port_stays_taken(void **state)
 {
@@ -415,6 +458,8 @@ int main(int argc, char **argv)
 		T(options_inherited),
 		T(obstacles_refused),
 		T(more_obstacles_refused),
+		T(signals_refused),
+		T(default_control_kept),
 		T(port_stays_taken),
 		T(own_reuseport_group),
 		T(shutdown_and_listen_again),
