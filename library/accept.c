@@ -80,11 +80,15 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 
 	if (!g || !g->route->listening || fsocket_device_confined())
 		return false;
-	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++)
-		if (fsocket_mine.watches[i]->group == g && fsocket_mine.watches[i]->claim) {
-			claim = fsocket_mine.watches[i]->claim;
-			own = member_fd(fsocket_mine.watches[i]);
+	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++) {
+		struct watch *w = fsocket_mine.watches[i];
+		struct claim *c = w->claim;
+
+		if (w->group == g && c) {
+			claim = c;
+			own = member_fd(w);
 		}
+	}
 	/*
 	 * Overdue connections come first: otherwise an own queue that is never empty
 	 * would keep them waiting.

@@ -44,25 +44,37 @@ static atomic_uint version;
 
 __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
 
-/* The thread that changes watches; a signal handler of that thread leaves them alone. */
+/*
+ * The thread that changes watches, and the signals that it has blocked itself. Meanwhile all
+ * are blocked: a signal handler may close the listener or the instance, as Apache's workers do
+ * at a reload.
+ */
 static _Atomic(const void *) holder;
+static sigset_t holders_mask;
 
 static bool hold(void)
 {
 	const void *nobody = NULL;
+	sigset_t all, own;
 
 	if (atomic_load(&holder) == &fsocket_mine)
 		return false;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &own);
 	while (!atomic_compare_exchange_weak(&holder, &nobody, &fsocket_mine)) {
 		nobody = NULL;
 		RAW2(SYS_sched_yield, 0, 0);
 	}
+	holders_mask = own;
 	return true;
 }
 
 static void let_go(void)
 {
+	sigset_t own = holders_mask;
+
 	atomic_store(&holder, NULL);
+	pthread_sigmask(SIG_SETMASK, &own, NULL);
 }
 
 static int call_epoll(int epfd, int op, int fd, const struct epoll_event *event)
@@ -324,6 +336,11 @@ static void settle(struct watch *w)
 		activate(w);
 }
 
+bool fsocket_worker_known(void)
+{
+	return fsocket_mine.version == atomic_load(&version);
+}
+
 static void stamp(bool waiting)
 {
 	long now = fsocket_now_ms();
@@ -338,16 +355,11 @@ static void stamp(bool waiting)
 	}
 }
 
-/*
- * Returns whether connections wait that no other worker will take in time, and if so
- * stores in *event what to report to the program. *away: a worker is out of its wait.
- */
-static bool look_around(struct epoll_event *event, bool idle, bool *away)
+/* Does what look_around() does, while the watches stay as they are. */
+static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 {
 	bool timely[GROUP_MEMBERS];
 
-	*away = false;
-	fsocket_mine.looked = fsocket_now_ms();
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 		struct route *r = w->group->route;
@@ -377,6 +389,23 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 	return false;
 }
 
+/*
+ * Returns whether connections wait that no other worker will take in time, and if so
+ * stores in *event what to report to the program. *away: a worker is out of its wait.
+ */
+static bool look_around(struct epoll_event *event, bool idle, bool *away)
+{
+	bool found;
+
+	*away = false;
+	fsocket_mine.looked = fsocket_now_ms();
+	if (!hold())
+		return false;
+	found = fsocket_worker_known() && look_at_all(event, idle, away);
+	let_go();
+	return found;
+}
+
 static int real_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout,
 		      const sigset_t *mask)
 {
@@ -390,21 +419,32 @@ static int real_wait(int epfd, struct epoll_event *events, int maxevents, int ti
 	return real(epfd, events, maxevents, timeout);
 }
 
+/*
+ * Returns whether there is nothing to settle, without the lock: a signal handler or another thread
+ * may remove the watch meanwhile.
+ */
+static bool settled(const struct watch *w)
+{
+	const struct group *g = w->group;
+	const struct claim *c = w->claim;
+
+	return w->thread == &fsocket_mine && w->wanted && g && c &&
+	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&
+	       !w->alone_since && !(w->active && !c->ready) && !atomic_load(&g->route->broken);
+}
+
 static bool settle_all(void)
 {
 	bool active = false;
 
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
-		struct route *r = w->group->route;
 
-		/* The usual case, without the lock. */
-		if (w->thread != &fsocket_mine || !w->wanted || !w->claim ||
-		    w->generation != atomic_load(&r->generation) || w->claim->owner != w->owner ||
-		    w->alone_since || (w->active && !w->claim->ready) || atomic_load(&r->broken)) {
+		if (!settled(w)) {
 			if (!hold())
 				return false;
-			settle(w);
+			if (fsocket_worker_known())
+				settle(w);
 			let_go();
 		}
 		active |= w->active && w->claim;
@@ -414,7 +454,7 @@ static bool settle_all(void)
 
 static int look_every(void)
 {
-	return LOOK(fsocket_mine.watches[0]->group->route);
+	return LOOK(fsocket_mine.route);
 }
 
 static int slice(int left, int look)
@@ -435,7 +475,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	int64_t until = now_ns() + timeout * 1000000LL;
-	int count, left = timeout, look = fsocket_mine.watches[0]->group->route->late, saved = errno;
+	int count, left = timeout, look = fsocket_mine.route->late, saved = errno;
 	bool away;
 	sigset_t all, own;
 
@@ -468,11 +508,6 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	return count;
 }
 
-bool fsocket_worker_known(void)
-{
-	return fsocket_mine.version == atomic_load(&version);
-}
-
 /* Fills fsocket_mine for the instance, and returns whether anything is in it. */
 static bool find_mine(int epfd)
 {
@@ -488,6 +523,8 @@ static bool find_mine(int epfd)
 	for (int i = 0; i < watches_end && fsocket_mine.count < MAX_MINE; i++)
 		if (watches[i].group && watches[i].epfd == epfd)
 			fsocket_mine.watches[fsocket_mine.count++] = &watches[i];
+	if (fsocket_mine.count)
+		fsocket_mine.route = fsocket_mine.watches[0]->group->route;
 	let_go();
 	return fsocket_mine.count;
 }

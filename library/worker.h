@@ -4,6 +4,7 @@
 #define FSOCKET_WORKER_H
 
 #include <fcntl.h>
+#include <stdatomic.h>
 
 #include "backend.h"
 #include "real.h"
@@ -14,13 +15,13 @@
 /* A listener in an epoll instance. */
 struct watch {
 	int epfd, fd;
-	struct group *group;		/* NULL if this entry is free */
+	struct group *_Atomic group;	/* NULL if this entry is free */
 	struct epoll_event event;	/* as the program has registered the listener */
 	bool wanted;			/* it waits for connections */
 	bool ours;			/* the member is in the instance, too */
 	bool crowd;			/* several threads wait here */
 	const void *thread;
-	struct claim *claim;
+	struct claim *_Atomic claim;
 	unsigned int owner, generation;
 	bool active;			/* there are other workers, or were a short time ago */
 	long alone_since;		/* and there are none; 0: there are */
@@ -31,6 +32,7 @@ struct worker {
 	int epfd, count;
 	unsigned int version;
 	struct watch *watches[MAX_MINE];
+	struct route *route;	/* of the first one; it stays mapped */
 	unsigned int accepts;
 	long looked;
 	/* The thread has found that connections wait in members other than these. */
@@ -52,9 +54,11 @@ void fsocket_worker_forsake(struct group *g, int member);
 
 static inline int member_fd(const struct watch *w)
 {
-	int member = w->claim ? w->claim->member : -1;
+	const struct group *g = w->group;
+	const struct claim *c = w->claim;
+	int member = g && c ? c->member : -1;
 
-	return member >= 0 && w->claim->owner == w->owner ? w->group->members[member] : -1;
+	return member >= 0 && c->owner == w->owner ? g->members[member] : -1;
 }
 
 /* If another worker has taken the connection, accept() would wait. */

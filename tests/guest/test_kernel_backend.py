@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import KERNELS
-from test_module import FOLDER, names, run_one
+from test_module import FOLDER, each_of, run_one
 
 PRELOAD = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_BACKEND=kernel FSOCKET_REQUIRED=1"
 FALLS_BACK = "test_few_descriptors"
@@ -33,11 +33,11 @@ def no_module(lab):
     lab.server("modprobe fastsocket")
 
 
-@pytest.mark.parametrize("name", names("test_kernel_backend"))
-def test_program(lab, name):
+@each_of("test_kernel_backend", "test_kernel_handlers")
+def test_program(lab, program, name):
     # A program that requires a group of its own would end if it cannot have one.
     preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name == FALLS_BACK else PRELOAD
-    run_one(lab, preload, "test_kernel_backend", name)
+    run_one(lab, preload, program, name)
 
 
 @pytest.mark.parametrize("name", ["test_each_gets_its_own", "test_options",
