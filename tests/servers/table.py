@@ -5,7 +5,10 @@
     tests/servers/table.py RESULTS > docs/servers.md
 """
 import json
+import re
 import sys
+
+from tried import SERVERS
 
 HEAD = """# Real servers under the library
 
@@ -13,22 +16,26 @@ HEAD = """# Real servers under the library
 
 Each server from Debian's packages, unmodified, in the lab, on Debian's kernels and {cores} emulated
 cores, with four workers if it has workers: without the library (*plain*), and under `fsocketctl
-run`. Clients on every core make one connection after the other. **Connections** is their number.
-The next columns are the connections that were not answered, plain and with the library; then the
-same while the server reloads, as its own manual says, from a second before until two seconds after.
+run`. **Day** is when it was run with the library. Clients on every core make one connection after
+the other. **Connections** is their number. The next columns are the connections that were not
+answered, plain and with the library; then the same while the server reloads, as its own manual
+says, from a second before until two seconds after.
 
-- **Local**: the share that the worker on the core of arrival accepted, of all connections; and of
+- **Local**: how many of these connections the worker on the core of arrival accepted; and of
   {afterwards} more after the reload.
 - **Narrowed**: threads and children that are not workers and may not use all cores, although they
   may without the library.
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
-library. Each row is of its last run, some of which were with older sources of these days; rows that
-are *not run*, or missing, have not been measured. `make test-servers` runs all of them, with 10,000
-connections each, and writes this page again.
+library. The machine was busy with other work, so no time is told here. uWSGI and PHP-FPM end, at a
+reload, workers that are still answering, with the library or without: each run of either may lose a
+few connections or none. uWSGI's master then runs its own program again, when no worker is left that
+keeps the kernel backend's sockets: what waits there is reset, and it has one queue from then on.
+Each row is of its last run, and what is *not run*, or missing, has not been measured.
+`make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
 """
-COLUMNS = ["server", "kernel", "connections", "failed, plain", "failed", "local",
+COLUMNS = ["server", "kernel", "day", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
            "`fsocketctl run` says"]
 SECTIONS = {
@@ -45,13 +52,13 @@ worker that is dead, busy or stopped, order, backlog, the sockets that `ss` show
 }
 
 
-def failed(part):
-    """How many failed, and what the server did to them."""
+def failed(part, total=True):
+    """How many failed, perhaps of how many, and what the server did to them."""
     if not part:
         return "–"
+    of = f" of {part['connections']}" if total else ""
     why = ", ".join(part["errors"])
-    return f"**{part['failed']}** of {part['connections']} ({why})" if part["failed"] else \
-        f"0 of {part['connections']}"
+    return f"**{part['failed']}**{of} ({why})" if part["failed"] else f"0{of}"
 
 
 def line(cells):
@@ -68,9 +75,14 @@ def narrowed(plain, ours):
     return ", ".join(sorted(set(ours["narrowed"]) - set(plain.get("narrowed", [])))) or "none"
 
 
+def release(kernel):
+    return [int(number) for number in re.findall(r"\d+", kernel)]
+
+
 def row(plain, ours):
-    cells = [ours["name"], ours["kernel"].split("-")[0], ours["load"]["connections"],
-             plain["load"]["failed"] if plain else "not run", ours["load"]["failed"],
+    cells = [ours["name"], re.split("[-+]", ours["kernel"])[0], ours["day"],
+             ours["load"]["connections"],
+             failed(plain["load"], False) if plain else "not run", failed(ours["load"], False),
              ours["local"], failed(plain.get("reload")), failed(ours.get("reload")),
              ours.get("local_afterwards", "–"),
              narrowed(plain, ours), verdict(ours)]
@@ -81,8 +93,8 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as results:
         rows = [json.loads(text) for text in results]
     last = {(one["side"], one["name"], one["kernel"]): one for one in rows}
-    names = dict.fromkeys((one["name"], kernel) for one in rows for kernel in
-                          sorted({one["kernel"] for one in rows}))
+    kernels = sorted({one["kernel"] for one in rows}, key=release)
+    names = [(name, kernel) for name in SERVERS for kernel in kernels]
     cores = rows[-1]["cores"]
     print(HEAD.format(cores=cores, afterwards=25 * cores))
     for side, text in SECTIONS.items():

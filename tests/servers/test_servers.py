@@ -9,6 +9,7 @@ from which table.py makes docs/servers.md. Servers whose package the lab lacks a
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_server(lab, quiet_kernel, folder, plain, side, name):
     if "missing" in result:
         pytest.skip(f"the lab has no {result['missing']}")
     if "SERVER_RESULTS" in os.environ:
+        result["day"] = time.strftime("%Y-%m-%d", time.gmtime())
         with open(os.environ["SERVER_RESULTS"], "a", encoding="utf-8") as results:
             results.write(json.dumps(result) + "\n")
     if side == "plain":
