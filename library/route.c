@@ -76,25 +76,6 @@ static void unlock(struct route *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
-/*
- * Processes of other users may write to this memory, too: a server's workers may have given up
- * rights that its first process still has. So indices are read once and checked.
- */
-static int claims_of(const struct route *r)
-{
-	int end = atomic_load(&r->end);
-
-	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
-}
-
-/* Returns -1 if it has none. */
-static int member_of(const struct claim *c)
-{
-	int member = atomic_load(&c->member);
-
-	return member < GROUP_MEMBERS ? member : -1;
-}
-
 static long age(const struct claim *c)
 {
 	return fsocket_now_ms() - atomic_load(&c->stamp);

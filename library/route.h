@@ -82,4 +82,23 @@ struct route {
 	struct sample samples[GROUP_CLAIMS];	/* not in the claims, which workers write */
 };
 
+/*
+ * Processes of other users may write to this memory, too: a server's workers may have given up
+ * rights that its first process still has. So indices are read once and checked.
+ */
+static inline int claims_of(const struct route *r)
+{
+	int end = atomic_load(&r->end);
+
+	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
+}
+
+/* Returns a negative number if it has none. */
+static inline int member_of(const struct claim *c)
+{
+	int member = atomic_load(&c->member);
+
+	return member < GROUP_MEMBERS ? member : -1;
+}
+
 #endif

@@ -56,7 +56,7 @@ static inline int member_fd(const struct watch *w)
 {
 	const struct group *g = w->group;
 	const struct claim *c = w->claim;
-	int member = g && c ? c->member : -1;
+	int member = g && c ? member_of(c) : -1;
 
 	return member >= 0 && c->owner == w->owner ? g->members[member] : -1;
 }
