@@ -389,29 +389,6 @@ def test_state_is_checked(change, complaint):
     assert (found or "").startswith(complaint or "") and bool(found) == bool(complaint)
 
 
-QUEUES = ("receives rx-0 0 0,00000000\nreceives rx-1 1 0\nreceives rx-2 2 00,00000001\n"
-          "receives rx-3 3 2\n")
-TUNED = "".join(f"receives rx-{i} {i} f\n" for i in range(4))
-
-
-@pytest.mark.parametrize("wanted, queues, complaint", [
-    ("workers", QUEUES, None),
-    (0, QUEUES, "RPS moves the packets of some receive queues, and no setup asks for that"),
-    (0, TUNED, None), (0, TUNED.replace(" f", " 0"), None), (0, "", None),
-    ("workers", "", "rps is workers, and the server has no receive queues that RPS knows"),
-    ("workers", QUEUES.replace("rx-1 1 0", "rx-1 1 1"),
-     "RPS moves the packets of rx-1 away from core 1, which has a worker"),
-    *(("workers", QUEUES.replace("rx-3 3 2", f"rx-3 {core} {cpus}"),
-       f"RPS does not move the packets of rx-3, on core {core}, to one worker's core")
-      # To none, to a core without a worker, to two; and by an interrupt that is not known.
-      for core, cpus in ((3, 0), (3, 4), (3, 3), ("-", 0))),
-])
-def test_packet_steering_is_read_back(wanted, queues, complaint):
-    state = measure.server_state((STATE + queues).encode())
-    words = {"preload": 1, "workers": 2, "rfs": 0, "rps": wanted}
-    assert measure.state_mismatch(state, words, state["settings"]) == complaint
-
-
 IN_FORCE = "backend sockets 3\nbackend devices 0\nbackend module 0\n"
 
 
