@@ -24,7 +24,7 @@ says, from a second before until two seconds after.
 - **Local**: how many of these connections the worker on the core of arrival accepted; and of
   {afterwards} more after the reload.
 - **Narrowed**: threads and children that are not workers and may not use all cores, although they
-  may without the library.
+  may without the library. (The demo pins its workers itself.)
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
@@ -32,7 +32,8 @@ library. The machine was busy with other work, so no time is told here. uWSGI an
 reload, workers that are still answering, with the library or without: each run of either may lose a
 few connections or none. uWSGI's master then runs its own program again, when no worker is left that
 keeps the kernel backend's sockets: what waits there is reset, and it has one queue from then on.
-Each row is of its last run, and what is *not run*, or missing, has not been measured.
+Each row is of its last run, with the sources of its day, and what is *not run*, or missing, has not
+been measured.
 `make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
 """
 COLUMNS = ["server", "kernel", "day", "connections", "failed, plain", "failed", "local",
