@@ -92,6 +92,18 @@ static const char *describe_end(int status, char *text, size_t size)
 	return text;
 }
 
+/*
+ * Whether all are to stop. A signal to the process group ends workers too, which may have ended
+ * before the parent has read it.
+ */
+static bool asked_to_stop(void)
+{
+	sigset_t pending;
+
+	sigpending(&pending);
+	return stopping || sigismember(&pending, SIGINT) || sigismember(&pending, SIGTERM);
+}
+
 /* Reaps workers that have ended, and reports those that were not asked to. */
 static void reap_workers(int wait_flags)
 {
@@ -105,7 +117,7 @@ static void reap_workers(int wait_flags)
 				continue;
 			pids[i] = 0;
 			running--;
-			if (!stopping || status)
+			if (!asked_to_stop() || status)
 				warn("worker %d (process %d, core %d) %s: %d of %d workers left",
 				     i, pid, opt.first_core + i,
 				     describe_end(status, text, sizeof(text)), running,
