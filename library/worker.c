@@ -428,6 +428,9 @@ static bool settled(const struct watch *w)
 	const struct group *g = w->group;
 	const struct claim *c = w->claim;
 
+	/* One without a claim has given up all that settle() would have it give up. */
+	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd))
+		return true;
 	return w->thread == &fsocket_mine && w->wanted && g && c &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&
 	       !w->alone_since && !(w->active && !c->ready) && !atomic_load(&g->route->broken);

@@ -87,6 +87,34 @@ def test_no_system_call_is_added_to_programs_that_do_not_listen(tmp_path, progra
     assert calls("-E", f"LD_PRELOAD={LIBRARY}") == calls()
 
 
+@pytest.mark.parametrize("change", ["", "e.modify(s, 0)", "another()"])
+def test_no_system_call_is_added_to_waits_with_nothing_to_settle(tmp_path, change):
+    """In the kernel backend: a lone worker, one that does not wait for the listener, and threads
+    that wait in one instance."""
+    code = textwrap.dedent(f"""
+        import select, socket, threading
+        s = socket.create_server(("127.0.0.1", 0))
+        s.setblocking(False)
+        e = select.epoll()
+        e.register(s, select.EPOLLIN)
+        e.poll(0)
+        def another():
+            thread = threading.Thread(target=e.poll, args=[0])
+            thread.start()
+            thread.join()
+        {change}
+        for _ in range(100):
+            e.poll(0)
+    """)
+    trace = tmp_path / "trace"
+    subprocess.run(["strace", "-f", "-o", trace, "-E", f"LD_PRELOAD={LIBRARY}",
+                    "-E", "FSOCKET_BACKEND=kernel", sys.executable, "-c", code], check=True)
+    calls = [line.split()[1].split("(")[0] for line in trace.read_text().splitlines()]
+    waits = [i for i, call in enumerate(calls) if call == "epoll_wait"]
+    assert len(waits) >= 100
+    assert calls[waits[-50]:waits[-1] + 1] == ["epoll_wait"] * 50
+
+
 def test_errors_of_listen_are_the_systems():
     code = """
         import socket
