@@ -241,6 +241,8 @@ int doctor_handling_cpus(const struct nic *nic, cpu_set_t *all);
 int doctor_receive_queues(void);
 /* The NUMA node of an interface and the interface's name; -1 if the kernel does not tell. */
 int doctor_nic_node(char **name);
+/* Returns the NUMA node of the CPU, or -1 if the kernel does not tell. */
+int doctor_cpu_node(int cpu);
 
 /* ctl_network.c: doctor's checks of the network interfaces, after doctor_begin_network() */
 void doctor_begin_network(void);

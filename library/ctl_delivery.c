@@ -13,23 +13,6 @@
 
 #define RPS_CPUS "/sys/class/net/%s/queues/rx-%d/rps_cpus"
 
-/* Returns the NUMA node of the CPU, or -1 if the kernel does not tell. */
-static int node_of(int cpu)
-{
-	char *path = ctl_format("/sys/devices/system/cpu/cpu%d", cpu);
-	DIR *dir = ctl_opendir(path);
-	struct dirent *entry;
-	int node = -1;
-
-	while (dir && (entry = readdir(dir)))
-		if (sscanf(entry->d_name, "node%d", &node) == 1)
-			break;
-	if (dir)
-		closedir(dir);
-	free(path);
-	return node;
-}
-
 static bool is_within(const cpu_set_t *set, const cpu_set_t *all)
 {
 	cpu_set_t both;
@@ -67,7 +50,7 @@ static char *mask_of(int cpu)
  */
 static int choose(const cpu_set_t *workers, const int *taken, int cpu)
 {
-	int best = -1, node = node_of(cpu);
+	int best = -1, node = doctor_cpu_node(cpu);
 	bool best_near = false;
 
 	for (int own = 0; own < CPU_SETSIZE; own++) {
@@ -75,7 +58,7 @@ static int choose(const cpu_set_t *workers, const int *taken, int cpu)
 
 		if (!CPU_ISSET(own, workers))
 			continue;
-		near = node_of(own) == node;
+		near = doctor_cpu_node(own) == node;
 		if (best >= 0 && (near < best_near || (near == best_near && taken[own] >= taken[best])))
 			continue;
 		best = own;

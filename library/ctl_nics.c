@@ -254,3 +254,19 @@ int doctor_nic_node(char **name)
 	}
 	return -1;
 }
+
+int doctor_cpu_node(int cpu)
+{
+	char *path = ctl_format("/sys/devices/system/cpu/cpu%d", cpu);
+	DIR *dir = ctl_opendir(path);
+	struct dirent *entry;
+	int node = -1;
+
+	while (dir && (entry = readdir(dir)))
+		if (sscanf(entry->d_name, "node%d", &node) == 1)
+			break;
+	if (dir)
+		closedir(dir);
+	free(path);
+	return node;
+}

@@ -419,15 +419,6 @@ void doctor_cpus(void)
 	}
 }
 
-static bool on_node(int cpu, int node)
-{
-	char *path = ctl_format("/sys/devices/system/cpu/cpu%d/node%d", cpu, node);
-	bool is = !access(path, F_OK);
-
-	free(path);
-	return is;
-}
-
 void doctor_node(void)
 {
 	const struct listener_row *rows;
@@ -440,7 +431,7 @@ void doctor_node(void)
 	rows = module_rows(&count);
 	for (int i = 0; i < count; i++) {
 		if (rows[i].cpu < 0 || !rows[i].attached || rows[i].host >= 0 ||
-		    on_node(rows[i].cpu, node))
+		    doctor_cpu_node(rows[i].cpu) == node)
 			continue;
 		far++;
 		cpu = rows[i].cpu;
@@ -450,7 +441,7 @@ void doctor_node(void)
 		for (int k = 0; k < groups[i].worker_count; k++) {
 			int own = groups[i].workers[k].cpu;
 
-			if (!groups[i].workers[k].attached || on_node(own, node))
+			if (!groups[i].workers[k].attached || doctor_cpu_node(own) == node)
 				continue;
 			far++;
 			cpu = own;
