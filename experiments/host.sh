@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What server.sh and load.sh share; hosts.py puts it before them.
+# What server.sh, load.sh and the role tune share; hosts.py and the role put it before them.
+# FSB_ROOT: for tests, a folder with sys/ and proc/ of another machine.
 
 # What decides how fast a host is, one "name value" line each.
 host_facts() { # NIC
@@ -29,4 +30,39 @@ host_facts() { # NIC
 packages() { # PACKAGE...
 	echo "packages $(dpkg-query -Wf '${Package} ${Version} ${db:Status-Status}\n' "$@" 2> /dev/null |
 		awk '$NF == "installed" { printf "%s=%s ", $1, $2 }')"
+}
+
+# Prints "NUMBER NAME" of each interrupt of the NIC's device; those of virtio belong to the parent,
+# the PCI device. Without MSI, prints those that /proc/interrupts lists under the NIC's full name.
+all_interrupts() { # NIC
+	local device=${FSB_ROOT:-}/sys/class/net/$1/device interrupts=${FSB_ROOT:-}/proc/interrupts folder
+	for folder in "$device/msi_irqs" "$device/../msi_irqs"; do
+		[ -d "$folder" ] || continue
+		find "$folder" -mindepth 1 -printf '%f:\n' |
+			awk 'NR == FNR { own[$1]; next } $1 in own { print $1 + 0, $NF }' - "$interrupts"
+		return
+	done
+	awk -v nic="$1" '{ n = $NF; sub(/:$/, "", $1) } \
+		$1 ~ /^[0-9]+$/ && n ~ "(^|[^A-Za-z0-9])" nic "([^A-Za-z0-9]|$)" { print $1, n }' "$interrupts"
+}
+
+# Prints the interrupts of the NIC's receive queues, in the queues' order. Drivers name them input
+# (virtio), rx, TxRx (Intel, Broadcom) or comp (mlx5); others number all their queues (mlx4, sfc,
+# gve). Interrupts that control the device have other names.
+receive_interrupts() { # NIC
+	local all some
+	all=$(all_interrupts "$1" |
+		awk 'NF > 1 && tolower($2) !~ /config|async|mgmnt|misc|event|admin|control|ctrl|mbox|cmd|pages|(^|[^a-z])fw([^a-z]|$)/')
+	some=$(echo "$all" | awk 'tolower($2) ~ /input|rx|comp/')
+	[ -n "$some" ] || some=$(echo "$all" | awk '$2 ~ /[-.a-z][0-9]+(@.*)?$/')
+	# The number at the end of the name, or before @, is the queue's.
+	echo "${some:-$all}" | awk 'NF { n = $2; sub(/@.*/, "", n); match(n, /[0-9]+$/); print (RSTART ? substr(n, RSTART) : 0), $1 }' |
+		sort -n -k 1,1 -k 2,2 | awk '{ print $2 }'
+}
+
+mask() { # CORE: the hexadecimal mask of one core, in groups of 32
+	local mask i
+	mask=$(printf %x $((1 << ($1 % 32))))
+	for ((i = $1 / 32; i > 0; i--)); do mask+=,00000000; done
+	echo "$mask"
 }

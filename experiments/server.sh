@@ -125,33 +125,19 @@ set_rfs() { # 0|1
 }
 
 # Prints "receives QUEUE CORE CPUS" for each receive queue: the core that its interrupt hits, "-" if
-# that is not known, and the mask of the cores to which RPS moves its packets. Drivers name the
-# interrupts of receive queues as tune.sh says, with the queue's number at the end.
+# that is not known, and the mask of the cores to which RPS moves its packets.
 receives() {
-	local nic=/sys/class/net/${want[nic]} interrupts queue core i
-	mapfile -t interrupts < <(find "$nic/device/msi_irqs" "$nic/device/../msi_irqs" -mindepth 1 \
-		-printf '%f:\n' 2> /dev/null | awk '
-		NR == FNR { own[$1]; next }
-		$1 in own && tolower($NF) ~ /input|rx|comp/ {
-			n = $NF
-			sub(/@.*/, "", n)
-			sub(/.*[^0-9]/, "", n)
-			print n + 0, $1 + 0
-		}' - /proc/interrupts | sort -n | cut -d' ' -f2)
+	local interrupts queue core cpus i
+	mapfile -t interrupts < <(receive_interrupts "${want[nic]}")
 	for ((i = 0; ; i++)); do
-		queue=$nic/queues/rx-$i
+		queue=/sys/class/net/${want[nic]}/queues/rx-$i
 		[ -e "$queue" ] || break
-		core=$(cat "/proc/irq/${interrupts[i]:-none}/effective_affinity_list" 2> /dev/null || true)
+		core=
+		{ read -r core < "/proc/irq/${interrupts[i]:-none}/effective_affinity_list"; } 2> /dev/null || true
 		core=${core%%[-,]*}
-		echo "receives rx-$i ${core:--} $(< "$queue/rps_cpus")"
+		read -r cpus < "$queue/rps_cpus"
+		echo "receives rx-$i ${core:--} $cpus"
 	done
-}
-
-mask() { # CORE: the hexadecimal mask of one core, in groups of 32
-	local mask i
-	mask=$(printf %x $((1 << ($1 % 32))))
-	for ((i = $1 / 32; i > 0; i--)); do mask+=,00000000; done
-	echo "$mask"
 }
 
 # Workers' cores take the packets of other cores' queues in turn.

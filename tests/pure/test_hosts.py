@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROLES = Path(__file__).resolve().parents[2] / "playbooks/roles"
+HOST = ROLES.parents[1] / "experiments/host.sh"
 TUNE = ROLES / "tune/files/tune.sh"
 RESTORE = ROLES / "restore/files/restore.sh"
 
@@ -49,8 +50,9 @@ def host(root, names, msi=True):
 
 
 def interrupts(root):
-    done = subprocess.run(["sh", TUNE, "--interrupts", "eth1"], capture_output=True, text=True,
-                          check=True, env={**os.environ, "FSB_ROOT": str(root)})
+    done = subprocess.run(["bash", "-s", "--", "--interrupts", "eth1"], capture_output=True,
+                          input=HOST.read_text() + TUNE.read_text(), text=True, check=True,
+                          env={**os.environ, "FSB_ROOT": str(root)})
     return [int(line) for line in done.stdout.split()]
 
 

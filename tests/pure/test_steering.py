@@ -35,7 +35,8 @@ def made_up(tmp_path):
     (device / "90").touch()
     rows.append(" 90: 0 7 IR-PCI-MSI-edge mlx5_async@pci:0000:3b:00.0\n")
     (tmp_path / "proc/interrupts").write_text("".join(rows))
-    functions = (ROOT / "experiments/server.sh").read_text().partition("\ncommand=$1\n")[0]
+    functions = (ROOT / "experiments/host.sh").read_text() + \
+        (ROOT / "experiments/server.sh").read_text().partition("\ncommand=$1\n")[0]
     for place in ("/sys/", "/proc/", "/run/"):
         functions = functions.replace(place, f"{tmp_path}{place}")
     (tmp_path / "run/fsbench").mkdir(parents=True)

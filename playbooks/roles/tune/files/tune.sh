@@ -1,7 +1,7 @@
-#!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tune.sh STATE NIC
-# tune.sh --interrupts NIC	prints the interrupts of the NIC's receive queues, in the queues'
+# shellcheck shell=bash
+# The commands that the role tune runs on a host, by bash -s, behind experiments/host.sh: STATE NIC
+# --interrupts NIC	prints the interrupts of the NIC's receive queues, in the queues'
 #				order, and changes nothing
 #
 # One queue and one interrupt for each core, as the original's nic script did:
@@ -21,36 +21,8 @@ cores=$(nproc)
 sys=$root/sys/class/net/$nic
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
-# Prints "NUMBER NAME" of each interrupt of the NIC's device; those of virtio belong to the parent,
-# the PCI device. Without MSI, prints those that /proc/interrupts lists under the NIC's full name.
-all_interrupts() {
-	for folder in "$sys/device/msi_irqs" "$sys/device/../msi_irqs"; do
-		[ -d "$folder" ] || continue
-		for irq in "$folder"/*; do
-			irq=${irq##*/}
-			echo "$irq $(awk -v irq="$irq:" '$1 == irq { print $NF }' "$root/proc/interrupts")"
-		done
-		return
-	done
-	awk -v nic="$nic" '{ n = $NF; sub(/:$/, "", $1) } \
-		$1 ~ /^[0-9]+$/ && n ~ "(^|[^A-Za-z0-9])" nic "([^A-Za-z0-9]|$)" { print $1, n }' "$root/proc/interrupts"
-}
-
-# Drivers name the interrupts of receive queues input (virtio), rx, TxRx (Intel, Broadcom) or
-# comp (mlx5); others number all their queues (mlx4, sfc, gve). Interrupts that control the device
-# have other names.
-receive_interrupts() {
-	all=$(all_interrupts |
-		awk 'NF > 1 && tolower($2) !~ /config|async|mgmnt|misc|event|admin|control|ctrl|mbox|cmd|pages|(^|[^a-z])fw([^a-z]|$)/')
-	some=$(echo "$all" | awk 'tolower($2) ~ /input|rx|comp/')
-	[ -n "$some" ] || some=$(echo "$all" | awk '$2 ~ /[-.a-z][0-9]+(@.*)?$/')
-	# The number at the end of the name, or before @, is the queue's.
-	echo "${some:-$all}" | awk 'NF { n = $2; sub(/@.*/, "", n); match(n, /[0-9]+$/); print (RSTART ? substr(n, RSTART) : 0), $1 }' |
-		sort -n -k 1,1 -k 2,2 | awk '{ print $2 }'
-}
-
 if [ "$state" = --interrupts ]; then
-	receive_interrupts
+	receive_interrupts "$nic"
 	exit
 fi
 
@@ -78,16 +50,6 @@ put() { # PATH VALUE
 	echo "changed: $1 from $old to $2"
 }
 
-mask() { # CORE: the hexadecimal mask of one core, in groups of 32
-	m=$(printf %x $((1 << ($1 % 32))))
-	i=$(($1 / 32))
-	while [ "$i" -gt 0 ]; do
-		m=$m,00000000
-		i=$((i - 1))
-	done
-	echo "$m"
-}
-
 if systemctl -q is-active irqbalance 2> /dev/null; then
 	systemctl stop irqbalance
 	touch "$state/irqbalance"
@@ -107,7 +69,7 @@ fi
 
 queues=$(find "$sys/queues" -maxdepth 1 -name 'rx-*' | wc -l)
 i=0
-interrupts=$(receive_interrupts)
+interrupts=$(receive_interrupts "$nic")
 [ -n "$interrupts" ] ||
 	echo "warning: no interrupts of $nic are known by name: see /proc/interrupts, and place them by hand"
 for irq in $interrupts; do
