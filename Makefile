@@ -37,7 +37,7 @@ help: ## this list
 
 ##@ Look and measure (in an emulated lab, which they boot and stop)
 
-demo: packages-sweep ## two minutes: without and with Fastsocket, live, by the counters
+demo: packages-sweep ## three minutes: without and with Fastsocket, live, by the counters
 	@demo/live.sh
 
 sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with tables, figures and a report
@@ -58,10 +58,10 @@ test-debug: packages-debug ## tests and fuzzer on kernels that look closer, KERN
 	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -v -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
 
 test-servers: packages-servers ## real servers, with module and kernel backend, in a lab of its own; makes docs/servers.md
-	@rm -f tests/servers/results.json
-	@LAB_EXTRA=servers SERVER_CONNECTIONS=$(CONNECTIONS) SERVER_RESULTS=$(CURDIR)/tests/servers/results.json \
+	@rm -f results/servers.json
+	@LAB_EXTRA=servers SERVER_CONNECTIONS=$(CONNECTIONS) SERVER_RESULTS=$(CURDIR)/results/servers.json \
 		$(PYTHON) -m pytest -q -rs tests/servers $(OPTIONS)
-	@tests/servers/table.py tests/servers/results.json > docs/servers.md
+	@tests/servers/table.py results/servers.json > docs/servers.md
 
 test-packages: packages-test packages-deb ## packages installed, upgraded, purged in guests of Debian 12 and 13; hours, emulated
 	@TEST_PACKAGES=1 $(PYTHON) -m pytest -v -rs tests/packages $(OPTIONS)
@@ -96,6 +96,7 @@ pack: ## pack the raw files of finished runs, before they are committed
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py
 	@docs/reference.py
+	@tests/servers/table.py results/servers.json > docs/servers.md
 
 ##@ Packages
 

@@ -23,7 +23,7 @@ guest() { timeout 60 "$lab" ssh "$@"; }
 load() { "$lab" loadgen ab -q -r -c 100 "$@" "http://$server/" > /dev/null 2>> "$log"; }
 
 lab_up() {
-	echo "This takes about two minutes: the same load on the demo server, without and with Fastsocket."
+	echo "This takes about three minutes: the same load on the demo server, without and with Fastsocket."
 	if "$lab" status 2> /dev/null; then
 		say "The lab is up already, and stays up."
 	else
