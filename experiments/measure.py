@@ -32,8 +32,8 @@ def server_state(readback):
                 state["workers"][process] = cores
             case ["parameter", name, value]:
                 state["parameters"][name] = value
-            case ["chosen", name, value]:
-                state["chosen"][name] = value
+            case ["chosen", name, *values]:
+                state["chosen"][name] = " ".join(values)
             case ["backend", name, value]:
                 state["backend"][name] = int(value)
             case ["receives", queue, core, cpus]:
@@ -104,7 +104,8 @@ def state_mismatch(state, wanted, settings):
             found = state["chosen"].get(word)
         else:
             continue
-        if found != str(value):
+        # The kernel separates several numbers of a sysctl by tabs.
+        if found != " ".join(str(value).split()):
             return f"{kind} {name} is {found}, not {value}".lstrip()
     rps = rps_mismatch(state, wanted)
     if rps:

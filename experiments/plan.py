@@ -25,7 +25,7 @@ setups        by name, each:
                 environment variables of the server, by name: value of one word
                 parameters  of the module, by name; all others have the module's defaults. Or
                             everything: those of all ideas of 2014 (ideas.py)
-                sysctls     of the server, by name: value
+                sysctls     of the server, by name: value, of one word or several
                 rfs         true: under the kernel's own Receive Flow Steering
                 rps         workers: RPS moves the packets of each receive queue whose core has no
                             worker to the core of one, so that no core without a worker handles
@@ -207,9 +207,10 @@ def check_setup(name, setups):
         raise PlanError(f"setup {name}: halt_s {setup['halt_s']}: give 1 to 60 seconds, and a "
                         f"server whose workers are processes: {', '.join(servers.stoppable())}")
     for sysctl, value in setup.get("sysctls", {}).items():
-        if not re.fullmatch(r"[\w.-]+", sysctl) or len(str(value).split()) != 1:
+        if not (re.fullmatch(r"[\w.-]+", sysctl)
+                and re.fullmatch(r"[\w.,+-]+( [\w.,+-]+)*", str(value))):
             raise PlanError(f"setup {name}: sysctl {sysctl}: {value}: give a name with dots, "
-                            "and a value of one word")
+                            "and words of letters, digits and .,+-")
     check_library(name, setup)
     if "successor" in setup and "idea" not in setup:
         raise PlanError(f"setup {name}: successor without idea: say of which")

@@ -70,7 +70,8 @@ def test_misspelled_parameter():
     ({"mod": "shared"}, "key mod: there is none"),
     ({"rfs": 1}, "rfs 1: give true or false"),
     ({"rps": True}, "rps True: there is none.*workers"),
-    ({"sysctls": {"net.core.x": "1 2"}}, "sysctl net.core.x: 1 2: give a name"),
+    ({"sysctls": {"net.core.x": "1\t2"}}, "sysctl net.core.x: 1\t2: give a name"),
+    ({"sysctls": {"net.core.x": ""}}, "sysctl net.core.x: : give a name"),
     ({"sysctls": {"net;x": 1}}, "sysctl net;x: 1: give a name"),
     ({"baseline": "none"}, "baseline none: there is none"),
     ({"against": ["shared", "none"]}, "against none: there is none"),
@@ -367,7 +368,7 @@ def test_spin_share_is_of_what_is_not_idle():
 
 
 STATE = ("worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nchosen rfs 0\n"
-         "chosen sysctl:net.b 7\nsysctl net.a 5\nqueues eth0 2\n")
+         "chosen sysctl:net.b 7\nchosen sysctl:net.r 1\t2\nsysctl net.a 5\nqueues eth0 2\n")
 
 
 @pytest.mark.parametrize("change, complaint", [
@@ -377,6 +378,7 @@ STATE = ("worker 7 0\nworker 8 1\npreloaded 2\nparameter p 2\nchosen rfs 0\n"
     (("preloaded 2", "preloaded 1"), "1 of 2 workers have libfsocket.so loaded"),
     (("p 2", "p 1"), "parameter p is 1, not 2"),
     (("net.b 7", "net.b 8"), "sysctl net.b is 8, not 7"),
+    (("net.r 1\t2", "net.r 1\t3"), "sysctl net.r is 1 3, not 1 2"),
     (("rfs 0", "rfs partly"), "rfs is partly, not 0"),
     (("eth0 2", "eth0 1"), "queues eth0 is 1, and was 2 before"),
 ])
@@ -384,7 +386,7 @@ def test_state_is_checked(change, complaint):
     settings = measure.server_state(STATE.encode())["settings"]
     state = measure.server_state(STATE.replace(*change).encode() if change[0] else STATE.encode())
     wanted = {"preload": 1, "library": "module", "workers": 2, "parameter:p": 2,
-              "sysctl:net.b": 7, "rfs": 0}
+              "sysctl:net.b": 7, "sysctl:net.r": "1 2", "rfs": 0}
     found = measure.state_mismatch(state, wanted, settings)
     assert (found or "").startswith(complaint or "") and bool(found) == bool(complaint)
 
