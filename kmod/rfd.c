@@ -70,22 +70,40 @@ static unsigned int fsocket_random_port(unsigned int low, unsigned int high)
 	return low + reciprocal_scale(get_random_u32(), high - low + 1);
 }
 
+/*
+ * The row of ports to try next, and in *first and *last the part of it within @low to @high.
+ * After FSOCKET_RANDOM_ROWS rows at random, rows follow each other within that range.
+ */
+static unsigned int fsocket_next_row(unsigned int row, unsigned int step, unsigned int cpu,
+				     unsigned int low, unsigned int high,
+				     unsigned int *first, unsigned int *last)
+{
+	unsigned int block = fsocket_portbits_block();
+
+	if (step < FSOCKET_RANDOM_ROWS)
+		row = fsocket_portbits_towards(fsocket_random_port(low, high), cpu);
+	else if (step == FSOCKET_RANDOM_ROWS)
+		row = fsocket_random_port(low, high) & ~(block - 1);
+	else if (row + block > high)
+		row = low & ~(block - 1);
+	else
+		row += block;
+	*first = max(row, low);
+	*last = min(row + block - 1, high);
+	return row;
+}
+
 /* Connects from a port of @low to @high that names @cpu; returns EADDRNOTAVAIL if none is found. */
 static int fsocket_connect_from(struct socket *sock,
 				const struct sockaddr_storage *address, int len,
 				unsigned int cpu, unsigned int low, unsigned int high)
 {
-	unsigned int block = fsocket_portbits_block();
-	unsigned int row = 0, tried = 0, steps = 0, first, last;
+	unsigned int row = 0, tried = 0, step, first, last;
+	unsigned int rows = (high - low) / fsocket_portbits_block() + 2;
 	int ret = -EADDRNOTAVAIL;
 
-	while (tried < FSOCKET_ROWS && steps++ < 65536 / block + FSOCKET_RANDOM_ROWS) {
-		if (steps <= FSOCKET_RANDOM_ROWS)
-			row = fsocket_portbits_towards(fsocket_random_port(low, high), cpu);
-		else
-			row = (row + block) & 0xffff;
-		first = max(row, low);
-		last = min(row + block - 1, high);
+	for (step = 0; step < FSOCKET_RANDOM_ROWS + rows && tried < FSOCKET_ROWS; step++) {
+		row = fsocket_next_row(row, step, cpu, low, high, &first, &last);
 		if (first > last || fsocket_portbits_cpu(row) != cpu)
 			continue;
 		ret = fsocket_connect_within(sock, address, len, first, last);
@@ -100,7 +118,11 @@ static int fsocket_connect_from(struct socket *sock,
 	return ret;
 }
 
-/* Notes that the connection of @sk belongs to @cpu. */
+/*
+ * Notes that the connection of @sk belongs to @cpu, for redispatch. It does so also if its port
+ * names another CPU, since all ports of this one are taken, or since a program of the
+ * cgroup has bound the socket.
+ */
 static void fsocket_rfd_add(const struct sock *sk, unsigned int cpu)
 {
 	u32 *flows;
@@ -110,7 +132,8 @@ static void fsocket_rfd_add(const struct sock *sk, unsigned int cpu)
 	if (flows)
 		fsocket_flowmap_set(flows, sk->sk_hash, cpu);
 	rcu_read_unlock();
-	fsocket_count(sock_net(sk), rfd_port);
+	if (fsocket_portbits_cpu(inet_sk(sk)->inet_num) == cpu)
+		fsocket_count(sock_net(sk), rfd_port);
 }
 
 /* Does what fsocket_rfd_connect() does for an unbound, locked socket, without waiting. */
@@ -126,12 +149,10 @@ static int fsocket_connect_unbound(struct socket *sock,
 	ret = fsocket_connect_from(sock, address, len, cpu, low, high);
 	if (ret == -EADDRNOTAVAIL) {
 		fsocket_count(sock_net(sk), rfd_exhausted);
-		return __inet_stream_connect(sock, (struct sockaddr *)&copy, len,
-					     O_NONBLOCK, 0);
+		ret = __inet_stream_connect(sock, (struct sockaddr *)&copy, len,
+					    O_NONBLOCK, 0);
 	}
-	/* A program of the cgroup may have bound the socket to another port. */
-	if (inet_sk(sk)->inet_num && !sk_unhashed(sk) &&
-	    fsocket_portbits_cpu(inet_sk(sk)->inet_num) == cpu)
+	if (inet_sk(sk)->inet_num && !sk_unhashed(sk))
 		fsocket_rfd_add(sk, cpu);
 	return ret;
 }

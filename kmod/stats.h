@@ -110,7 +110,8 @@ struct fsocket_stats {
 	u64 rfd_port;
 	/*
 	 * Active connections whose source port the kernel chose, because no port of this CPU
-	 * was free (enable_receive_flow_deliver).
+	 * was free (enable_receive_flow_deliver). Redispatch delivers their packets to this CPU
+	 * all the same; a NIC's filters do not.
 	 */
 	u64 rfd_exhausted;
 	/*

@@ -64,6 +64,42 @@ static void rfd_ipv6(void **state)
 	rfd(AF_INET6);
 }
 
+/* Packets come to the CPU that connects, also when the few ports left name another one. */
+static void rfd_of_few_ports(void **state)
+{
+	static const char range[] = "/proc/sys/net/ipv4/ip_local_port_range";
+	unsigned long long exhausted;
+	union address a;
+	int fd, cpu, conn, client, n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	(void)state;
+	write_file(switches[2], "1");
+	write_file(switches[3], "1");
+	exhausted = counter("rfd_exhausted", -1);
+	for (cpu = 0; cpu < n; cpu++) {
+		/*
+		 * Two ports name two CPUs at most. Each client has a server of its own, so
+		 * all clients may have them.
+		 */
+		fd = listener(AF_INET, &a);
+		write_file(range, "40000 40001");
+		client = socket(AF_INET, SOCK_STREAM, 0);
+		pin(cpu);
+		assert_ok(rfd_connect(client, &a));
+		write_file(range, "32768 60999");
+		assert_in_range(local_port(client), 40000, 40001);
+		conn = accept(fd, NULL, NULL);
+		assert_ok(conn);
+		pin((cpu + 1) % n);
+		say(conn, client, 3);
+		assert_int_equal(incoming_cpu(client), cpu);
+		close(client);
+		close(conn);
+		close(fd);
+	}
+	assert_in_range(counter("rfd_exhausted", -1) - exhausted, n - 2, n - 1);
+}
+
 static void rfd_respects_the_program(void **state)
 {
 	static const char range[] = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -519,6 +555,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(rfd_ipv4),
 		T(rfd_ipv6),
+		T(rfd_of_few_ports),
 		T(rfd_respects_the_program),
 		T(rcs),
 		T(skb_pool),
