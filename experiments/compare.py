@@ -9,8 +9,8 @@ What differs between the hosts comes first. Then, for each cell that both runs h
            of the machine on a whole run cancel. The requests/s of the baseline itself show
            whether it has changed, or whether the machine was slower
 
---check makes it a test: exit status 1 when a count of B is above its limit times A's, or a
-ratio is worse by a verdict.
+--check makes it a test: exit status 1 when a count of B is above its limit times A's, when a
+ratio is worse by a verdict, or when the runs have nothing in common that could be compared.
 """
 import argparse
 import collections
@@ -134,7 +134,9 @@ def profiles(a, b):
 
 
 def report(a, b):
-    """(the comparison as Markdown, sentences on what became worse)."""
+    """(the comparison as Markdown, sentences on what became worse, or None where the runs have
+    nothing in common).
+    """
     parts = [f"A: `{a.plan['experiment']}/{a.run.name}`, {a.host()}\n\n"
              f"B: `{b.plan['experiment']}/{b.run.name}`, {b.host()}\n",
              differences(a, b) or "The hosts, the commit and the sizes are the same.\n"]
@@ -159,7 +161,7 @@ def report(a, b):
     parts.append(f"[ ]: 95 % interval, none below n = {intervals.SMALLEST}; verdicts after Holm's "
                  "correction. Two runs are two boots at least: with fewer than "
                  f"{intervals.BOOTS} in each, times may differ for that alone.\n")
-    return "\n".join(parts), worse
+    return "\n".join(parts), worse if counted or timed else None
 
 
 def reference(run):
@@ -190,7 +192,8 @@ def main():
     print(text, end="")
     if worse:
         print("\nworse in B: " + "; ".join(worse))
-    if worse and args.check:
+    # A check that compared nothing has not passed.
+    if args.check and (worse or worse is None):
         sys.exit(1)
 
 

@@ -182,6 +182,21 @@ def test_nothing_to_compare(run, tmp_path):
     assert done.returncode == 1 and "has no samples" in done.stderr
 
 
+def test_a_check_that_compares_nothing_fails(run):
+    """Runs of two experiments have no cell in common."""
+    other = copy_of(run, 1)
+    for name in ("plan.csv", "samples.csv", "summary.csv"):
+        lines = (other / name).read_text().replace("shared", "mine").replace("fastsocket", "yours")
+        (other / name).write_text(lines)
+    facts = (other / "run.json").read_text()
+    (other / "run.json").write_text(
+        facts.replace('"shared', '"mine').replace('"fastsocket', '"yours'))
+    for status, check in ((0, []), (1, ["--check"])):
+        done = program("experiments/compare.py", *check, run, other)
+        assert "The runs have no cell in common" in done.stdout, done.stderr
+        assert done.returncode == status, done.stdout
+
+
 @pytest.mark.parametrize("rounds, other", [(6, 6), (6, 20), (12, 12)])
 def test_ratios_of_two_runs_contain_the_truth(rounds, other):
     draw = np.random.default_rng(rounds * other)
