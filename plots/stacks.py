@@ -5,9 +5,11 @@ import boots
 import counted as tables
 from look import AGAIN, curve, heading, load_label, plt, save
 
-COLOURS = ["#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#F0E442", "#882255",
-           "#44AA99", "#999999", "#332288", "#DDCC77"]
-REST = "#CCCCCC"
+# The groups of counting/groups.c; of Okabe and Ito, for all kinds of colour vision.
+COLOURS = {"memory": "#D55E00", "bind bucket and TIME_WAIT": "#E69F00", "listener": "#0072B2",
+           "epoll": "#56B4E9", "routes": "#009E73", "scheduler": "#CC79A7", "ehash": "#F0E442",
+           "rest": "#CCCCCC", "other": "#CCCCCC"}
+UNKNOWN = ["#882255", "#44AA99", "#332288", "#DDCC77"]
 # The original's figure: thousand connections/s of nginx by cores, 24 real ones, 10 GbE.
 ORIGINAL_CORES = (1, 4, 8, 12, 16, 20, 24)
 ORIGINAL = {"Fastsocket": ((22, 90, 180, 270, 345, 420, 475), "#D55E00"),
@@ -25,10 +27,9 @@ def groups_of(found):
 
 
 def colours(groups):
-    """Colours by group; a group has the same colour in all figures of a run."""
-    named = iter(COLOURS)
-    return {group: REST if group in ("rest", "other") else next(named, "#555555")
-            for group in groups}
+    """Colours by group; a group has the same colour in the figures of all runs."""
+    unknown = iter(UNKNOWN)
+    return {group: COLOURS.get(group) or next(unknown, "#555555") for group in groups}
 
 
 def stacks(study):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tables and figures of counting repetitions, and the bound that follows from them."""
+import re
 import shutil
 import subprocess
 import sys
@@ -185,6 +186,14 @@ def test_figure_of_counts(run):
     (run / "figures").mkdir()
     stacks.draw(Study(run))
     assert {path.name for path in (run / "figures").iterdir()} == {"counts.png", "counts.svg"}
+
+
+def test_a_group_has_one_colour_in_all_runs():
+    names = re.findall(r'\[GROUP_\w+\] = "(.+)"', (ROOT / "counting/groups.c").read_text())
+    shown = [name for name in names if name != "background"]
+    assert not set(shown) - set(stacks.COLOURS)
+    assert stacks.colours(shown) == stacks.colours(shown[::-1])
+    assert len(set(stacks.colours(shown + ["new", "newer"]).values())) == len(shown) + 2
 
 
 def test_bound(run):
