@@ -15,7 +15,7 @@ from hosts import RunError
 RESTORE = contract.ROOT / "playbooks/roles/restore/files/restore.sh"
 # Where the lock is: a name for each folder of records, since a host may be two in a lab.
 LOCKS = "/run"
-# How long the one before may take for putting back, s, and a host to answer.
+# How long the previous sweep may take to restore settings, and a host to answer, s.
 PATIENCE_S = 30
 # Its words: the lock; what puts back, a shell script; the folder of records.
 SHELL = f"""trap '' INT TERM HUP
@@ -35,7 +35,7 @@ class Hold:
         restore = RESTORE.read_text(encoding="utf-8") if restores else ":"
         self.host = host
         try:
-            # Ctrl-C is not for it: it ends when it is told to, or when we have ended.
+            # Ctrl-C must not end it: it ends when it is told to, or when this process has ended.
             self.process = subprocess.Popen(
                 [*host.argv, shlex.join(["exec", "sh", "-c", SHELL, lock, restore, state])],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -54,7 +54,7 @@ class Hold:
         raise RunError(f"{host.name} cannot be reached, or not as root")
 
     def release(self, keep):
-        """keep: what was changed stays, as the playbook that has started us puts it back."""
+        """keep: changed settings stay, since the playbook around this program restores them."""
         try:
             if keep:
                 self.process.stdin.write(b"keep\n")

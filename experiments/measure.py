@@ -131,7 +131,7 @@ def server_load(cell, before, after, requests):
 
 
 def passed(pair, name):
-    """The growth of a counter between two readings of all of them."""
+    """Returns how much one counter has grown between two readings of all counters."""
     return pair[1][name] - pair[0][name]
 
 
@@ -173,7 +173,7 @@ def tcp(server, client, requests):
 
 
 def local_accepts(before, after):
-    """The module's column, where there were accepts."""
+    """Returns the module's column, if connections were accepted."""
     counts = [proc.table_sums(part["/proc/net/fastsocket"]) for part in (before, after)]
     local = passed(counts, "accept_local")
     accepts = local + sum(passed(counts, f"accept_{where}")
@@ -182,8 +182,8 @@ def local_accepts(before, after):
 
 
 def machine_busy(load, busy):
-    """The busy share of the lab's machine, %; its guest never reports more than that. load: that
-    of its one generator."""
+    """Returns the busy share of the lab's machine, %; its guest never reports more than that.
+    load: the load of the lab's only generator."""
     shares = [share for share in proc.busy_shares(load["before"], load["after"]).values()
               if share is not None]
     return max(busy, sum(shares) / len(shares))

@@ -81,7 +81,7 @@ class Sweep:
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
         self.check_generators()
-        # An emulated lab has nothing that is worth it, and is interrupted often.
+        # An emulated lab has no settings that are worth restoring, and is interrupted often.
         self.held = holding.hold([self.server, *self.loadgen.hosts], hosts.get("states", []),
                                  restores=not self.lab)
         try:
@@ -194,7 +194,7 @@ class Sweep:
         return words
 
     def start_server(self, setup, workers, keep):
-        """(what it was wanted to be, why it is not that or None)"""
+        """Returns (the wanted state of the server, why its state is another one, or None)."""
         wanted = self.state(setup, workers)
         readback = keep("server-state.txt", self.server.run(
             "start", *(f"{name}={value}" for name, value in wanted.items()), "--",
@@ -224,13 +224,13 @@ class Sweep:
                           int(step["workers"]))
 
     def generator_cores(self):
-        """Of each load generator."""
+        """Returns the number of cores of each load generator."""
         return [int(facts.get("cores", 1)) for facts in
                 self.facts.get("loadgens", [self.facts.get("loadgen", {})])]
 
     def tasks(self, step, amount, processes=None):
-        """What each load generator is to do of it, a list: together it is all. processes: of each
-        of them, while a load that is enough is looked for."""
+        """Divides a task among the load generators; returns a list. processes: of each generator,
+        during a search for enough load."""
         tool = tools.TOOLS[step["tool"]]
         parts = tools.split(self.task(step, amount), len(self.loadgen.hosts), tool.by_seconds)
         processes = (processes or self.plan.get("processes")
@@ -241,7 +241,7 @@ class Sweep:
                                             self.sources or itertools.repeat(()))]
 
     def load(self, step, amount, limit, processes=None):
-        """Of each generator the sections of load.sh, and of what the tool knows without it."""
+        """Runs a load; returns, for each generator, the sections that load.sh and the tool give."""
         tool, tasks = tools.TOOLS[step["tool"]], self.tasks(step, amount, processes)
         printed = self.loadgen.together(
             [["load", *tool.files, *separated(tool.commands(task))] for task in tasks],
@@ -253,7 +253,7 @@ class Sweep:
         return self.run / "raw" / step["cell"] / step["repetition"]
 
     def measure(self, step):
-        """One repetition: its row, without place and validity of the whole."""
+        """Makes one repetition; returns its row, without its place and its final validity."""
         setup = self.setup(step["setup"])
         tool = tools.TOOLS[step["tool"]]
         watch = WATCHED.get(step["repetition"][0])
@@ -297,8 +297,9 @@ class Sweep:
             "valid": 0 if reason else 1, "invalid_reason": reason or ""})}
 
     def backend_seen(self, wanted, row):
-        """The row, with what of the library is in force: asked after the load, which has woken all
-        workers. (A group's sockets stay as long as the server; counters are since its start.)"""
+        """Adds to the row which backend of the library is in force. It is read after the load,
+        which has woken all workers. (A group's sockets stay as long as the server; counters are
+        since its start.)"""
         if not wanted["preload"]:
             return row
         found = measure.server_state(self.server.run("in-force"))["backend"]
@@ -315,7 +316,7 @@ class Sweep:
                               limit=120 + self.plan["requests"] // 100, failure=LoadError)
 
     def count(self, step, keep, mismatch):
-        """A repetition that counts: its columns. keep: stores a file of raw/."""
+        """Makes a counting repetition; returns its columns. keep: stores a file of raw/."""
         self.counter = counter = self.counter or counts.counter(self.lab, self.server)
         started = now_utc()
         try:
@@ -338,7 +339,8 @@ class Sweep:
                 "valid": 0 if mismatch else 1, "invalid_reason": mismatch or ""}
 
     def repetition(self, step):
-        """Its row; a tool that fails, or says what nobody can read, makes it invalid."""
+        """Returns the row of a repetition. It is invalid if a tool fails or prints what cannot be
+        parsed."""
         started = now_utc().isoformat(timespec="milliseconds")
         try:
             return self.measure(step)
@@ -349,7 +351,7 @@ class Sweep:
         return {**step, "started_utc": started, "valid": 0, "invalid_reason": reason}
 
     def enough(self, step, done):
-        """Asked where a timed round begins: whether the rounds before it were enough."""
+        """Returns, where a timed round begins, whether the rounds before it were enough."""
         number = step["repetition"]
         if self.plan["rounds"] != "auto" or not number.isdigit() or number == done:
             return False
@@ -371,7 +373,7 @@ class Sweep:
         return boots.another(self.plan, step, self.facts["boots"])
 
     def all(self):
-        """Until no repetition is left, or the next one wants another boot of the server."""
+        """Measures until no repetition is left, or the next one needs another boot."""
         steps = contract.unfinished(self.run)
         search.search(self, steps)
         total = len(contract.read_plan(self.run))
@@ -430,7 +432,7 @@ def result(row):
 
 
 def lock_run(run):
-    """One sweep at a time: two would double every row. Held until this process ends."""
+    """Locks the run until this process ends, since a second sweep would double every row."""
     folder = os.open(run, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Load that is enough: before a run's repetitions, short loads that grow until the server answers
-no more requests, and what was the limit then.
+"""Searches for a load that saturates the server: before a run's repetitions it makes short loads,
+which grow until the server answers no more requests, and finds what was the limit then.
 
 There is one search for each tool, with the most connections and the most workers that are measured:
 what is enough for these is enough for fewer. (Where each number of workers is a boot of its own, in
 each boot.) Its setups are loaded one after the other, and each begins with the load at which the
-one before has ended. So the most processes that any of them can use are chosen, and all setups get
-as many: a load of its own for each, or one found with a slow one, would favour a side.
+one before has ended. So the search chooses the most processes that any setup can use, and all
+setups get as many: a load found for each setup, or with a slow one, would favour some setups.
 
 The search chooses the number of processes, or of wrk's threads. Connections are a factor and stay
 as planned; the search raises them only to tell which number would be enough.
@@ -26,13 +26,13 @@ from tools import GARBLED, TOOLS
 
 # A larger load is better if it multiplies the requests per second by this.
 GROWTH = 1.05
-# A step is to last so long, and at the least, s; and no longer than LIMIT_S. The first ones are of
-# FIRST requests, from whose rate the number follows.
+# How long a step should last, at least lasts, and may last, s. The first steps make FIRST requests;
+# later ones compute the number of requests from the rate of the step before.
 STEP_S = 2
 LEAST_S = 1
 LIMIT_S = 120
 FIRST = 1000
-# The most connections of one ab.
+# The most connections that one process of ab may open.
 MOST_CONNECTIONS = 20000
 
 # The limits that end a search, for reports and messages.
@@ -123,7 +123,7 @@ def entry_of(facts, step):
 
 
 def chosen(facts, step):
-    """Processes on each load generator, or None where no search has said so."""
+    """Returns the processes on each load generator, or None if no search has chosen them."""
     return (entry_of(facts, step) or {}).get("processes")
 
 
@@ -180,7 +180,7 @@ class Search:
         return best, fault
 
     def step(self, setup, load):
-        """The load as a Step that was made, and recorded."""
+        """Makes and records one load; returns it as a Step."""
         words = {"setup": setup, "tool": self.tool.name, "concurrency": load.concurrency,
                  "workers": self.workers}
         for _ in range(3):
@@ -247,7 +247,7 @@ class Search:
         self.start = self.start._replace(processes=max(self.start.processes, best.processes))
 
     def entry(self):
-        """Of run.json."""
+        """Returns this search's entry of run.json."""
         had = any(found["rate"] for found in self.limits.values())
         return {"tool": self.tool.name, "workers": self.workers,
                 "processes": self.start.processes if had and self.tool.units else None,
@@ -255,7 +255,7 @@ class Search:
 
 
 def search(sweep, steps):
-    """All searches that a run needs before these steps, into run.json."""
+    """Makes all searches that a run needs before these steps, and writes them to run.json."""
     if not due(sweep.plan, sweep.lab):
         return
     for tool, workers, concurrency, setups in planned(

@@ -26,12 +26,12 @@ class Task(NamedTuple):
 
 
 def shares(total, parts):
-    """total as so many whole numbers that differ by 1 at most; none is 0 unless it has to be."""
+    """Divides total into `parts` whole numbers that differ by 1 at most."""
     return [total // parts + (i < total % parts) for i in range(parts)]
 
 
 def split(task, parts, by_seconds=False):
-    """A task as so many that are done at one time; each has a connection at least."""
+    """Divides a task into tasks that run at the same time, each with a connection at least."""
     parts = min(parts, task.concurrency)
     amounts = [task.amount] * parts if by_seconds else shares(task.amount, parts)
     return [task._replace(concurrency=connections,
@@ -39,15 +39,15 @@ def split(task, parts, by_seconds=False):
             for connections, amount in zip(shares(task.concurrency, parts), amounts)]
 
 
-# The time when the first of several loads ended, s, among metrics; not a column: see verdicts.py.
+# A metric that is no column: the time when the first of several loads ended, s (verdicts.py).
 SHORTEST = "shortest_s"
 
 
 def added(found):
-    """Metrics of loads that ran at one time, each a mapping, as those of one.
+    """Merges the metrics of loads that ran at the same time, each a mapping, into one mapping.
 
-    Requests are added, and divided by the time until the last has ended. A mean is weighted with
-    the requests; percentiles cannot be had from percentiles, and are left out.
+    Requests are added, and divided by the time until the last load has ended. A mean is weighted
+    by the requests. Percentiles cannot be computed from percentiles, and are left out.
     """
     if len(found) == 1:
         return found[0]
@@ -65,7 +65,7 @@ def added(found):
 
 
 def percentile_of(counts, percent):
-    """ms, of a mapping {ms: requests}."""
+    """Returns a percentile, ms, of counts, a mapping {ms: requests}."""
     # Whole numbers decide at the edge: 0.999 times 10,000 would be a little more than 9,990.
     wanted, so_far = percent * sum(counts.values()), 0
     for ms in sorted(counts):
@@ -76,7 +76,7 @@ def percentile_of(counts, percent):
 
 
 def percentiles_of(counts):
-    """Metrics, of the same."""
+    """Returns the percentiles of such a mapping as metrics."""
     return {f"latency_p{name}_ms": percentile_of(counts, percent)
             for name, percent in (("50", 50), ("90", 90), ("99", 99), ("999", 99.9))}
 
@@ -84,32 +84,32 @@ def percentiles_of(counts):
 class Tool:
     """The defaults are those of a tool for HTTP with a thread and a connection per request."""
     name = ""
-    package = ""                # of Debian, that has it
+    package = ""                # the Debian package that has it
     speaks = "http"             # which servers it is for: Server.speaks
-    # From when to the end of the answer its latency counts, for docs/reference.md; and
-    # whether that is from opening the connection, so that Little's law holds.
+    # The moment from which its latency is measured, to the end of the answer, for
+    # docs/reference.md; and whether that is the opening of the connection, as Little's law needs.
     latency = ""
     from_opening = False
     connection_each = True      # each request opens a connection
-    by_seconds = False          # the load is so many seconds, not so many requests
+    by_seconds = False          # the amount of a load is in seconds, not in requests
     open_loop = False           # it is told a rate, and does not wait for answers
-    # The parts of it of which a generator may run several that share a load; "" if it has none.
+    # What a generator may run several of to share a load: processes or threads; "" for neither.
     units = "processes"
-    binds = False               # it can be told an address of its own (Task.sources)
+    binds = False               # it can be told its source address (Task.sources)
     # The files that it writes into its folder, NAME or, for several processes, NAME.1..., which
     # become sections of the load; NAME.xz is compressed, and has to be the last.
     files = ()
 
     def usual(self, cores, lab):
         """The number of its units on a generator, unless the plan or a search says otherwise."""
-        # The kernel needs the other half; in the lab, which shares its cores, there is none.
+        # The kernel needs the other half. In the lab the server needs the generator's cores, too.
         return 1 if lab else max(cores // 2, 1)
 
     def amount(self, plan):
         return plan["seconds"] if self.by_seconds else plan["requests"]
 
     def lasts(self, plan):
-        """About how many seconds, in the lab, which answers 2,500 requests a second."""
+        """Estimates the seconds of a load in the lab, whose server answers 2,500 requests/s."""
         return plan["seconds"] if self.by_seconds else plan["requests"] / 2500
 
     def limit(self, plan):
@@ -121,7 +121,7 @@ class Tool:
         raise NotImplementedError
 
     def warm_up(self, task):
-        """The same, for task.amount requests of which nothing is kept."""
+        """The commands for task.amount requests whose results are not kept."""
         return [ab_command(one) for one in split(task, task.processes)]
 
     def asked(self, _task):
@@ -133,7 +133,7 @@ class Tool:
         raise NotImplementedError
 
     def merged(self, loads):
-        """The same of the loads of several generators at one time, a list."""
+        """Does the same for a list of loads, of several generators at the same time."""
         found = [self.parse(load) for load in loads]
         reasons = [reason for _, reason in found if reason]
         return ({}, reasons[0]) if reasons else (added([metrics for metrics, _ in found]), None)
@@ -147,14 +147,14 @@ class Tool:
         return {f"{self.name}-{section}.txt": content for section, content in load.items()}
 
     def kept_of(self, loads):
-        """The same of all generators: of further ones with their number before the name."""
+        """The kept sections of all generators; files of all but the first begin with its number."""
         return {f"{number}-{name}" if number > 1 else name: content
                 for number, load in enumerate(loads, 1)
                 for name, content in self.kept(load).items()}
 
 
 def ab_command(task, *options):
-    """ab also warms up for tools that cannot be given a number of requests."""
+    """Returns the words of ab, which also warms up for tools that take no number of requests."""
     return ["ab", "-q", "-r", "-n", task.amount, "-c", task.concurrency, *options, task.url]
 
 

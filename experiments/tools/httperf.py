@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""httperf, an open loop: it opens so many connections a second, each for a request, however long
-the server takes. What waits while the server stalls is measured, and not left out as by tools
-that wait for an answer first (coordinated omission).
+"""httperf is an open loop: it opens a given number of connections a second, one for each request,
+however long the server takes. So it measures requests that wait while the server stalls; tools
+that wait for an answer before the next request leave them out (coordinated omission).
 
-It keeps its rate by opening at once what it is late with, and says how many these were. Latency
-is from opening the connection, a second SYN included, as a histogram of whole ms. A process has
-1,020 connections at most: a server that falls behind needs more processes. It never sleeps, so
-that it is not judged by its CPU time but by how late it was.
+It keeps its rate by opening late connections at once, and prints how many were late. Latency is
+from opening the connection, a second SYN included, as a histogram of whole ms. A process has
+1,020 connections at most: a server that falls behind needs more processes. httperf never sleeps,
+so it is judged by how late it was and not by its CPU time.
 """
 import re
 from collections import Counter
 
 from . import ab, base
 
-# The time by which it may be late with a connection, and after which one has failed, s.
+# How late it may open a connection, s; and how long a connection may last before it has failed, s.
 LATE_MAX = 0.2
 TIMEOUT = 20
-# Connections at a time of ab, which warms up.
+# ab warms up with this many connections at a time.
 WARM = 50
-# Its errors, and their remedies.
+# The errors that httperf reports, and their remedies.
 ERRORS = {
     "fd-unavail": "connections beyond the 1,020 that a process can have: the server is behind; "
                   "give a lower rate, or more processes (processes=N)",
