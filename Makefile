@@ -41,6 +41,7 @@ demo: packages-sweep ## three minutes: without and with Fastsocket, live, by the
 	@demo/live.sh
 
 sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with tables, figures and a report
+	@experiments/plan.py $(EXPERIMENT) --profile $(PROFILE) --check > /dev/null
 	@trap : INT TERM; was=0; $(LAB) status || was=$$?; \
 	cd playbooks; status=0; \
 	ansible-playbook run-sweep.yml -e experiment=$(EXPERIMENT) -e profile=$(PROFILE) $(OPTIONS) || status=$$?; \
@@ -74,14 +75,19 @@ lint: packages-lint ## every checker on every file
 
 ##@ Results
 
-plots: ## draw the figures of all runs in results/ again
-	@plots/plot.py $(RUNS)
+# Fails if RUN names no folder.
+known-run = [ -z "$(RUN)" ] || [ -d "$(RUN)" ] || { echo "$(RUN) is not there: ls -d results/*/* lists the runs, and make sweep makes one" >&2; exit 1; }
 
-tables: ## make the tables of all runs in results/ again, and print them
-	@experiments/summarise.py $(RUNS)
+plots: ## draw the figures of all runs in results/, or of RUN=, again
+	@$(known-run)
+	@plots/plot.py $(or $(RUN),$(RUNS))
+
+tables: ## make the tables of all runs in results/, or of RUN=, again, and print them
+	@$(known-run)
+	@experiments/summarise.py $(or $(RUN),$(RUNS))
 
 report: ## write report.html of all runs in results/, or of RUN=
-	@[ -z "$(RUN)" ] || [ -d "$(RUN)" ] || { echo "$(RUN) is not there: ls -d results/*/* lists the runs, and make sweep makes one" >&2; exit 1; }
+	@$(known-run)
 	@plots/plot.py $(or $(RUN),$(RUNS))
 	@experiments/report.py $(or $(RUN),$(RUNS))
 
@@ -90,8 +96,9 @@ compare: ## compare the runs A= and B=, or B= with the newest other run; CHECK=1
 	@experiments/compare.py $(if $(CHECK),--check) $(A) $(B)
 	@$(if $(OUT),plots/difference.py $(A) $(B) $(OUT))
 
-pack: ## pack the raw files of finished runs, before they are committed
-	@experiments/raws.py $(RUNS)
+pack: ## pack the raw files of finished runs, or of RUN=, before they are committed
+	@$(known-run)
+	@experiments/raws.py $(or $(RUN),$(RUNS))
 
 docs: ## put the tables and figures of committed results into README.md and docs/
 	@docs/fill.py

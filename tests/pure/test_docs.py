@@ -57,6 +57,19 @@ def test_help_lists_every_target_under_a_title():
         re.findall(r"^\S.*\n  ", text, re.M))
 
 
+@pytest.mark.parametrize("words, sentence", [
+    (["plots", "RUN=nope"], "ls -d results"), (["tables", "RUN=nope"], "ls -d results"),
+    (["report", "RUN=nope"], "ls -d results"), (["pack", "RUN=nope"], "ls -d results"),
+    (["compare"], "no runs are given: make compare A="),
+    (["sweep", "EXPERIMENT=nope"], "experiment nope: there is none of that name: give one of"),
+    (["sweep", "PROFILE=nope"], "profile nope: there is none of that name: give one of")])
+def test_a_wrong_word_is_named_before_anything_is_done(words, sentence):
+    """The hint to give the same command again would not help here."""
+    done = subprocess.run(["make", "-s", *words], cwd=fill.ROOT, capture_output=True, text=True)
+    assert done.returncode and sentence in done.stderr, done.stderr
+    assert not done.stdout and "goes on with it" not in done.stderr
+
+
 def test_every_experiment_is_listed():
     text = (fill.ROOT / "docs/measuring.md").read_text("utf-8")
     rows = "".join(re.findall(r"^\|(.*?)\|", text, re.M))
