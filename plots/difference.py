@@ -34,8 +34,10 @@ def panel(axes, rows, places, setups):
 
 def draw(a, b):
     """A figure, or None where the runs have nothing in common."""
-    counts = [(cell, value, None, None, True, "") for cell, heading, *_, value
-              in compare.counts(a, b) if heading == "line transfers"]
+    counts = [(cell, value, None, None, True,
+               f"n={min(study.numbers(cell)['n_counts'] for study in (a, b))}")
+              for cell, count, *_, value in compare.counts(a, b)
+              if count.heading == "line transfers"]
     times = [(cell, one.value, one.low, one.high, word in ("above", "below", "same"),
               f"n={one.n}") for cell, _, one, word in compare.judged(compare.times(a, b))]
     panels = [(rows, label) for rows, label in (
@@ -55,8 +57,8 @@ def draw(a, b):
     axes[0][0].set_yticks(range(len(cells)), cells)
     axes[0][0].set_ylim(len(cells) - 0.5, -0.5)
     figure.suptitle(f"A: {a.plan['experiment']}/{a.run.name}, {a.host()}\n"
-                    f"B: {b.plan['experiment']}/{b.run.name}, {b.host()}\nfilled: a verdict; "
-                    "hollow: not told apart, or a baseline; grey: the same within 5 %",
+                    f"B: {b.plan['experiment']}/{b.run.name}, {b.host()}\nfilled: a count, or "
+                    "a verdict; hollow: not told apart, or a baseline; grey: the same within 5 %",
                     fontsize="small")
     figure.tight_layout()
     return figure

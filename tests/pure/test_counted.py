@@ -20,7 +20,8 @@ from study import Study
 from test_sweep import TINY
 
 sys.path.insert(0, str(ROOT / "plots"))
-import stacks  # noqa: E402 (its folder has to be named first)
+import difference  # noqa: E402 (its folder has to be named first)
+import stacks  # noqa: E402
 
 # A spin lock belongs to the function that takes it.
 CALLERS = """chain,group,moved_by,transfers,dirty,invalidate,clean_reads,instructions
@@ -194,6 +195,13 @@ def test_a_group_has_one_colour_in_all_runs():
     assert not set(shown) - set(stacks.COLOURS)
     assert stacks.colours(shown) == stacks.colours(shown[::-1])
     assert len(set(stacks.colours(shown + ["new", "newer"]).values())) == len(shown) + 2
+
+
+def test_the_figure_of_two_runs_has_their_counts(run):
+    other = run.with_name("20990101T000000Z")
+    shutil.copytree(run, other)
+    panels = [axes.get_xlabel() for axes in difference.draw(Study(run), Study(other)).axes]
+    assert panels[0] == "line transfers per connection, B / A"
 
 
 def test_bound(run):
