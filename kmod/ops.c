@@ -15,12 +15,17 @@
  * in use, 500 bytes for each load. When the module is unloaded they become copies of
  * the original ones. A socket that has such a copy is not adopted when the module is
  * loaded again: the original ops are those of a socket that the module makes itself.
+ *
+ * close() of such a socket may wait for its peer for any time (SO_LINGER). The module must
+ * not wait with it, so the connection then moves to a socket with the original ops first.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/atomic.h>
 #include <linux/build_bug.h>
 #include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/file.h>
 #include <linux/kmemleak.h>
 #include <linux/module.h>
 #include <linux/net.h>
@@ -95,6 +100,57 @@ void fsocket_ops_take_back(struct socket *sock)
 	WRITE_ONCE(sock->ops, fsocket_orig_ops(sock));
 }
 
+/* Returns whether releasing @sock waits for its peer: the program closes it with SO_LINGER. */
+static bool fsocket_ops_lingers(const struct socket *sock)
+{
+	const struct sock *sk = sock->sk;
+
+	return sk && sock->file && sock_flag(sk, SOCK_LINGER) && READ_ONCE(sk->sk_lingertime) &&
+	       !(current->flags & PF_EXITING);
+}
+
+/*
+ * Moves the connection of @sock to a new file, and closes that. current still waits as
+ * long as SO_LINGER says before it returns to the program, but in functions of the
+ * kernel only. Returns false if there is no memory for a file.
+ */
+static bool fsocket_ops_hand_over(struct socket *sock, const struct proto_ops *orig)
+{
+	struct socket *heir = sock_alloc();
+	struct file *file;
+
+	if (!heir)
+		return false;
+	file = sock_alloc_file(heir, 0, NULL);
+	if (IS_ERR(file))
+		return false;
+	heir->type = sock->type;
+	heir->state = sock->state;
+	__module_get(orig->owner);
+	heir->ops = orig;
+	/* sock_graft() takes the connection's user from there. */
+	SOCK_INODE(heir)->i_uid = SOCK_INODE(sock)->i_uid;
+	sock_graft(sock->sk, heir);
+	sock->sk = NULL;
+	fput(file);
+	return true;
+}
+
+static int fsocket_ops_release_now(struct socket *sock, const struct proto_ops *orig)
+{
+	struct sock *sk = sock->sk;
+
+	if (fsocket_ops_lingers(sock)) {
+		if (fsocket_ops_hand_over(sock, orig))
+			return 0;
+		/* The kernel ends the connection all the same, but current does not wait. */
+		lock_sock(sk);
+		sock_reset_flag(sk, SOCK_LINGER);
+		release_sock(sk);
+	}
+	return orig->release(sock);
+}
+
 int fsocket_ops_release_copy(struct socket *sock)
 {
 	const struct proto_ops *orig = fsocket_orig_ops(sock);
@@ -103,7 +159,7 @@ int fsocket_ops_release_copy(struct socket *sock)
 
 	if (!held)
 		atomic_inc(&fsocket_late_releases);
-	ret = orig->release(sock);
+	ret = fsocket_ops_release_now(sock, orig);
 	if (held)
 		module_put(THIS_MODULE);
 	else

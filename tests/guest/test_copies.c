@@ -136,6 +136,72 @@ static void they_stay_with_their_socket(void **state)
 	close(stale);
 }
 
+struct closer {
+	pthread_t thread;
+	int fd;
+	volatile pid_t tid;
+};
+
+static void *close_it(void *arg)
+{
+	struct closer *c = arg;
+
+	c->tid = gettid();
+	close(c->fd);
+	return NULL;
+}
+
+/* Returns whether the thread of @c sleeps in close(). */
+static bool closes(const struct closer *c)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	if (!c->tid || fcntl(c->fd, F_GETFD) >= 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", c->tid);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*d (%*[^)]) %c", &state), 1);
+	fclose(file);
+	return state == 'S';
+}
+
+/* With SO_LINGER close() waits for the peer, however long that takes. The module does not. */
+static void closing_one_does_not_keep_the_module(void **state)
+{
+	struct linger linger = { .l_onoff = 1, .l_linger = 600 };
+	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), waited;
+	struct closer c = { .fd = conn };
+	size_t sent = 0, received = 0;
+	char buf[65536] = {};
+	ssize_t n;
+
+	(void)state;
+	assert_ok(conn);
+	assert_ok(setsockopt(conn, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
+	while ((n = send(conn, buf, sizeof(buf), MSG_DONTWAIT)) > 0)
+		sent += n;
+	copied_to(conn);
+	assert_int_equal(pthread_create(&c.thread, NULL, close_it, &c), 0);
+	for (waited = 0; !closes(&c) && waited < 500; waited++)
+		usleep(10000);
+	assert_true(closes(&c));
+	close(ours);
+	close(dev);
+	wait_for(unloaded);
+	/* It waits for the client, which gets all. */
+	assert_int_equal(pthread_tryjoin_np(c.thread, NULL), EBUSY);
+	while ((n = read(client, buf, sizeof(buf))) > 0)
+		received += n;
+	assert_int_equal(n, 0);
+	assert_int_equal(received, sent);
+	assert_int_equal(pthread_join(c.thread, NULL), 0);
+	close(client);
+	load_again();
+	ours = dev = -1;
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -145,6 +211,7 @@ int main(int argc, char **argv)
 		T(such_a_socket_can_listen),
 		T(they_outlive_the_module),
 		T(they_stay_with_their_socket),
+		T(closing_one_does_not_keep_the_module),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
