@@ -48,12 +48,25 @@ static void fsocket_claim_enter(struct fsocket_claim *claim,
 	WRITE_ONCE(local->worker, claim->worker);
 }
 
+/* Returns the worker of another claim on the place of @claim; NULL if there is none. */
+static const struct task_struct *fsocket_claim_colleague(const struct fsocket_claim *claim)
+{
+	struct fsocket_claim *other;
+
+	/* Changes of the list also take the listener's lock, which we hold. */
+	list_for_each_entry(other, &claim->listener->claims, in_listener) {
+		if (other != claim && other->local == claim->local)
+			return other->worker;
+	}
+	return NULL;
+}
+
 static void fsocket_claim_leave(struct fsocket_claim *claim)
 {
 	struct fsocket_local *local = claim->local;
 
 	if (local->worker == claim->worker)
-		WRITE_ONCE(local->worker, NULL);
+		WRITE_ONCE(local->worker, fsocket_claim_colleague(claim));
 	atomic_dec(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
 	if (!--local->claims)
 		fsocket_local_park(local);
@@ -334,8 +347,6 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 	if (old) {
 		fsocket_claim_unlink(old);
 		fsocket_claim_undo(old);
-		/* fsocket_claim_undo() has cleared the worker of @local if @old was on it too. */
-		WRITE_ONCE(local->worker, current);
 	}
 	return 0;
 }

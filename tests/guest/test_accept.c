@@ -311,6 +311,53 @@ static void unwatched_is_moved(void **state)
 	close(fd);
 }
 
+/*
+ * Of two workers on one CPU the second one ends. The module still sees that the first one
+ * computes, and does not give its connection to the worker of another CPU, which sleeps.
+ */
+static void colleague_is_known(void **state)
+{
+	unsigned long long overdue = counter("overdue", -1);
+	volatile int *go = mmap(NULL, sizeof(*go), PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	union address a;
+	int fd = listener(AF_INET, &a), client, ready, i;
+	pid_t computes, ended, sleeps;
+	char greeted;
+
+	(void)state;
+	assert_ptr_not_equal(go, MAP_FAILED);
+	set_nonblock(fd);
+	computes = fork_until_ready(&ready);
+	if (!computes) {
+		if (spawn(fd, 1) || write(ready, "r", 1) != 1)
+			_exit(1);
+		while (!*go)
+			;
+		if (readable(fd, 5000) == 1)
+			accept_and_greet(fd, 'c');
+		_exit(0);
+	}
+	ended = worker(fd, 1, 'e', true);
+	sleeps = fork_until_ready(&ready);
+	if (!sleeps)
+		serve_by_epoll(fd, 0, 's', ready);
+	kill_worker(ended);
+	write_file(PARAM "steal_after_ms", "1000");
+	client = connect_on(1, &a);
+	for (i = 0; i < 100 && counter("overdue", -1) == overdue; i++)
+		usleep(50000);
+	*go = 1;
+	greeted = greeting(client);
+	write_file(PARAM "steal_after_ms", "8");
+	assert_int_equal(greeted, 'c');
+	close(client);
+	assert_int_equal(waitpid(computes, NULL, 0), computes);
+	kill_worker(sleeps);
+	munmap((void *)go, sizeof(*go));
+	close(fd);
+}
+
 struct waiting_thread {
 	int epoll, fd;
 };
@@ -514,6 +561,7 @@ int main(int argc, char **argv)
 		T(death_loses_nothing),
 		T(death_loses_no_handshake),
 		T(unwatched_is_moved),
+		T(colleague_is_known),
 		T(threads_share_an_epoll),
 		T(retire_and_spawn_again),
 		T(closing_retires),
