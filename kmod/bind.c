@@ -248,6 +248,17 @@ static int fsocket_bind_as(struct sock *sk, struct sock *shared)
 	return ret;
 }
 
+void fsocket_bind_guard_set(struct sock *guard, const struct sock *shared, bool reuseport)
+{
+	guard->sk_reuseport = reuseport;
+	/*
+	 * bind() refuses the port of a listener in spite of SO_REUSEADDR; the guard does
+	 * not listen, so it must not have sk_reuse set.
+	 */
+	guard->sk_reuse = reuseport ? shared->sk_reuse : SK_NO_REUSE;
+	WRITE_ONCE(guard->sk_bound_dev_if, READ_ONCE(shared->sk_bound_dev_if));
+}
+
 struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport)
 {
 	struct socket *sock;
@@ -263,12 +274,7 @@ struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport)
 	if (ret)
 		goto err_release;
 	SOCK_INODE(sock)->i_uid = sock_i_uid(shared);
-	sk->sk_reuseport = reuseport;
-	/*
-	 * bind() refuses the port of a listener in spite of SO_REUSEADDR; the guard does
-	 * not listen, so it must not have sk_reuse set.
-	 */
-	sk->sk_reuse = reuseport ? shared->sk_reuse : SK_NO_REUSE;
+	fsocket_bind_guard_set(sk, shared, reuseport);
 
 	lock_sock(shared);
 	ret = fsocket_bind_as(sk, shared);

@@ -20,6 +20,12 @@ bool fsocket_bound_to_any(const struct sock *sk);
 struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport);
 
 /*
+ * Gives @guard the options of @shared by which bind() of other programs decides. Called
+ * again when these change; @reuseport is that of fsocket_bind_guard().
+ */
+void fsocket_bind_guard_set(struct sock *guard, const struct sock *shared, bool reuseport);
+
+/*
  * Binds @local, an unbound socket with the address of @guard that no other code knows,
  * to the port of @guard, by bind buckets of its own. Returns the argument for the other
  * functions, or an ERR_PTR().

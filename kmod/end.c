@@ -70,7 +70,10 @@ void fsocket_listener_restore(struct fsocket_listener *l)
 		return;
 	fsocket_see_sol_socket(l->sock, false);
 	fsocket_ops_take_back(l->sock);
-	l->sock->sk->sk_reuseport = l->reuseport;
+	/* If it is not set, the program has cleared it since. */
+	if (l->reuseport_ours && l->sock->sk->sk_reuseport)
+		l->sock->sk->sk_reuseport = l->reuseport;
+	l->reuseport_ours = false;
 }
 
 void fsocket_listener_clear(struct fsocket_listener *l)

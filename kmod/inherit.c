@@ -90,6 +90,7 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 	for (i = 0; i < ARRAY_SIZE(flags); i++)
 		sock_valbool_flag(to, flags[i], sock_flag(from, flags[i]));
 
+	WRITE_ONCE(to->sk_bound_dev_if, READ_ONCE(from->sk_bound_dev_if));
 	to->sk_reuse = from->sk_reuse;
 	to->sk_userlocks = from->sk_userlocks;
 	to->sk_rcvbuf = from->sk_rcvbuf;

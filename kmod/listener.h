@@ -107,6 +107,8 @@ struct fsocket_listener {
 	spinlock_t claims_lock;
 	/* The program itself set SO_REUSEPORT. */
 	bool reuseport;
+	/* The module set it; changed under the socket's lock. */
+	bool reuseport_ours;
 	/*
 	 * The CPUs that were seen to handle SYNs without a local listener. Bits are set
 	 * without lock. The memory is behind @locals.

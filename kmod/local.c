@@ -22,6 +22,7 @@
 #include "inherit.h"
 #include "listener.h"
 #include "local.h"
+#include "ops.h"
 #include "stats.h"
 #include "trace.h"
 
@@ -457,14 +458,21 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 
 	if (l->guard)
 		return 0;
+	/* The program may have set it since the listener was adopted. */
+	l->reuseport = shared->sk_reuseport;
 	guard = fsocket_bind_guard(shared, l->reuseport);
 	if (IS_ERR(guard))
 		return PTR_ERR(guard);
 	l->guard = guard;
-	/* Set this only now, when the guard keeps other sockets off the port. */
+	/*
+	 * Set this only now, when the guard keeps other sockets off the port, and only
+	 * while fsocket_listener_restore() has yet to undo it.
+	 */
 	lock_sock(shared);
-	if (shared->sk_state == TCP_LISTEN)
+	if (fsocket_listen_is_ours(l->sock)) {
 		shared->sk_reuseport = 1;
+		l->reuseport_ours = true;
+	}
 	release_sock(shared);
 	return 0;
 }

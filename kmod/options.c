@@ -6,10 +6,29 @@
 #include <net/inet_sock.h>
 #include <net/sock.h>
 
+#include "bind.h"
 #include "inherit.h"
 #include "listener.h"
 #include "log.h"
 #include "ops.h"
+
+/*
+ * The program has set SO_REUSEPORT to @on. A socket that has had local listeners keeps
+ * it set until the end of its listener. Called under the listener's lock.
+ */
+static void fsocket_listener_reuseport(struct fsocket_listener *l, bool on)
+{
+	struct sock *sk = l->sock->sk;
+
+	lock_sock(sk);
+	l->reuseport = on;
+	if (l->reuseport_ours)
+		sk->sk_reuseport = 1;
+	else if (!fsocket_listen_is_ours(l->sock))
+		/* fsocket_listener_restore() ran meanwhile, and has undone it. */
+		sk->sk_reuseport = on;
+	release_sock(sk);
+}
 
 /* Gives the local listeners the options of @l; NULL, or what they cannot carry. */
 static const char *fsocket_listener_inherit(struct fsocket_listener *l)
@@ -18,6 +37,11 @@ static const char *fsocket_listener_inherit(struct fsocket_listener *l)
 	struct fsocket_local *local;
 	int cpu;
 
+	/* The program has cleared it, of which 6.1 does not tell. */
+	if (l->reuseport_ours && !l->sock->sk->sk_reuseport)
+		fsocket_listener_reuseport(l, false);
+	if (l->guard)
+		fsocket_bind_guard_set(l->guard->sk, l->sock->sk, l->reuseport);
 	for_each_possible_cpu(cpu) {
 		local = l->locals[cpu];
 		if (!obstacle && local && local->sock &&
@@ -69,6 +93,21 @@ static int fsocket_orig_setsockopt(struct socket *sock, const struct fsocket_lis
 	return fsocket_orig_ops(sock)->setsockopt(sock, level, optname, optval, optlen);
 }
 
+/* Called after an option of @l was set. */
+static void fsocket_option_follow(struct fsocket_listener *l, int level, int optname,
+				  sockptr_t optval)
+{
+	int on;
+
+	if (level == SOL_SOCKET && optname == SO_REUSEPORT &&
+	    !copy_from_sockptr(&on, optval, sizeof(on))) {
+		mutex_lock(&l->lock);
+		fsocket_listener_reuseport(l, on);
+		mutex_unlock(&l->lock);
+	}
+	fsocket_listener_refresh(l);
+}
+
 /* An option set on the shared listener holds for the local ones too. */
 static int fsocket_listener_setsockopt(struct socket *sock, int level, int optname,
 				       sockptr_t optval, unsigned int optlen)
@@ -80,7 +119,7 @@ static int fsocket_listener_setsockopt(struct socket *sock, int level, int optna
 	if (!l)
 		return ret;
 	if (!ret)
-		fsocket_listener_refresh(l);
+		fsocket_option_follow(l, level, optname, optval);
 	fsocket_listener_put(l);
 	return ret;
 }

@@ -6,6 +6,7 @@
  * [TEST]
  */
 #include <linux/net_tstamp.h>
+#include <sys/utsname.h>
 
 #include "worker.h"
 
@@ -291,6 +292,111 @@ static void own_reuseport_group(void **state)
 	close(late);
 }
 
+/* Makes the module give up the local listeners of @fd. */
+static void end_listener(int fd)
+{
+	int one = 1;
+
+	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &one, sizeof(one)));
+}
+
+static void set_reuseport(int fd, int value)
+{
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value)));
+}
+
+/* The module has set SO_REUSEPORT meanwhile, and leaves it as the program wants it. */
+static void reuseport_kept(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), client;
+	unsigned long long here = counter("accept_local", 1);
+
+	(void)state;
+	assert_ok(call_dev(FSOCKET_IOC_LISTEN, fd));
+	set_reuseport(fd, 1);
+	end_listener(fd);
+	assert_int_equal(int_option(fd, SOL_SOCKET, SO_REUSEPORT), 1);
+	close(fd);
+
+	/* Set before the first spawn, and cleared after it. */
+	fd = listener(AF_INET, &a);
+	assert_ok(call_dev(FSOCKET_IOC_LISTEN, fd));
+	set_reuseport(fd, 1);
+	assert_ok(spawn(fd, 1));
+	set_reuseport(fd, 0);
+	/* Kernel 6.1 tells the module at the next spawn. */
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	accept_and_greet(fd, 'x');
+	assert_int_equal(greeting(client), 'x');
+	assert_int_equal(counter("accept_local", 1), here + 1);
+	close(client);
+	end_listener(fd);
+	assert_int_equal(int_option(fd, SOL_SOCKET, SO_REUSEPORT), 0);
+	close(fd);
+}
+
+/* Whether the kernel tells the module of options of SOL_SOCKET when they are set: since 6.7. */
+static bool kernel_tells_options(void)
+{
+	struct utsname name;
+	int major, minor;
+
+	assert_ok(uname(&name));
+	assert_int_equal(sscanf(name.release, "%d.%d", &major, &minor), 2);
+	return major > 6 || (major == 6 && minor >= 7);
+}
+
+/* The same with a value that 6.1 cannot tell from the module's own. */
+static void reuseport_set_after_spawn(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), late = socket(AF_INET, SOCK_STREAM, 0), client;
+
+	(void)state;
+	if (!kernel_tells_options())
+		skip();
+	assert_ok(late);
+	set_reuseport(late, 1);
+	assert_ok(spawn(fd, 1));
+	assert_errno(bind(late, &a.sa, sizeof(a.in)), EADDRINUSE);
+	set_reuseport(fd, 1);
+	assert_ok(bind(late, &a.sa, sizeof(a.in)));
+	assert_ok(listen(late, 64));
+	end_listener(fd);
+	assert_int_equal(int_option(fd, SOL_SOCKET, SO_REUSEPORT), 1);
+	close(fd);
+	client = connect_on(1, &a);
+	accept_and_greet(late, 'y');
+	assert_int_equal(greeting(client), 'y');
+	close(client);
+	close(late);
+}
+
+/* A connection is bound to the interface to which its listener is bound. */
+static void interface_follows(void **state)
+{
+	union address a;
+	socklen_t len = IFNAMSIZ;
+	char name[IFNAMSIZ] = "";
+	int fd = listener(AF_INET, &a), client, conn;
+
+	(void)state;
+	assert_ok(spawn(fd, 1));
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
+	/* Kernel 6.1 tells the module at the next spawn. */
+	assert_ok(spawn(fd, 1));
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	assert_ok(getsockopt(conn, SOL_SOCKET, SO_BINDTODEVICE, name, &len));
+	assert_string_equal(name, "lo");
+	close(conn);
+	close(client);
+	close(fd);
+}
+
 static void shutdown_and_listen_again(void **state)
 {
 	union address a;
@@ -462,6 +568,9 @@ int main(int argc, char **argv)
 		T(default_control_kept),
 		T(port_stays_taken),
 		T(own_reuseport_group),
+		T(reuseport_kept),
+		T(reuseport_set_after_spawn),
+		T(interface_follows),
 		T(shutdown_and_listen_again),
 		T(backlog_follows),
 		T(time_wait_reuse),
