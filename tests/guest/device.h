@@ -27,14 +27,9 @@ static inline int retire(int fd)
 	return call_dev(FSOCKET_IOC_RETIRE_LISTEN, fd);
 }
 
-/* Waits 5 s at most. */
 static inline void wait_for(int (*done)(void))
 {
-	int waited;
-
-	for (waited = 0; !done() && waited < 50; waited++)
-		usleep(100000);
-	assert_true(waited < 50);
+	await(done());
 }
 
 static inline int unload(void)

@@ -48,6 +48,18 @@ do {									\
 	assert_int_equal(errno, want);					\
 } while (0)
 
+/* Waits 30 s at most: on a busy machine, work items, timers and other tasks run late. */
+#define await(condition)						\
+do {									\
+	int waited_;							\
+									\
+	for (waited_ = 0; !(condition); waited_++) {			\
+		if (waited_ == 3000)					\
+			fail_msg("not within 30 s: %s", #condition);	\
+		usleep(10000);						\
+	}								\
+} while (0)
+
 static inline void write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);
@@ -185,7 +197,38 @@ static inline int listener(int family, union address *a)
 	return fd;
 }
 
-/* Makes a connection whose SYN that CPU handles; the caller's affinity stays as it was. */
+static inline int readable(int fd, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return poll(&p, 1, ms);
+}
+
+/*
+ * Returns when the CPU to which the caller is pinned has handled all packets that it has
+ * sent on loopback: they wait in one queue, and the kernel may leave it to ksoftirqd.
+ */
+static inline void handle_packets(void)
+{
+	struct sockaddr_in here = {
+		.sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) },
+	};
+	socklen_t len = sizeof(here);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	char byte = 'x';
+
+	assert_ok(fd);
+	assert_ok(bind(fd, (void *)&here, len));
+	assert_ok(getsockname(fd, (void *)&here, &len));
+	assert_int_equal(sendto(fd, &byte, 1, 0, (void *)&here, len), 1);
+	assert_int_equal(readable(fd, 30000), 1);
+	close(fd);
+}
+
+/*
+ * Makes a connection whose SYN that CPU handles; the caller's affinity stays as it was. The
+ * listener has the connection when this returns.
+ */
 static inline int connect_on(int cpu, const union address *a)
 {
 	int fd = socket(a->sa.sa_family, SOCK_STREAM, 0);
@@ -195,20 +238,23 @@ static inline int connect_on(int cpu, const union address *a)
 	assert_ok(sched_getaffinity(0, sizeof(old), &old));
 	pin(cpu);
 	assert_ok(connect(fd, &a->sa, address_len(a)));
+	handle_packets();
 	assert_ok(sched_setaffinity(0, sizeof(old), &old));
 	return fd;
-}
-
-static inline int readable(int fd, int ms)
-{
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	return poll(&p, 1, ms);
 }
 
 static inline void set_nonblock(int fd)
 {
 	assert_ok(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK));
+}
+
+/*
+ * Lets workers take their time before others take their connections, for tests of who
+ * accepts: on a busy machine, a worker that is woken runs late.
+ */
+static inline void patience(bool on)
+{
+	write_file(PARAM "steal_after_ms", on ? "10000" : "8");
 }
 
 /* Accepts and sends a byte that tells the client its server. */

@@ -147,7 +147,7 @@ static void accepted_is_plain(void **state)
 	assert_int_equal(readable(fd, 0), 1);
 	assert_int_equal(readable(conn, 0), 0);
 	assert_int_equal(write(client, "x", 1), 1);
-	assert_int_equal(readable(conn, 1000), 1);
+	assert_int_equal(readable(conn, 20000), 1);
 	assert_ok(getsockopt(conn, SOL_SOCKET, SO_REUSEPORT, &val, &len));
 	assert_int_equal(val, 0);
 	assert_ok(getsockopt(conn, SOL_SOCKET, SO_ACCEPTCONN, &val, &len));
@@ -166,6 +166,8 @@ static void on_alarm(int sig)
 static void blocking_accept(void **state)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
+	/* It comes again if it came before accept(). */
+	struct itimerval often = { { .tv_usec = 300000 }, { .tv_usec = 300000 } };
 	struct timeval limit = { .tv_usec = 200000 };
 	struct timespec t0, t1;
 	union address a;
@@ -190,15 +192,16 @@ static void blocking_accept(void **state)
 	}
 
 	sigaction(SIGALRM, &action, NULL);
-	alarm(1);
+	assert_ok(setitimer(ITIMER_REAL, &often, NULL));
 	assert_errno(accept(fd, NULL, NULL), EINTR);
+	assert_ok(setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL));
 
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	assert_errno(accept(fd, NULL, NULL), EAGAIN);
 	clock_gettime(CLOCK_MONOTONIC, &t1);
-	assert_in_range((t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000,
-			190, 3000);
+	/* It has waited: the kernel counts in ticks, which may lag behind the clock. */
+	assert_true((t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000 >= 100);
 	close(fd);
 }
 
@@ -277,7 +280,11 @@ static void death_loses_nothing(void **state)
 	for (i = 0; i < QUEUED; i++)
 		clients[i] = connect_on(1, &a);
 	kill_worker(pid);
-	/* The timer has stolen connections that waited long, as on a slow kernel. */
+	/*
+	 * The timer has stolen connections that waited long, as on a slow kernel. The work
+	 * item that finds the worker dead may move them, and count them a moment later.
+	 */
+	await(counter("moved", -1) + counter("stolen", -1) - before >= QUEUED);
 	assert_int_equal(counter("moved", -1) + counter("stolen", -1) - before, QUEUED);
 	for (i = 0; i < QUEUED; i++) {
 		assert_int_equal(readable(fd, 1000), 1);
@@ -295,14 +302,13 @@ static void unwatched_is_moved(void **state)
 {
 	unsigned long long stolen = counter("stolen", -1);
 	union address a;
-	int fd = listener(AF_INET, &a), client, i;
+	int fd = listener(AF_INET, &a), client;
 	pid_t pid;
 
 	(void)state;
 	pid = worker(fd, 1, 'a', true);
 	client = connect_on(1, &a);
-	for (i = 0; i < 50 && counter("stolen", -1) == stolen; i++)
-		usleep(100000);
+	await(counter("stolen", -1) != stolen);
 	assert_int_equal(counter("stolen", -1), stolen + 1);
 	accept_and_greet(fd, 'p');
 	assert_int_equal(greeting(client), 'p');
@@ -368,7 +374,7 @@ static void *wait_and_greet(void *arg)
 	struct epoll_event event;
 	int conn;
 
-	if (epoll_wait(w->epoll, &event, 1, 5000) != 1)
+	if (epoll_wait(w->epoll, &event, 1, 20000) != 1)
 		return NULL;
 	conn = accept(w->fd, NULL, NULL);
 	if (conn >= 0 && write(conn, "t", 1) == 1)

@@ -148,8 +148,11 @@ static int results_of(const struct situation *s, bool with, int *results)
 		close(fd);
 	if (s->stage == TIME_WAIT) {
 		/* The end that closes first is in TIME_WAIT. */
+		pin(0);
 		close_all(children, count);
 		close_all(clients, count);
+		handle_packets();
+		unpin();
 		count = 0;
 	}
 	all = try_all(port, results);
@@ -306,7 +309,8 @@ static void unload(void **state)
 	count = connect_all(&s, fd, port, clients, children);
 	close(fd);
 	close(dev);
-	assert_ok(syscall(SYS_delete_module, "fastsocket", O_NONBLOCK));
+	/* A work item may still hold the listener. */
+	await(!syscall(SYS_delete_module, "fastsocket", O_NONBLOCK));
 	for (i = 0; i < count; i++) {
 		assert_int_equal(write(children[i], "x", 1), 1);
 		assert_int_equal(greeting(clients[i]), 'x');
@@ -336,7 +340,7 @@ static void nothing_left(void **state)
 		close(arg.fd);
 	}
 	/* The statistics are coarse: a leak would be 2,000 objects. */
-	assert_true(slab_objects("tcp_bind_bucket") < before + 1000);
+	await(slab_objects("tcp_bind_bucket") < before + 1000);
 }
 
 /* Each test has a namespace of its own, so no other program has a port there. */

@@ -352,7 +352,7 @@ static void drive_end(FILE *log, int conn, int client, int how)
 	case 1:
 		LOG(setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)));
 		LOG(close(client));
-		usleep(50000);
+		handle_packets();
 		LOG(poll(&p, 1, 1000));
 		LOG(p.revents);
 		LOG(read(conn, buffer, 1));
@@ -372,7 +372,7 @@ static void drive_end(FILE *log, int conn, int client, int how)
 	LOG(close(conn));
 	LOG(fcntl(conn, F_GETFD));
 	if (how == 2) {
-		LOG(readable(client, 1000));
+		LOG(readable(client, 20000));
 		LOG(read(client, buffer, 1));
 	}
 	if (how != 1)

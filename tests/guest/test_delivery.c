@@ -185,7 +185,7 @@ static void rfd_respects_the_program(void **state)
 static void rcs(void **state)
 {
 	union address a;
-	int fd = listener(AF_INET, &a), client, conn, error, waited;
+	int fd = listener(AF_INET, &a), client, conn, error;
 
 	(void)state;
 	client = connect_on(1, &a);
@@ -212,8 +212,7 @@ static void rcs(void **state)
 	pin(6);
 	/* Reading may send an ACK and so make its CPU the owner, so read last. */
 	assert_int_equal(write(client, "abc", 3), 3);
-	for (waited = 0; waited < 1000 && bytes_in(conn) < 3; waited++)
-		usleep(1000);
+	await(bytes_in(conn) >= 3);
 	assert_int_equal(bytes_in(conn), 3);
 	assert_int_equal(incoming_cpu(conn), 3);
 	close(conn);

@@ -259,6 +259,57 @@ static void handlers_come_at_any_time(void **state)
 	assert_true(handlers > 10);
 }
 
+static volatile int closed_by_handler, alarms;
+
+static void close_the_first_time(int signal)
+{
+	(void)signal;
+	if (!alarms++)
+		close(closed_by_handler);
+}
+
+/* Returns whether the signal came during the wait, and not before. */
+static bool handler_closes_one(void)
+{
+	struct itimerval often = { { .tv_usec = 50000 }, { .tv_usec = 50000 } };
+	struct pair p = connection(0);
+	struct epoll_event event;
+	int came;
+
+	assert_ok(ctl(0, EPOLL_CTL_ADD, p.fd, EPOLLIN, 42));
+	assert_false(registered(instances[0], p.fd));
+	closed_by_handler = p.fd;
+	alarms = 0;
+	setitimer(ITIMER_REAL, &often, NULL);
+	assert_errno(epoll_wait(instances[0], &event, 1, 20000), EINTR);
+	came = alarms;
+	setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
+	assert_errno(ctl(0, EPOLL_CTL_MOD, p.fd, EPOLLIN, 0), EBADF);
+	assert_int_equal(epoll_wait(instances[0], &event, 1, 0), 0);
+	raw_close(p.peer);
+	return came == 1;
+}
+
+static void handler_closes_what_is_waited_for(void **state)
+{
+	struct sigaction action = { .sa_handler = close_the_first_time, .sa_flags = SA_RESTART };
+	int disturbed = 0;
+	struct pair p;
+
+	(void)state;
+	sigaction(SIGALRM, &action, NULL);
+	while (!handler_closes_one()) {
+		print_message("the signal came before the wait\n");
+		assert_in_range(++disturbed, 1, 9);
+	}
+	/* The next socket is spared the call as before. */
+	p = connection(0);
+	assert_ok(ctl(0, EPOLL_CTL_ADD, p.fd, EPOLLIN, 42));
+	assert_false(registered(instances[0], p.fd));
+	close(p.fd);
+	raw_close(p.peer);
+}
+
 static void exit_well(void *unused)
 {
 	(void)unused;
@@ -277,7 +328,7 @@ static void cancelled_while_it_waits(void **state)
 	if (!pid) {
 		struct pair p = connection(0);
 
-		alarm(10);
+		alarm(60);
 		instances[0] = epoll_create1(EPOLL_CLOEXEC);
 		close(p.fd);
 		p = connection(0);
@@ -300,6 +351,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(handlers_come_at_any_time),
+		T(handler_closes_what_is_waited_for),
 		T(cancelled_while_it_waits),
 	};
 

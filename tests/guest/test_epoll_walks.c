@@ -219,6 +219,29 @@ static void step_copy(struct twin *t)
 	copy->in = -1;
 }
 
+/*
+ * Waits until all that was sent has arrived: the program has one CPU, whose loopback queue
+ * has it in order. The library never sees this socket.
+ */
+static void handle_sent(void)
+{
+	static struct sockaddr_in here = { .sin_family = AF_INET };
+	static int fd = -1;
+	socklen_t len = sizeof(here);
+	char byte = 'x';
+
+	if (fd < 0) {
+		fd = raw_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		assert_ok(fd);
+		here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		assert_ok(RAW4(SYS_bind, fd, &here, len, 0));
+		assert_ok(RAW4(SYS_getsockname, fd, &here, &len, 0));
+		assert_ok(RAW4(SYS_connect, fd, &here, len, 0));
+	}
+	assert_int_equal(RAW4(SYS_write, fd, &byte, 1, 0), 1);
+	assert_int_equal(RAW4(SYS_read, fd, &byte, 1, 0), 1);
+}
+
 /* Waits until sent data has arrived at both twins, or at neither. */
 static void let_arrive(void)
 {
@@ -226,6 +249,7 @@ static void let_arrive(void)
 	time_t start = time(NULL);
 	bool same;
 
+	handle_sent();
 	do {
 		same = true;
 		for (int j = 0; j < SLOTS; j++)
@@ -235,7 +259,7 @@ static void let_arrive(void)
 		assert_ok(RAW4(SYS_poll, p, 2 * SLOTS, 0, 0));
 		for (int j = 0; j < SLOTS; j++)
 			same &= p[j][0].revents == p[j][1].revents;
-		if (same || time(NULL) - start < 10)
+		if (same || time(NULL) - start < 30)
 			continue;
 		for (int j = 0; j < SLOTS; j++)
 			if (p[j][0].revents != p[j][1].revents)
@@ -372,6 +396,7 @@ int main(int argc, char **argv)
 		T(random_walk_of_all_calls),
 	};
 
+	pin(sched_getcpu());
 	/* There are also more than poll() has room for. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
 	setvbuf(stdout, NULL, _IOLBF, 0);

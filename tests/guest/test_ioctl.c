@@ -263,6 +263,7 @@ static void spawn_chooses_free_cpus(void **state)
 	pid_t pids[ncpu];
 
 	(void)state;
+	patience(true);
 	fd = listener(AF_INET, &a);
 	for (cpu = 0; cpu < ncpu; cpu++)
 		pids[cpu] = worker(fd, -1, 'a' + cpu, false);
@@ -289,6 +290,7 @@ static void spawn_chooses_free_cpus(void **state)
 		assert_int_equal(waitpid(pids[cpu], &status, WNOHANG), 0);
 	for (cpu = 0; cpu < ncpu; cpu++)
 		kill_worker(pids[cpu]);
+	patience(false);
 	close(fd);
 }
 

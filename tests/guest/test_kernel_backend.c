@@ -359,7 +359,7 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The kernel reports that it is stopped, long before its silence shows that: after 5 s here. */
+/* The kernel reports that it is stopped, long before its silence shows that: after 20 s here. */
 static void test_stopped_worker(void **state)
 {
 	long began;
@@ -367,7 +367,7 @@ static void test_stopped_worker(void **state)
 
 	(void)state;
 	close(fd);
-	setenv("FSOCKET_STEAL_AFTER_MS", "50", 1);
+	setenv("FSOCKET_STEAL_AFTER_MS", "200", 1);
 	fd = listener(AF_INET, &a);
 	unsetenv("FSOCKET_STEAL_AFTER_MS");
 	set_nonblock(fd);
@@ -377,7 +377,7 @@ static void test_stopped_worker(void **state)
 	began = now_ms();
 	for (int i = 0; i < 10; i++)
 		assert_int_equal(ask(cpu), '1');
-	assert_true(now_ms() - began < 4000);
+	assert_true(now_ms() - began < 18000);
 	kill(workers[0].pid, SIGCONT);
 	await_locality(WORKERS);
 }
@@ -391,9 +391,7 @@ static void test_worker_that_leaves(void **state)
 	cpu = cpu_of(workers[0].pid);
 	assert_int_equal(write(workers[0].orders, "d", 1), 1);
 	/* It is pinned no more. */
-	for (int i = 0; i < 5000 && cpu_of(workers[0].pid) >= 0; i++)
-		usleep(1000);
-	assert_int_equal(cpu_of(workers[0].pid), -1);
+	await(cpu_of(workers[0].pid) < 0);
 	for (int i = 0; i < 20; i++) {
 		usleep(1000);
 		assert_int_equal(ask(cpu), '1');
@@ -591,7 +589,7 @@ int main(int argc, char **argv)
 	};
 
 	/* A stopped worker does not delay connections for ever. */
-	alarm(60);
+	alarm(95);
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);

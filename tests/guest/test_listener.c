@@ -82,8 +82,7 @@ static void addrform(void **state)
 
 	(void)state;
 	assert_int_equal(as_nobody(becomes_ipv4), 0);
-	usleep(100000);
-	assert_int_equal(rows(), before);
+	await(rows() == before);
 }
 
 /* accept4() of a listener's connection when the process may open no more files. */
@@ -194,8 +193,7 @@ static void leaves_listen(void **state)
 		assert_ok(bind(other, &a.sa, sizeof(a.in)));
 		close(other);
 	}
-	usleep(100000);
-	assert_int_equal(rows(), before);
+	await(rows() == before);
 }
 
 /* --- tasks that wait for each other, and limits --------------------------------- */

@@ -60,7 +60,7 @@ static void assert_allocations(int want)
 {
 	int waited;
 
-	for (waited = 0; waited < 100 && allocations() != want; waited++)
+	for (waited = 0; waited < 600 && allocations() != want; waited++)
 		usleep(50000);
 	assert_int_equal(allocations(), want);
 }
@@ -73,7 +73,7 @@ static int assert_at_most(int most)
 {
 	int waited;
 
-	for (waited = 0; waited < 100 && allocations() > most; waited++)
+	for (waited = 0; waited < 600 && allocations() > most; waited++)
 		usleep(50000);
 	if (allocations() > most)
 		fail_msg("%d more allocations after a failure", allocations() - most);
@@ -129,7 +129,8 @@ static int load(void *arg)
 
 static void unload(void)
 {
-	assert_ok(syscall(SYS_delete_module, "fastsocket", O_NONBLOCK));
+	/* A work item may still hold a listener. */
+	await(!syscall(SYS_delete_module, "fastsocket", O_NONBLOCK));
 	assert_int_equal(allocations(), 0);
 }
 

@@ -439,8 +439,7 @@ static void backlog_follows(void **state)
 		pin(1);
 		connect(clients[i], &a.sa, sizeof(a.in));
 	}
-	usleep(100000);
-	assert_true(netstat("ListenOverflows") > drops);
+	await(netstat("ListenOverflows") > drops);
 	for (i = 0; i < 8; i++)
 		close(clients[i]);
 	close(fd);
@@ -454,7 +453,6 @@ static void time_wait_reuse(void **state)
 	unsigned long long again = netstat("TCPSynRetrans");
 	union address a, from = { 0 };
 	int fd = listener(AF_INET, &a), i, one = 1;
-	struct timespec t0, t1;
 
 	(void)state;
 	assert_ok(spawn(fd, 1));
@@ -467,11 +465,7 @@ static void time_wait_reuse(void **state)
 
 		assert_ok(setsockopt(client, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)));
 		assert_ok(bind(client, &from.sa, sizeof(from.in)));
-		clock_gettime(CLOCK_MONOTONIC, &t0);
 		assert_ok(connect(client, &a.sa, sizeof(a.in)));
-		clock_gettime(CLOCK_MONOTONIC, &t1);
-		assert_in_range((t1.tv_sec - t0.tv_sec) * 1000 +
-				(t1.tv_nsec - t0.tv_nsec) / 1000000, 0, 900);
 		conn = accept(fd, NULL, NULL);
 		assert_ok(conn);
 		/* The server closes first, so its end goes into TIME_WAIT. */
@@ -480,6 +474,8 @@ static void time_wait_reuse(void **state)
 		close(client);
 		assert_int_equal(read(conn, &byte, 1), 0);
 		close(conn);
+		/* The client's end is in LAST_ACK until then, and its address in use. */
+		handle_packets();
 	}
 	assert_int_equal(netstat("TCPSynRetrans"), again);
 	close(fd);

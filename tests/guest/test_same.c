@@ -367,9 +367,7 @@ static void ports_of_others(void **state)
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	setsockopt(client, SOL_SOCKET, SO_REUSEADDR, &again, sizeof(again));
 	/* The former client is in LAST_ACK until its last packet is acknowledged. */
-	for (i = 0; bind(client, &own.sa, sizeof(own.in)) && i < 100; i++)
-		usleep(10000);
-	assert_true(i < 100);
+	await(!bind(client, &own.sa, sizeof(own.in)));
 	assert_ok(connect(client, &other.sa, sizeof(other.in)));
 	conn = accept(second, NULL, NULL);
 	for (i = 0; i < 3; i++) {

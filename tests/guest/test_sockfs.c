@@ -292,7 +292,7 @@ static bool settles(const char *cache, long most)
 {
 	int waited;
 
-	for (waited = 0; waited < 100; waited++) {
+	for (waited = 0; waited < 300; waited++) {
 		if (slab_objects(cache) <= most)
 			return true;
 		usleep(100000);
@@ -302,6 +302,24 @@ static bool settles(const char *cache, long most)
 
 #define IDLE 10000
 
+static long kernel_memory(void)
+{
+	return meminfo("Slab") + meminfo("VmallocUsed");
+}
+
+/* Waits until what was freed before has gone: it does after grace periods, by softirqs. */
+static void let_memory_settle(void)
+{
+	long now = kernel_memory(), before;
+	int waited = 0;
+
+	do {
+		before = now;
+		usleep(300000);
+		now = kernel_memory();
+	} while (now < before - 100 && waited++ < 60);
+}
+
 /* Returns the kilobytes of kernel memory that this many accepted connections take. */
 static long memory_of(accept_fn *fn, const union address *a, int fd)
 {
@@ -309,7 +327,8 @@ static long memory_of(accept_fn *fn, const union address *a, int fd)
 	long before, kb;
 	int i;
 
-	before = meminfo("Slab") + meminfo("VmallocUsed");
+	let_memory_settle();
+	before = kernel_memory();
 	for (i = 0; i < IDLE; i++) {
 		clients[i] = socket(AF_INET, SOCK_STREAM, 0);
 		assert_ok(clients[i]);
@@ -317,7 +336,7 @@ static long memory_of(accept_fn *fn, const union address *a, int fd)
 		conns[i] = fn(fd, NULL, NULL, 0);
 		assert_ok(conns[i]);
 	}
-	kb = meminfo("Slab") + meminfo("VmallocUsed") - before;
+	kb = kernel_memory() - before;
 	for (i = 0; i < IDLE; i++) {
 		close(conns[i]);
 		close(clients[i]);

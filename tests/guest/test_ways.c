@@ -289,7 +289,7 @@ static void wait_without_descriptors(void)
 	NEED(write(p.peer, "x", 1) == 1);
 	NEED(!setrlimit(RLIMIT_NOFILE, &limit));
 	for (int i = 0; i < 3; i++)
-		NEED(epoll_wait(p.epoll, &event, 1, 1000) == 1 && event.data.fd == p.conn);
+		NEED(epoll_wait(p.epoll, &event, 1, 20000) == 1 && event.data.fd == p.conn);
 }
 
 static void limit_lowered(void **state)

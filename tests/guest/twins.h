@@ -154,6 +154,23 @@ static inline struct pair connection(int side)
 	return p;
 }
 
+/* Returns whether the kernel has fd in the instance. */
+static inline bool registered(int epfd, int fd)
+{
+	char path[64], line[256];
+	bool found = false;
+	FILE *file;
+	int tfd;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", epfd);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file))
+		found |= sscanf(line, "tfd: %d", &tfd) == 1 && tfd == fd;
+	fclose(file);
+	return found;
+}
+
 static inline int ctl(int side, int op, int fd, uint32_t events, uint64_t data)
 {
 	struct epoll_event event = { .events = events, .data.u64 = data };
