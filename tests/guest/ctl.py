@@ -16,7 +16,7 @@ def ctl(lab, arguments, status=0):
     return json.loads(done.stdout)
 
 
-def eventually(condition, limit=30):
+def eventually(condition, limit=60):
     deadline = time.monotonic() + limit
     while not condition():
         assert time.monotonic() < deadline

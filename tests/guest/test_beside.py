@@ -15,5 +15,5 @@ SCENARIOS = re.search(r"^SCENARIOS = \[(.*)\]$", PROGRAM.read_text(), re.M)[1].s
 def test_beside(lab, quiet_kernel, scenario):
     lab.server(f"timeout 110 python3 {SOURCES}/tests/guest/beside.py {scenario} 2>&1")
     # The connections have released everything, so the module can be unloaded.
-    lab.server("for i in $(seq 50); do rmmod fastsocket 2> /dev/null && exec modprobe fastsocket; "
-               "sleep 0.2; done; exec rmmod fastsocket")
+    lab.unload_module()
+    lab.server("modprobe fastsocket")

@@ -3,14 +3,13 @@
 import json
 import re
 import subprocess
-import time
 
 import pytest
 
 from conftest import KERNELS, SOURCES
 from ctl import (PARAMETERS, PORT, SERVER, Unit, attached, ctl, eventually, listener, nginx,
                  serving, value)
-from test_load import ab, figures
+from test_load import ab, figures, patience
 
 # On one kernel: what differs between them, the other tests of the guest see.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
@@ -86,6 +85,15 @@ def test_set_what_there_is_not(lab):
     assert ctl(lab, "status")["parameters"] == before
 
 
+def watched(lab):
+    """Returns after two further looks of each watch: the first may have been under way."""
+    def looks():
+        return [int(lab.server(f"grep -c {begin} {path} || :").stdout or 0)
+                for path, begin in (("/run/watch", "^{"), ("/run/table", "^cpu"))]
+    first = looks()
+    eventually(lambda: all(now >= then + 2 for now, then in zip(looks(), first)))
+
+
 def test_watch(lab):
     """Rates times intervals are what the counters have grown by."""
     requests = 3000
@@ -93,17 +101,18 @@ def test_watch(lab):
         before = lab.counters()
         with Unit(lab, "watch", "sh -c 'fsocketctl watch --json 2 > /run/watch'", preload=False):
             with Unit(lab, "table", "sh -c 'fsocketctl watch > /run/table'", preload=False):
-                # Both have taken their first look.
-                eventually(lambda: lab.server("wc -l < /run/watch").stdout != "0\n")
+                # Both have taken their first look, and take another after the load.
+                watched(lab)
                 assert figures(lab.loadgen(ab(requests, 50)).stdout) == (requests, 0)
                 after = lab.counters()
-                time.sleep(3)
+                watched(lab)
         lines = [json.loads(line) for line in lab.server("cat /run/watch").stdout.splitlines()]
         text = lab.server("cat /run/table").stdout
     assert len(lines) >= 2
     for line in lines:
         assert set(line) == {"time", "seconds", "cpus"}
-        assert 2 <= line["seconds"] < 6
+        # On a busy machine it may wake up late.
+        assert 2 <= line["seconds"] < 20
         assert list(line["cpus"]) == [str(cpu) for cpu in range(lab.cores)]
     for cpu in range(lab.cores):
         for name in ("accept_local", "accept_global", "accept_remote"):
@@ -221,9 +230,11 @@ def test_run(lab):
         eventually(lambda: effect in unit.messages())
         main = unit.main()
         assert lab.server(f"cat /proc/{main}/comm").stdout == "fsbench-server\n"
-        assert "fsocketctl" not in lab.server("ps -e -o comm").stdout
+        # The process that has printed this ends.
+        eventually(lambda: "fsocketctl" not in lab.server("ps -e -o comm").stdout)
         before = lab.counters()["accept_local"]
-        assert figures(lab.loadgen(ab(1000, 50)).stdout) == (1000, 0)
+        with patience(lab):
+            assert figures(lab.loadgen(ab(1000, 50)).stdout) == (1000, 0)
         after = lab.counters()["accept_local"]
         assert sum(after.values()) - sum(before.values()) > 900
         lab.server(f"kill {main}")
@@ -248,13 +259,13 @@ def test_run_without_effect(lab):
     with serving(lab):
         # Meanwhile, since it has to be waited for.
         static = subprocess.Popen(
-            [*lab.server_argv, f"timeout 6 fsocketctl run {SOURCES}/tests/guest/static_program"],
+            [*lab.server_argv, f"timeout 15 fsocketctl run {SOURCES}/tests/guest/static_program"],
             stderr=subprocess.PIPE, text=True)
         # The server that runs already is not taken for the program.
         done = lab.server("fsocketctl run sh -c 'exit 5'", check=False)
         assert (done.returncode, done.stderr) == (
             5, "fsocketctl: no effect: the program ended without a local listener\n")
-        done = lab.server("fsocketctl run sleep 6", check=False)
+        done = lab.server("fsocketctl run sleep 15", check=False)
         assert (done.returncode, done.stderr) == (
             0, "fsocketctl: no effect within 5 s: no worker has spawned a local listener; "
             "fsocketctl doctor and the kernel log may say why\n")
@@ -286,7 +297,7 @@ def test_without_the_module(lab):
     with Unit(lab, "watch", "sh -c 'fsocketctl watch > /run/watch; echo status $?'",
               preload=False) as unit:
         eventually(lambda: lab.server("test -s /run/watch", check=False).returncode == 0)
-        lab.server("rmmod fastsocket")
+        lab.unload_module()
         try:
             eventually(lambda: "status 1" in unit.messages())
             assert missing in unit.messages()

@@ -2,7 +2,6 @@
 """fsocketctl with the library's kernel backend: every subcommand that shows something."""
 import json
 import re
-import time
 
 import pytest
 
@@ -24,7 +23,8 @@ pytestmark = [pytest.mark.usefixtures("quiet_kernel", "no_module"),
 def no_module(lab):
     """The kernel backend alone, without servers."""
     usual = lab.server(f"sysctl -n {MIGRATE}").stdout.strip()
-    lab.server(f"nft flush ruleset; rmmod fastsocket && sysctl -w {MIGRATE}=1")
+    lab.unload_module()
+    lab.server(f"nft flush ruleset; sysctl -w {MIGRATE}=1")
     yield
     lab.server(f"sysctl -w {MIGRATE}={usual}; modprobe fastsocket")
 
@@ -129,12 +129,20 @@ def test_of_another_user(lab, server):
         assert [one["port"] for one in ctl(lab, "listeners")["listeners"]] == [80, 8082]
 
 
+def watched(lab):
+    """Returns after two further looks of watch: the first may have been under way."""
+    def looks():
+        return int(lab.server("grep -c ^{ /run/watch || :").stdout or 0)
+    first = looks()
+    eventually(lambda: looks() >= first + 2)
+
+
 def test_watch(lab, server):
     """Connections are counted on the core that accepts them."""
     with Unit(lab, "watch", "sh -c 'fsocketctl watch --json > /run/watch'", preload=False):
-        eventually(lambda: lab.server("test -s /run/watch", check=False).returncode == 0)
+        watched(lab)
         assert figures(lab.loadgen(ab(2000, 50)).stdout) == (2000, 0)
-        time.sleep(3)
+        watched(lab)
         lines = [json.loads(line) for line in lab.server("cat /run/watch").stdout.splitlines()]
     counts = {name: 0 for name in ("accept_local", "accept_global", "accept_remote")}
     for line in lines:
@@ -188,7 +196,7 @@ def test_doctor_on_fewer_cores(lab, server):
 
 # One process keeps the listener, as the manager does for a socket unit; the server ends.
 HOLDER = r"""
-import os, signal, socket, subprocess, sys, time
+import contextlib, os, signal, socket, subprocess, sys, time
 server = '''
 import os, select, socket
 s = socket.socket(fileno=3)
@@ -220,7 +228,11 @@ os.killpg(child.pid, signal.SIGSTOP)
 all = [socket.create_connection(here) for _ in range(20)]
 os.killpg(child.pid, signal.SIGKILL)
 child.wait()
-time.sleep(1)
+# Until no process of it is left that has the listener.
+with contextlib.suppress(ProcessLookupError):
+    while True:
+        os.killpg(child.pid, 0)
+        time.sleep(0.1)
 listener.setblocking(False)
 count = 0
 try:
@@ -271,4 +283,4 @@ def test_beside_the_module(lab, server):
             assert findings(lab)[0] == []
         eventually(lambda: not attached(lab, 8087))
     finally:
-        lab.server("rmmod fastsocket")
+        lab.unload_module()

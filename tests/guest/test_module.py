@@ -145,7 +145,7 @@ def failing_module(lab):
     module = f"{FOLDER}/failing-{running}.ko"
     assert lab.server(f"test -e {module}", check=False).returncode == 0, (
         f"install linux-headers-{running}; or make clean, if that is no longer Debian's kernel")
-    lab.server("rmmod fastsocket")
+    lab.unload_module()
     yield module
     lab.server("rmmod fastsocket 2> /dev/null; modprobe fastsocket")
 

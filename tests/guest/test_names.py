@@ -42,9 +42,11 @@ ends[0][1].close()
 restrict = "/proc/sys/kernel/kptr_restrict"
 before = open(restrict).read()
 open(restrict, "w").write("1")
-for words in map(str.split, open("/proc/net/tcp").readlines()[1:]):
-    if words[1].endswith(":1CDF") or words[2].endswith(":1CDF"):
-        known["state_" + words[3]] = int(words[11], 16)
+# Until both packets that end the first connection have been handled.
+while "state_06" not in known:
+    for words in map(str.split, open("/proc/net/tcp").readlines()[1:]):
+        if words[1].endswith(":1CDF") or words[2].endswith(":1CDF"):
+            known["state_" + words[3]] = int(words[11], 16)
 open(restrict, "w").write(before)
 print(json.dumps(known))
 input()
