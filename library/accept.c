@@ -77,9 +77,14 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	struct group *g = fsocket_group_of(fd);
 	struct claim *claim = NULL;
 	int own = -1, saved = errno;
+	bool turn;
 
-	if (!g || !g->route->listening || fsocket_device_confined())
+	if (!g || fsocket_device_confined())
 		return false;
+	if (!g->route->listening) {
+		fsocket_route_seen(g->route);
+		return false;
+	}
 	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++) {
 		struct watch *w = fsocket_mine.watches[i];
 		struct claim *c = w->claim;
@@ -87,13 +92,17 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		if (w->group == g && c) {
 			claim = c;
 			own = member_fd(w);
+		} else if (w->group == g) {
+			/* Here is an accept() that the library sees. */
+			w->mute = false;
 		}
 	}
+	turn = ++fsocket_mine.accepts % SHARED_TURN == 0;
 	/*
 	 * Overdue connections come first: otherwise an own queue that is never empty
 	 * would keep them waiting.
 	 */
-	if (own >= 0 && (fsocket_mine.overdue || ++fsocket_mine.accepts % SHARED_TURN == 0)) {
+	if (own >= 0 && (turn || fsocket_mine.overdue)) {
 		bool stealing = fsocket_mine.overdue;
 
 		/*

@@ -41,6 +41,8 @@ char *fsocket_proc_stat(int pid, int tid, char *text, int size);
 int fsocket_member_raise(int low);
 /* Returns the local port of a socket, in network byte order; 0 if it has none. */
 in_port_t fsocket_member_port(int fd);
+/* Returns whether connections wait in a member that is not marked in except[]. */
+bool fsocket_members_readable(const struct group *g, const bool *except);
 /* Closes the members, and the memory's descriptor. */
 void fsocket_members_close(struct group *g);
 
@@ -65,6 +67,12 @@ struct route *fsocket_route_new(int memory);
 /* Returns a claim for the calling thread, or NULL if there is no room. */
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);
+/*
+ * Somebody has called accept() of the listener. Until then no worker gets a member, since
+ * a program whose accept() the library cannot see, as it makes the system call itself,
+ * would find no connection there.
+ */
+void fsocket_route_seen(struct route *r);
 /* Returns the number of workers. */
 int fsocket_route_live(const struct route *r);
 /*

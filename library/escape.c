@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/prctl.h>
@@ -37,22 +38,27 @@ __attribute__((visibility("hidden"))) long fsocket_absent(void)
 }
 
 /*
- * Defines the function name, which first calls before with its own first six arguments.
- * The arguments and rax, which counts vector registers for variable arguments, are
- * restored afterwards. Vector registers are not: none of these functions takes
- * floating-point numbers.
+ * Defines the function name, which first calls before with its own first six arguments,
+ * and then jumps to what instead returns, or else to the C library's function. The
+ * arguments and rax, which counts vector registers for variable arguments, are restored
+ * afterwards. Vector registers are not: none of these functions takes floating-point
+ * numbers.
  */
-#define ESCAPE(name, before)						\
+#define ESCAPE_TO(name, before, instead)				\
 __attribute__((used, visibility("hidden")))				\
 void *fsocket_before_##name(long a, long b, long c, long d, long e, long f) \
 {									\
 	static void *real;						\
 	int saved = errno;						\
+	void *other;							\
 									\
 	if (!real)							\
 		real = dlsym(RTLD_NEXT, #name);				\
 	before(a, b, c, d, e, f);					\
+	other = instead(a, b, c, d, e, f);				\
 	errno = saved;							\
+	if (other)							\
+		return other;						\
 	return real ? real : (void *)fsocket_absent;			\
 }									\
 asm(".pushsection .text\n"						\
@@ -71,6 +77,13 @@ asm(".pushsection .text\n"						\
 	__attribute__((unused)) long a, __attribute__((unused)) long b,	\
 	__attribute__((unused)) long c, __attribute__((unused)) long d,	\
 	__attribute__((unused)) long e, __attribute__((unused)) long f
+
+#define ESCAPE(name, before) ESCAPE_TO(name, before, no_other)
+
+static inline void *no_other(ARGUMENTS)
+{
+	return NULL;
+}
 
 static void first_escapes(ARGUMENTS)
 {
@@ -255,6 +268,69 @@ static void by_shutdown(ARGUMENTS)
 		fsocket_group_shutdown(a);
 }
 
+/* A function that runs for a number runs in this thread. */
+static __thread bool by_name __attribute__((tls_model("initial-exec")));
+
+/* Does the system call of the number by the library's function of the same name. */
+static long call_by_name(long number, long a, long b, long c, long d, long e)
+{
+	int cancel;
+	long ret;
+
+	by_name = true;
+	/* syscall() is no cancellation point. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	switch (number) {
+	case SYS_accept:
+		ret = accept(a, (struct sockaddr *)b, (socklen_t *)c);
+		break;
+	case SYS_accept4:
+		ret = accept4(a, (struct sockaddr *)b, (socklen_t *)c, d);
+		break;
+	case SYS_getsockopt:
+		ret = getsockopt(a, b, c, (void *)d, (socklen_t *)e);
+		break;
+	case SYS_setsockopt:
+		ret = setsockopt(a, b, c, (const void *)d, e);
+		break;
+	case SYS_epoll_ctl:
+		ret = epoll_ctl(a, b, c, (struct epoll_event *)d);
+		break;
+	case SYS_epoll_wait:
+		ret = epoll_wait(a, (struct epoll_event *)b, c, d);
+		break;
+	default:
+		ret = epoll_pwait(a, (struct epoll_event *)b, c, d, (const sigset_t *)e);
+		break;
+	}
+	pthread_setcancelstate(cancel, NULL);
+	by_name = false;
+	return ret;
+}
+
+/*
+ * Programs accept by number, as libuv did for years, and once this process has had a
+ * group only the library's functions know where connections wait. A function that runs
+ * for a number may come here again, through another preloaded library: then the number
+ * means the system call.
+ */
+static void *not_by_number(ARGUMENTS)
+{
+	if (!fsocket_group_was() || by_name)
+		return NULL;
+	switch (a) {
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_getsockopt:
+	case SYS_setsockopt:
+	case SYS_epoll_ctl:
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+		return call_by_name;
+	}
+	return NULL;
+}
+
 /* These call the kernel without the functions of the same name. */
 static void by_syscall(ARGUMENTS)
 {
@@ -292,10 +368,15 @@ static void by_syscall(ARGUMENTS)
 	case SYS_close_range:
 		by_close_range(b, c, d, 0, 0, 0);
 		break;
-	case SYS_kcmp:
-	case SYS_dup:
+	case SYS_shutdown:
+		by_shutdown(b, c, 0, 0, 0, 0);
+		break;
 	case SYS_dup2:
 	case SYS_dup3:
+		both_escape(b, c, 0, 0, 0, 0);
+		break;
+	case SYS_kcmp:
+	case SYS_dup:
 	case SYS_fcntl:
 	case SYS_mmap:
 	case SYS_sendmsg:
@@ -371,7 +452,7 @@ ESCAPE(lio_listio64, give_up);
 
 ESCAPE(clone, give_up);
 ESCAPE(__clone, give_up);
-ESCAPE(syscall, by_syscall);
+ESCAPE_TO(syscall, by_syscall, not_by_number);
 ESCAPE(prctl, by_prctl);
 ESCAPE(longjmp, by_longjmp);
 ESCAPE(_longjmp, by_longjmp);

@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -47,6 +48,17 @@ void fsocket_members_close(struct group *g)
 		close_own(&g->members[m]);
 	g->count = 0;
 	close_own(&g->memory);
+}
+
+bool fsocket_members_readable(const struct group *g, const bool *except)
+{
+	struct pollfd fds[GROUP_MEMBERS];
+	int count = 0;
+
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m] && !except[m] && g->members[m] >= 0)
+			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
+	return count && RAW3(SYS_poll, fds, count, 0) > 0;
 }
 
 in_port_t fsocket_member_port(int fd)

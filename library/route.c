@@ -107,6 +107,12 @@ int fsocket_route_live(const struct route *r)
 	return count;
 }
 
+void fsocket_route_seen(struct route *r)
+{
+	if (!atomic_exchange(&r->seen, true))
+		atomic_fetch_add(&r->generation, 1);
+}
+
 struct program {
 	struct sock_filter code[BPF_MAXINSNS];
 	int length;

@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 /* Increased whenever this layout changes. */
-#define ROUTE_MAGIC	0xf50c2b9e47d80002
+#define ROUTE_MAGIC	0xf50c2b9e47d80003
 
 #define GROUP_MEMBERS	128
 #define GROUP_CLAIMS	256
@@ -73,6 +73,7 @@ struct route {
 	atomic_int listening;			/* number of members that listen */
 	atomic_int end;				/* claims from here on were never used */
 	atomic_bool broken;			/* the listener has been shut down */
+	atomic_bool seen;			/* see fsocket_route_seen() */
 	atomic_int backlog;
 	atomic_bool reuseport;			/* as the program has set it since */
 	int late;				/* see LATE_MS */

@@ -32,6 +32,8 @@
 #include "worker.h"
 
 #define MAX_WATCHES	1024
+/* After so many looks a worker that leaves its connections alone gets no more. */
+#define UNHEEDED_LOOKS	4
 /* The longest time of a handshake, in most cases. */
 #define ALONE_MS	3000
 
@@ -283,23 +285,12 @@ static void look_for_others(struct watch *w, bool there)
 	}
 }
 
-static bool any_readable(const struct group *g, const bool *timely)
-{
-	struct pollfd fds[GROUP_MEMBERS];
-	int count = 0;
-
-	for (int m = 0; m < g->count; m++)
-		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
-			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
-	return count && RAW3(SYS_poll, fds, count, 0) > 0;
-}
-
 /* Returns whether connections wait in members of workers that ended before this one started. */
 static bool left_behind(const struct group *g)
 {
 	static const bool nobody[GROUP_MEMBERS];
 
-	return any_readable(g, nobody);
+	return fsocket_members_readable(g, nobody);
 }
 
 /* Prepares the calling thread's wait in the instance of w. */
@@ -311,7 +302,7 @@ static void settle(struct watch *w)
 		w->crowd |= w->thread && w->wanted;
 		w->thread = &fsocket_mine;
 	}
-	if (!w->wanted || w->crowd || atomic_load(&r->broken)) {
+	if (!w->wanted || w->crowd || w->mute || atomic_load(&r->broken)) {
 		give_up(w);
 		return;
 	}
@@ -331,7 +322,8 @@ static void settle(struct watch *w)
 	if (w->generation == r->generation && !w->alone_since && (w->claim->ready || !w->active))
 		return;
 	w->generation = r->generation;
-	look_for_others(w, fsocket_route_live(r) >= 2 || left_behind(w->group));
+	look_for_others(w, atomic_load(&r->seen) &&
+			(fsocket_route_live(r) >= 2 || left_behind(w->group)));
 	if (w->active && !w->alone_since && !w->claim->ready)
 		activate(w);
 }
@@ -355,6 +347,23 @@ static void stamp(bool waiting)
 	}
 }
 
+/*
+ * Returns whether connections have waited in the worker's own member for several looks,
+ * and it has not called accept(): it makes the system call itself, which does not take
+ * from there, or it does not want them. Then others have to take them.
+ */
+static bool unheeded(struct watch *w)
+{
+	struct pollfd own = { .fd = member_fd(w), .events = POLLIN };
+
+	if (fsocket_mine.accepts != w->accepts || RAW3(SYS_poll, &own, 1, 0) <= 0) {
+		w->accepts = fsocket_mine.accepts;
+		w->unheeded = 0;
+		return false;
+	}
+	return ++w->unheeded >= UNHEEDED_LOOKS;
+}
+
 /* Does what look_around() does, while the watches stay as they are. */
 static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 {
@@ -366,11 +375,16 @@ static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 
 		if (!w->claim || !w->active || !w->ours)
 			continue;
+		if (unheeded(w)) {
+			give_up(w);
+			w->mute = true;
+			continue;
+		}
 		fsocket_route_tend(w->group);
 		*away |= fsocket_route_timely(r, w->claim,
 					       idle ? r->late : STALE(r),
 					       timely);
-		if (!any_readable(w->group, timely))
+		if (!fsocket_members_readable(w->group, timely))
 			continue;
 		/*
 		 * The number may be that of another instance by now, which the library
@@ -429,7 +443,7 @@ static bool settled(const struct watch *w)
 	const struct claim *c = w->claim;
 
 	/* One without a claim has given up all that settle() would have it give up. */
-	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd))
+	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute))
 		return true;
 	return w->thread == &fsocket_mine && w->wanted && g && c &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&

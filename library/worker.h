@@ -25,6 +25,9 @@ struct watch {
 	unsigned int owner, generation;
 	bool active;			/* there are other workers, or were a short time ago */
 	long alone_since;		/* and there are none; 0: there are */
+	unsigned int accepts;		/* of the thread, when it looked at its member last */
+	unsigned char unheeded;		/* looks since then at which connections waited there */
+	bool mute;			/* it accepts by calls that the library does not see */
 };
 
 /* The state that the calling thread found for the instance where it waited last. */

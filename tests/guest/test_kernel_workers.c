@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The library without the module: servers whose workers do not all accept, wait or live as
+ * those of test_kernel_backend do.
+ *	LD_PRELOAD=libfsocket.so FSOCKET_BACKEND=kernel ./test_kernel_workers [NAME]
+ */
+#include "helpers.h"
+
+#include <netinet/in.h>
+
+#define MOST 4
+
+static int fd;
+static union address a;
+static pid_t workers[MOST];
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(workers, 0, sizeof(workers));
+	fd = listener(AF_INET, &a);
+	set_nonblock(fd);
+	return 0;
+}
+
+static void kill_worker(int i)
+{
+	if (!workers[i])
+		return;
+	kill(workers[i], SIGKILL);
+	waitpid(workers[i], NULL, 0);
+	workers[i] = 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	for (int i = 0; i < MOST; i++)
+		kill_worker(i);
+	close(fd);
+	unpin();
+	return 0;
+}
+
+/* As programs do that do not call the C library. */
+static int accept_inline(int from)
+{
+	register long r10 asm("r10") = 0;
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(SYS_accept4), "D"((long)from), "S"(0L), "d"(0L), "r"(r10)
+		     : "rcx", "r11", "memory");
+	return ret < 0 ? -1 : ret;
+}
+
+static int accept_by_number(int from)
+{
+	return syscall(SYS_accept4, from, NULL, NULL, 0);
+}
+
+static int accept_by_old_number(int from)
+{
+	return syscall(SYS_accept, from, NULL, NULL);
+}
+
+static int accept_by_name(int from)
+{
+	return accept(from, NULL, NULL);
+}
+
+static void greet_all(char letter, int (*accept_one)(int))
+{
+	int conn;
+
+	while ((conn = accept_one(fd)) >= 0) {
+		if (write(conn, &letter, 1) != 1)
+			_exit(3);
+		close(conn);
+	}
+}
+
+static int watch_listener(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll = epoll_create1(0);
+
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		_exit(4);
+	return epoll;
+}
+
+static void serve(char letter, int (*accept_one)(int))
+{
+	int epoll = watch_listener();
+	struct epoll_event event;
+
+	for (;;)
+		if (epoll_wait(epoll, &event, 1, -1) == 1)
+			greet_all(letter, accept_one);
+}
+
+static void start_worker(int i, int (*accept_one)(int))
+{
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	serve('0' + i, accept_one);
+}
+
+static char ask(int cpu)
+{
+	int conn = connect_on(cpu, &a);
+	char letter = greeting(conn);
+
+	close(conn);
+	return letter;
+}
+
+/* Waits until all these workers are pinned, and have members. */
+static void await_workers(int first, int last)
+{
+	int pinned;
+
+	for (int round = 0; round < 4000; round++) {
+		pinned = 0;
+		assert_true(ask(round % 2));
+		for (int i = first; i <= last; i++)
+			pinned += cpu_of(workers[i]) >= 0;
+		if (pinned == last - first + 1)
+			return;
+		usleep(1000);
+	}
+	fail();
+}
+
+/* Waits until the worker has surely stopped, not within an answer. */
+static void pause_worker(int i)
+{
+	int status;
+
+	usleep(20000);
+	assert_ok(kill(workers[i], SIGSTOP));
+	assert_int_equal(waitpid(workers[i], &status, WUNTRACED), workers[i]);
+	assert_true(WIFSTOPPED(status));
+}
+
+/* Returns the number of connections that wait in the listener itself. */
+static int waiting_in_listener(void)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	assert_ok(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len));
+	/* For a listener, this is the length of its queue. */
+	return info.tcpi_unacked;
+}
+
+/* Returns whether connections of both CPUs go to workers' members while these workers stand still. */
+static bool all_local(int first, int last)
+{
+	int conns[2], waiting;
+
+	for (int i = first; i <= last; i++)
+		pause_worker(i);
+	for (int i = 0; i < 2; i++)
+		conns[i] = connect_on(i, &a);
+	waiting = waiting_in_listener();
+	for (int i = first; i <= last; i++)
+		kill(workers[i], SIGCONT);
+	for (int i = 0; i < 2; i++) {
+		assert_true(greeting(conns[i]));
+		close(conns[i]);
+	}
+	return !waiting;
+}
+
+static void await_local(int first, int last)
+{
+	for (int i = 0; i < 100; i++) {
+		if (all_local(first, last))
+			return;
+		/* Connections wake those that do not know of the others yet. */
+		for (int k = 0; k < 10; k++)
+			ask(k % 2);
+		usleep(20000);
+	}
+	fail();
+}
+
+static void answer_all(int count)
+{
+	for (int i = 0; i < 100; i++)
+		assert_true(ask(i % 2));
+	for (int i = 0; i < count; i++)
+		assert_ok(kill(workers[i], 0));
+}
+
+static void test_accept_by_number(void **state)
+{
+	(void)state;
+	start_worker(0, accept_by_number);
+	start_worker(1, accept_by_old_number);
+	await_workers(0, 1);
+	await_local(0, 1);
+	answer_all(2);
+}
+
+/* The library never sees an accept(), so all connections stay in the listener. */
+static void test_accept_unseen(void **state)
+{
+	(void)state;
+	start_worker(0, accept_inline);
+	start_worker(1, accept_inline);
+	answer_all(2);
+	assert_int_equal(cpu_of(workers[0]), -1);
+	assert_int_equal(cpu_of(workers[1]), -1);
+}
+
+/* Another worker takes what the library gave to the one whose accept() it does not see. */
+static void test_accept_unseen_beside_another(void **state)
+{
+	(void)state;
+	start_worker(0, accept_inline);
+	start_worker(1, accept_by_name);
+	answer_all(2);
+	for (int i = 0; i < 4000 && cpu_of(workers[0]) >= 0; i++)
+		ask(i % 2);
+	assert_int_equal(cpu_of(workers[0]), -1);
+	answer_all(2);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_accept_by_number),
+		T(test_accept_unseen),
+		T(test_accept_unseen_beside_another),
+	};
+
+	alarm(60);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
