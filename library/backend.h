@@ -36,6 +36,12 @@ int fsocket_proc_read(const char *path, char *text, int size);
  */
 char *fsocket_proc_stat(int pid, int tid, char *text, int size);
 
+/*
+ * Returns when the thread of such a text has started, in ticks since the boot; 0 if that is not
+ * there. No other thread of the same number has started then.
+ */
+unsigned long fsocket_proc_started(const char *stat);
+
 /* members.c */
 /* Closes low, and returns a high number for the same file, which belongs to the library; or -1. */
 int fsocket_member_raise(int low);

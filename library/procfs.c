@@ -30,3 +30,12 @@ char *fsocket_proc_stat(int pid, int tid, char *text, int size)
 	name_end = strrchr(text, ')');
 	return name_end ? name_end + 1 : NULL;
 }
+
+/* The state is the 3rd field of the file, and the start is the 22nd. */
+unsigned long fsocket_proc_started(const char *stat)
+{
+	unsigned long started;
+
+	return stat && sscanf(stat, " %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+				    " %*s %*s %*s %*s %lu", &started) == 1 ? started : 0;
+}

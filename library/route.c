@@ -81,7 +81,7 @@ static long age(const struct claim *c)
 	return fsocket_now_ms() - atomic_load(&c->stamp);
 }
 
-/* kill() also finds a zombie, but a parent reaps its worker soon. */
+/* kill() also finds a zombie: see condition(). */
 static bool dead(const struct claim *c)
 {
 	return RAW2(SYS_kill, atomic_load(&c->pid), 0) == -ESRCH;
@@ -90,6 +90,42 @@ static bool dead(const struct claim *c)
 static bool eligible(const struct route *r, const struct claim *c)
 {
 	return c->owner && c->ready && age(c) < STALE(r);
+}
+
+enum condition { RUNS, STOPPED, ENDED };
+
+/*
+ * Asks the kernel for the state of a worker that is silent. It may be a zombie, which its
+ * parent may leave as it is for long, or its number may be another thread's by now. Where
+ * there is no /proc, only kill() tells.
+ */
+static enum condition condition(const struct claim *c)
+{
+	char text[512], *stat = fsocket_proc_stat(c->pid, c->tid, text, sizeof(text));
+
+	if (!stat)
+		return dead(c) ? ENDED : RUNS;
+	if (c->started && fsocket_proc_started(stat) != c->started)
+		return ENDED;
+	switch (stat[1]) {
+	case 'Z':
+	case 'X':
+		return ENDED;
+	case 'T':
+	case 't':
+		return STOPPED;
+	}
+	return RUNS;
+}
+
+/*
+ * Returns whether the others have to wait for the worker: it sleeps and does not know of
+ * them yet, or it can have no member. One that looks up becomes ready again by itself,
+ * unless it is stopped or gets no CPU.
+ */
+static bool comes(const struct claim *c)
+{
+	return !c->ready && !c->looks && !c->stopped;
 }
 
 /* A lone worker may sleep for as long as it likes, so its stamp does not count. */
@@ -186,7 +222,7 @@ static void update(struct group *g)
 			others[count++] = r->index[member];
 			if (cpu >= 0 && cpu < cpus)
 				map[cpu] = r->index[member];
-		} else if (!c->ready && live(r, c)) {
+		} else if (comes(c) && live(r, c)) {
 			coming++;
 		}
 	}
@@ -219,6 +255,9 @@ struct claim *fsocket_route_claim(struct group *g, unsigned int *owner)
 {
 	struct route *r = g->route;
 	struct claim *c = NULL;
+	char text[512];
+	unsigned long started = fsocket_proc_started(fsocket_proc_stat(getpid(), gettid(), text,
+								       sizeof(text)));
 
 	if (atomic_load(&r->broken) || !lock(r))
 		return NULL;
@@ -231,6 +270,9 @@ struct claim *fsocket_route_claim(struct group *g, unsigned int *owner)
 			r->end = c - r->claims + 1;
 		c->ready = false;
 		c->waiting = false;
+		c->looks = false;
+		c->stopped = false;
+		c->started = started;
 		c->cpu = -1;
 		c->member = -1;
 		c->pid = getpid();
@@ -351,24 +393,33 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 	if (!lock(g->route))
 		return;
 	atomic_store(&c->stamp, fsocket_now_ms());
+	c->looks = true;
+	c->stopped = false;
 	atomic_store(&c->ready, true);
 	update(g);
 	unlock(g->route);
 }
 
-/* Its state is behind the thread's name, which may contain anything. */
-static bool stopped(const struct claim *c)
+/* Returns whether the claim of a silent worker has to be changed; if act, changes it, under the lock. */
+static bool mend(const struct route *r, struct claim *c, bool act)
 {
-	char text[512], *stat = fsocket_proc_stat(c->pid, c->tid, text, sizeof(text));
+	enum condition now;
 
-	return stat && (!strncmp(stat, " T", 2) || !strncmp(stat, " t", 2));
-}
-
-static bool stale(const struct route *r, const struct claim *c)
-{
 	if (!c->owner || age(c) < SILENT(r))
 		return false;
-	return dead(c) || (c->ready && (age(c) >= STALE(r) || stopped(c)));
+	now = condition(c);
+	if (now == ENDED) {
+		if (act)
+			free_claim(c);
+		return true;
+	}
+	if (c->ready ? age(c) < STALE(r) && now == RUNS : c->stopped == (now == STOPPED))
+		return false;
+	if (act) {
+		c->stopped = now == STOPPED;
+		atomic_store(&c->ready, false);
+	}
+	return true;
 }
 
 void fsocket_route_tend(struct group *g)
@@ -377,19 +428,11 @@ void fsocket_route_tend(struct group *g)
 	bool any = false;
 
 	for (int i = 0, end = claims_of(r); i < end && !any; i++)
-		any = stale(r, &r->claims[i]);
+		any = mend(r, &r->claims[i], false);
 	if (!any || !lock(r))
 		return;
-	for (int i = 0, end = claims_of(r); i < end; i++) {
-		struct claim *c = &r->claims[i];
-
-		if (!stale(r, c))
-			continue;
-		if (dead(c))
-			free_claim(c);
-		else
-			atomic_store(&c->ready, false);
-	}
+	for (int i = 0, end = claims_of(r); i < end; i++)
+		mend(r, &r->claims[i], true);
 	update(g);
 	unlock(r);
 }

@@ -45,12 +45,15 @@ struct claim {
 	atomic_int cpu, member;		/* -1 if none yet */
 	atomic_uchar ready;		/* connections may be sent to its member */
 	atomic_uchar waiting;
+	atomic_uchar looks;		/* it has been ready, and looks up at the others since */
+	atomic_uchar stopped;		/* the kernel has said so */
 	atomic_long stamp;		/* time of the last beginning or end of a wait, or look */
 	/*
 	 * The connections that workers here have accepted since the start: from the
 	 * member, the listener, and other members. Only the worker writes these.
 	 */
 	atomic_ulong own, shared, others;
+	atomic_ulong started;		/* see fsocket_proc_started(); 0: unknown */
 };
 
 /* The worker's CPU time when another worker last read it. */

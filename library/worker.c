@@ -257,6 +257,7 @@ static void activate(struct watch *w)
 			CPU_SET(fsocket_mine.watches[i]->claim->cpu, &allowed);
 		}
 	leave_member(w);
+	atomic_store(&w->claim->looks, false);
 	if (!fsocket_route_choose(w->group, w->claim, &allowed))
 		return;
 	fsocket_pin(w->claim->cpu);
@@ -324,6 +325,8 @@ static void settle(struct watch *w)
 	w->generation = r->generation;
 	look_for_others(w, atomic_load(&r->seen) &&
 			(fsocket_route_live(r) >= 2 || left_behind(w->group)));
+	if (!w->active)
+		atomic_store(&w->claim->looks, false);
 	if (w->active && !w->alone_since && !w->claim->ready)
 		activate(w);
 }

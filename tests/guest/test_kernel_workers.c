@@ -136,6 +136,13 @@ static void await_workers(int first, int last)
 	fail();
 }
 
+static void start_workers(int count)
+{
+	for (int i = 0; i < count; i++)
+		start_worker(i, accept_by_name);
+	await_workers(0, count - 1);
+}
+
 /* Waits until the worker has surely stopped, not within an answer. */
 static void pause_worker(int i)
 {
@@ -191,6 +198,12 @@ static void await_local(int first, int last)
 	fail();
 }
 
+/* By then the others have seen that one is silent: STALE() in library/route.h. */
+static void let_others_see(void)
+{
+	usleep(1500000);
+}
+
 static void answer_all(int count)
 {
 	for (int i = 0; i < 100; i++)
@@ -233,6 +246,81 @@ static void test_accept_unseen_beside_another(void **state)
 	answer_all(2);
 }
 
+static void test_stopped_while_it_waits(void **state)
+{
+	(void)state;
+	start_workers(3);
+	await_local(0, 2);
+	pause_worker(0);
+	let_others_see();
+	await_local(1, 2);
+	kill(workers[0], SIGCONT);
+	await_local(0, 2);
+}
+
+static void test_dead_and_not_reaped(void **state)
+{
+	(void)state;
+	start_workers(3);
+	await_local(0, 2);
+	kill(workers[0], SIGKILL);
+	let_others_see();
+	await_local(1, 2);
+}
+
+/* A lone worker sleeps, and so never learns of those that come after it has stopped. */
+static void test_stopped_before_others_came(void **state)
+{
+	(void)state;
+	start_worker(0, accept_by_name);
+	assert_int_equal(ask(0), '0');
+	pause_worker(0);
+	start_worker(1, accept_by_name);
+	start_worker(2, accept_by_name);
+	await_workers(1, 2);
+	await_local(1, 2);
+	kill(workers[0], SIGCONT);
+	await_workers(0, 2);
+	await_local(0, 2);
+}
+
+/* A program that is no worker gets the number of a dead one that the others do not know as dead. */
+static void test_number_used_again(void **state)
+{
+	char text[16];
+	pid_t old, new = 0;
+	FILE *last;
+
+	(void)state;
+	start_worker(0, accept_by_name);
+	assert_int_equal(ask(0), '0');
+	old = workers[0];
+	usleep(20000);
+	kill_worker(0);
+	for (int i = 0; i < 20 && new != old; i++) {
+		if (new)
+			kill(new, SIGKILL);
+		if (new)
+			waitpid(new, NULL, 0);
+		last = fopen("/proc/sys/kernel/ns_last_pid", "w");
+		if (!last)
+			skip();
+		snprintf(text, sizeof(text), "%d", old - 1);
+		fputs(text, last);
+		if (fclose(last))
+			skip();
+		new = fork();
+		while (!new)
+			pause();
+	}
+	workers[3] = new;
+	assert_int_equal(new, old);
+	start_worker(1, accept_by_name);
+	start_worker(2, accept_by_name);
+	await_workers(1, 2);
+	await_local(1, 2);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +328,10 @@ int main(int argc, char **argv)
 		T(test_accept_by_number),
 		T(test_accept_unseen),
 		T(test_accept_unseen_beside_another),
+		T(test_stopped_while_it_waits),
+		T(test_dead_and_not_reaped),
+		T(test_stopped_before_others_came),
+		T(test_number_used_again),
 	};
 
 	alarm(60);
