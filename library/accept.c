@@ -41,12 +41,11 @@ static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
 		  struct pollfd *fds)
 {
-	bool timely[GROUP_MEMBERS] = { false };
+	static const bool nobody[GROUP_MEMBERS];
+	const bool *timely = claim ? fsocket_mine.timely : nobody;
 	int count = 0;
 
 	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	if (claim)
-		memcpy(timely, fsocket_mine.timely, sizeof(timely));
 	for (int m = 0; m < g->count && !shared_only; m++)
 		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
 			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };

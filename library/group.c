@@ -10,7 +10,9 @@
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU
  *	adopt.c		a group of the program before this one
- *	worker.c	how workers wait and accept
+ *	worker.c	how workers wait
+ *	merge.c		one event of a listener and its member
+ *	accept.c	how workers accept
  *	pin.c		a worker's CPU
  *
  * Members are made when the program calls listen(), since it then still has the

@@ -71,6 +71,11 @@ void fsocket_worker_close(int epfd);
  */
 bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			 const sigset_t *mask, int *count);
+/*
+ * Makes one event of those of a listener and its member that the wait has returned, and returns
+ * their number then.
+ */
+int fsocket_worker_merge(int epfd, struct epoll_event *events, int count);
 /* Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. */
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
 /* The library makes no system calls of its own after this. */

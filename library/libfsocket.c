@@ -230,8 +230,13 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			 const sigset_t *mask, int *count)
 {
-	return atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) &&
-	       fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count);
+	if (!atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) ||
+	    !fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count))
+		return false;
+	/* Two events are the usual case: a connection comes, and one has sent its request. */
+	if (*count > 2 || (*count == 2 && RARE(events[0].data.u64 == events[1].data.u64)))
+		*count = fsocket_worker_merge(epfd, events, *count);
+	return true;
 }
 
 static RARELY int wait_specially(int epfd, struct epoll_event *events, int maxevents, int timeout)

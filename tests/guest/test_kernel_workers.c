@@ -42,6 +42,15 @@ static int teardown(void **state)
 	return 0;
 }
 
+static void set_late(const char *ms)
+{
+	close(fd);
+	setenv("FSOCKET_STEAL_AFTER_MS", ms, 1);
+	fd = listener(AF_INET, &a);
+	unsetenv("FSOCKET_STEAL_AFTER_MS");
+	set_nonblock(fd);
+}
+
 /* As programs do that do not call the C library. */
 static int accept_inline(int from)
 {
@@ -100,6 +109,11 @@ static void serve(char letter, int (*accept_one)(int))
 			greet_all(letter, accept_one);
 }
 
+static void leave(int signal)
+{
+	exit(signal != SIGTERM);
+}
+
 static void start_worker(int i, int (*accept_one)(int))
 {
 	workers[i] = fork();
@@ -107,6 +121,7 @@ static void start_worker(int i, int (*accept_one)(int))
 	if (workers[i])
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGTERM, leave);
 	serve('0' + i, accept_one);
 }
 
@@ -321,6 +336,44 @@ static void test_number_used_again(void **state)
 	await_local(1, 2);
 }
 
+/* Connections wait in the member of this worker, and in the listener. */
+static void test_one_event_of_one_registration(void **state)
+{
+	struct epoll_event events[8];
+	int epoll, conns[2];
+
+	(void)state;
+	/* Nobody else takes the first connection. */
+	set_late("1000");
+	start_worker(0, accept_by_name);
+	epoll = watch_listener();
+	/* Until the other worker leaves a connection to this one, whose member then has it. */
+	for (int i = 0; i < 400; i++) {
+		if (pinned_cpu() >= 0 && cpu_of(workers[0]) >= 0 && !waiting_in_listener()) {
+			conns[0] = connect_on(pinned_cpu(), &a);
+			if (!readable(conns[0], 20) && !waiting_in_listener())
+				break;
+		} else {
+			conns[0] = connect_on(i % 2, &a);
+		}
+		if (epoll_wait(epoll, events, 8, 1) > 0)
+			greet_all('1', accept_by_name);
+		close(conns[0]);
+		conns[0] = -1;
+	}
+	assert_true(conns[0] >= 0);
+	/* It tells the others that it ends, and from then on the listener gets all. */
+	kill(workers[0], SIGTERM);
+	assert_int_equal(waitpid(workers[0], NULL, 0), workers[0]);
+	workers[0] = 0;
+	conns[1] = connect_on(pinned_cpu(), &a);
+	assert_int_equal(waiting_in_listener(), 1);
+	assert_int_equal(epoll_wait(epoll, events, 8, 0), 1);
+	close(conns[0]);
+	close(conns[1]);
+	close(epoll);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +385,7 @@ int main(int argc, char **argv)
 		T(test_dead_and_not_reaped),
 		T(test_stopped_before_others_came),
 		T(test_number_used_again),
+		T(test_one_event_of_one_registration),
 	};
 
 	alarm(60);
