@@ -17,6 +17,7 @@
 #include "clock.h"
 #include "device.h"
 #include "fds.h"
+#include "process.h"
 #include "real.h"
 
 /*
@@ -30,10 +31,9 @@ const volatile struct fsocket_features *fsocket_features = &nothing;
 atomic_uchar fsocket_fds[FSOCKET_MAX_FD];
 
 static atomic_int device = -1;
-/* The identity of the device's file, and the process that has opened it. */
+/* The identity of the device's file. */
 static dev_t device_dev;
 static ino_t device_ino;
-static pid_t owner;
 
 static atomic_bool confined;
 /* The error of the last attempt to open the device, and the time of that attempt. */
@@ -143,18 +143,13 @@ static bool try_to_open(void)
 		device_dev = s.st_dev;
 		device_ino = s.st_ino;
 	}
-	owner = getpid();
+	fsocket_process_note();
 	fsocket_fd_set(fd, FD_DEVICE);
 	if (!atomic_compare_exchange_strong(&device, &expected, fd)) {
 		fsocket_fd_set(fd, FD_UNKNOWN);
 		RAW2(SYS_close, fd, 0);
 	}
 	return true;
-}
-
-bool fsocket_device_borrowed(void)
-{
-	return owner && owner != getpid();
 }
 
 /*
@@ -164,7 +159,7 @@ bool fsocket_device_borrowed(void)
  */
 static bool lost(int fd)
 {
-	if (fsocket_device_is(fd) || fsocket_device_borrowed())
+	if (fsocket_device_is(fd) || fsocket_process_borrowed())
 		return false;
 	atomic_compare_exchange_strong(&device, &fd, -1);
 	return true;
@@ -232,9 +227,4 @@ void fsocket_device_confine(void)
 bool fsocket_device_confined(void)
 {
 	return atomic_load_explicit(&confined, memory_order_relaxed);
-}
-
-void fsocket_device_in_child(void)
-{
-	owner = getpid();
 }

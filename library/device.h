@@ -44,15 +44,6 @@ void fsocket_device_saved(uint32_t count);
 void fsocket_device_confine(void);
 bool fsocket_device_confined(void);
 
-/*
- * Returns whether this process is a child that shares the memory of its parent (vfork()), but
- * not its descriptors.
- */
-bool fsocket_device_borrowed(void);
-
-/* This is a new process, with a copy of what its parent had. */
-void fsocket_device_in_child(void);
-
 #pragma GCC visibility pop
 
 #endif

@@ -27,6 +27,7 @@
 #include "epoll.h"
 #include "fds.h"
 #include "kernel.h"
+#include "process.h"
 #include "real.h"
 #include "shadow.h"
 
@@ -97,7 +98,8 @@ static void both_escape(ARGUMENTS)
 	fsocket_epoll_escape(b);
 	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0) {
 		fsocket_group_gone(b, b);
-		fsocket_fd_forget(b);
+		if (!fsocket_process_borrowed())
+			fsocket_fd_forget(b);
 	}
 }
 

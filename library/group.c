@@ -44,6 +44,7 @@
 #include "device.h"
 #include "fds.h"
 #include "group.h"
+#include "process.h"
 #include "real.h"
 #include "worker.h"
 
@@ -57,8 +58,6 @@ static struct group groups[MAX_GROUPS];
 static unsigned char group_of[FSOCKET_MAX_FD];
 /* Descriptors accepted from a listener with a group: the library has set their SO_REUSEPORT. */
 static atomic_bool children[FSOCKET_MAX_FD];
-/* The process that may change these variables; a child of vfork() may not. */
-static pid_t owner;
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 /* An option that cannot be read back has been set on some socket. */
 static atomic_bool obstacle;
@@ -251,15 +250,9 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	}
 	g->inode = fsocket_inode(fd);
 	g->port = fsocket_member_port(fd);
-	owner = getpid();
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
-}
-
-static void in_child(void)
-{
-	owner = getpid();
 }
 
 bool fsocket_group_note(int fd, bool made_here)
@@ -268,11 +261,12 @@ bool fsocket_group_note(int fd, bool made_here)
 	bool adopted = false;
 	struct group *g;
 
-	if ((unsigned int)fd >= FSOCKET_MAX_FD || fsocket_device_confined())
+	if ((unsigned int)fd >= FSOCKET_MAX_FD || fsocket_device_confined() ||
+	    fsocket_process_borrowed())
 		return false;
 	pthread_mutex_lock(&making);
 	if (!prepared)
-		prepared = !pthread_atfork(fsocket_pin_lift, NULL, in_child);
+		prepared = !pthread_atfork(fsocket_pin_lift, NULL, NULL);
 	g = find_group(fsocket_inode(fd));
 	if (!g)
 		g = make_group(fd, made_here, &adopted);
@@ -420,17 +414,35 @@ static void lose(int fd)
 	fsocket_fd_set(fd, FD_UNKNOWN);
 }
 
+/*
+ * A child of vfork() closes the listener: it closes its own descriptors of the members, too, and
+ * leaves the variables alone, which are its parent's.
+ */
+static void close_in_child(const struct group *g)
+{
+	for (int m = 0; m < g->count; m++)
+		if (g->members[m] >= 0 && fsocket_inode(g->members[m]) == g->route->sockets[m])
+			RAW2(SYS_close, g->members[m], 0);
+	if (g->memory >= 0 && RAW3(SYS_fcntl, g->memory, F_GET_SEALS, 0) > 0)
+		RAW2(SYS_close, g->memory, 0);
+}
+
 void fsocket_group_gone(unsigned int first, unsigned int last)
 {
+	bool borrowed;
+
 	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed) ||
-	    fsocket_device_confined() || owner != getpid())
+	    fsocket_device_confined())
 		return;
+	borrowed = fsocket_process_borrowed();
 	if (last >= FSOCKET_MAX_FD)
 		last = FSOCKET_MAX_FD - 1;
 	for (unsigned int fd = first; fd <= last; fd++) {
-		if (group_of[fd])
+		if (group_of[fd] && borrowed)
+			close_in_child(&groups[group_of[fd] - 1]);
+		else if (group_of[fd])
 			forget(fd, first, last);
-		else if (fsocket_fd(fd) == FD_MEMBER)
+		else if (!borrowed && fsocket_fd(fd) == FD_MEMBER)
 			lose(fd);
 	}
 }
@@ -439,7 +451,7 @@ void fsocket_group_shutdown(int fd)
 {
 	struct group *g = fsocket_group_of(fd);
 
-	if (!g || fsocket_device_confined() || owner != getpid())
+	if (!g || fsocket_device_confined() || fsocket_process_borrowed())
 		return;
 	atomic_store(&g->route->broken, true);
 	for (int m = 0; m < g->count; m++)

@@ -29,6 +29,7 @@
  *
  * The kernel closes the device of a worker that dies, which retires the worker.
  *
+ *	process.c	which process it is
  *	device.c	/dev/fastsocket
  *	listener.c	which descriptors listen, and which threads wait for them
  *	epoll.c		enable_fast_epoll, with its notes in shadow.c, and its waits in wait.c
@@ -53,6 +54,7 @@
 #include "fds.h"
 #include "kernel.h"
 #include "listener.h"
+#include "process.h"
 #include "real.h"
 #include "shadow.h"
 
@@ -312,9 +314,13 @@ static inline int new_socket(int fd)
 
 static RARELY int new_socket_beside_groups(int fd)
 {
-	/* The program has closed the number by a way that the library does not see. */
-	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
+	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER)) {
+		/* In the parent, the number still is what the note says. */
+		if (fsocket_process_borrowed())
+			return fd;
+		/* The program has closed the number by a way that the library does not see. */
 		fsocket_group_gone(fd, fd);
+	}
 	fsocket_group_own(fd);
 	return new_socket(fd);
 }

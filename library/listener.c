@@ -19,6 +19,7 @@
 #include "device.h"
 #include "kernel.h"
 #include "listener.h"
+#include "process.h"
 #include "real.h"
 
 /*
@@ -57,7 +58,6 @@ static struct options *_Atomic options;
 
 static void in_child(void)
 {
-	fsocket_device_in_child();
 	claim_count = 0;
 	fsocket_leaving = -1;
 }
@@ -142,6 +142,7 @@ void fsocket_listener_note(int fd)
 		fsocket_fd_set(fd, FD_PLAIN);
 		return;
 	}
+	fsocket_process_note();
 	if (!atomic_exchange(&prepared, true))
 		pthread_atfork(NULL, NULL, in_child);
 	inodes[fd] = fsocket_inode(fd);
@@ -271,7 +272,7 @@ bool fsocket_listener_close(int fd)
 	/* close() is a cancellation point, so this function has to be one. */
 	pthread_testcancel();
 	/* A child of vfork() closes a descriptor of its own, and shares these notes. */
-	if (fsocket_device_borrowed())
+	if (fsocket_process_borrowed())
 		return false;
 	fsocket_fd_set(fd, FD_UNKNOWN);
 	if (claim >= 0)
