@@ -142,9 +142,8 @@ void fsocket_listener_note(int fd)
 		fsocket_fd_set(fd, FD_PLAIN);
 		return;
 	}
-	fsocket_process_note();
 	if (!atomic_exchange(&prepared, true))
-		pthread_atfork(NULL, NULL, in_child);
+		fsocket_process_at_copy(in_child);
 	inodes[fd] = fsocket_inode(fd);
 	fsocket_listener_remember(fd);
 	fsocket_fd_set(fd, FD_LISTENER);

@@ -28,6 +28,7 @@
 #include "clock.h"
 #include "device.h"
 #include "fds.h"
+#include "process.h"
 #include "real.h"
 #include "worker.h"
 
@@ -163,7 +164,7 @@ static void prepare(void)
 	static pthread_key_t key;
 
 	if (!atomic_exchange(&prepared, true)) {
-		pthread_atfork(NULL, NULL, in_child);
+		fsocket_process_at_copy(in_child);
 		pthread_key_create(&key, thread_ends);
 	}
 	pthread_setspecific(key, &fsocket_mine);

@@ -125,6 +125,28 @@ static void test_child_with_the_same_memory(void **state)
 	close(closed[1]);
 }
 
+/* A child that the C library does not know has descriptors of its own, which it closes. */
+static void test_child_by_clone(void **state)
+{
+	int closed[2];
+	pid_t child;
+	char byte;
+
+	(void)state;
+	assert_ok(pipe(closed));
+	child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	assert_ok(child);
+	if (!child)
+		close_and_pause(closed);
+	assert_int_equal(read(closed[0], &byte, 1), 1);
+	close(fd);
+	assert_port_is_free();
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close(closed[0]);
+	close(closed[1]);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -133,6 +155,7 @@ int main(int argc, char **argv)
 		T(test_vfork_and_dup2),
 		T(test_vfork_and_socket),
 		T(test_child_with_the_same_memory),
+		T(test_child_by_clone),
 	};
 
 	alarm(60);
