@@ -18,7 +18,7 @@
 /* A listener, and the sockets beside it. */
 struct group {
 	ino_t inode;		/* of the listener; 0 if there is none */
-	in_port_t port;
+	struct sockaddr_in6 address;	/* or sockaddr_in; a listener that is gone leaves it */
 	int count;
 	int members[GROUP_MEMBERS];
 	struct route *route;
@@ -49,6 +49,12 @@ int fsocket_member_raise(int low);
 in_port_t fsocket_member_port(int fd);
 /* Returns whether connections wait in a member that is not marked in except[]. */
 bool fsocket_members_readable(const struct group *g, const bool *except);
+/* Stores the local address of a socket, followed by zeros; false if it has none. */
+bool fsocket_member_address(int fd, struct sockaddr_in6 *address);
+/* Returns whether the socket is, or was, a connection of TCP, and not only bound. */
+bool fsocket_member_connected(int fd);
+/* Returns whether a connection to the socket may have come by the listener with that address. */
+bool fsocket_member_reached(int fd, const struct sockaddr_in6 *listener);
 /* Closes the members, and the memory's descriptor. */
 void fsocket_members_close(struct group *g);
 

@@ -249,7 +249,7 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		return NULL;
 	}
 	g->inode = fsocket_inode(fd);
-	g->port = fsocket_member_port(fd);
+	fsocket_member_address(fd, &g->address);
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
@@ -336,17 +336,14 @@ static bool is_child(int conn)
 
 bool fsocket_group_child(int conn)
 {
-	in_port_t port;
-
+	if (!fsocket_group_was() || fsocket_device_confined() || !fsocket_member_connected(conn))
+		return false;
 	if (is_child(conn))
 		return true;
-	if (!fsocket_group_was() || fsocket_device_confined() ||
-	    fsocket_option(conn, SOL_SOCKET, SO_ACCEPTCONN) != 0)
-		return false;
-	/* Another descriptor of one, or another process's. A group that has gone left its port. */
-	port = fsocket_member_port(conn);
+	/* Another descriptor of one, or another process's. A group that has gone left its address. */
 	for (int i = 0; i < MAX_GROUPS; i++)
-		if (port && groups[i].route && groups[i].port == port && !groups[i].route->reuseport)
+		if (groups[i].route && !groups[i].route->reuseport &&
+		    fsocket_member_reached(conn, &groups[i].address))
 			return true;
 	return false;
 }

@@ -474,6 +474,8 @@ static RARELY int close_specially(int fd)
 		return -1;
 	}
 	fsocket_epoll_close(fd);
+	if (fsocket_group_was())
+		fsocket_group_own(fd);
 	if (kind & FD_LISTENER)
 		fsocket_group_gone(fd, fd);
 	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))

@@ -4,6 +4,7 @@
  * programs seldom use.
  */
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
@@ -61,12 +62,50 @@ bool fsocket_members_readable(const struct group *g, const bool *except)
 	return count && RAW3(SYS_poll, fds, count, 0) > 0;
 }
 
+bool fsocket_member_address(int fd, struct sockaddr_in6 *address)
+{
+	socklen_t len = sizeof(*address);
+
+	memset(address, 0, sizeof(*address));
+	return !RAW3(SYS_getsockname, fd, address, &len);
+}
+
 in_port_t fsocket_member_port(int fd)
 {
 	struct sockaddr_in6 address;
-	socklen_t len = sizeof(address);
 
 	/* Both families have the port at the same place. */
-	memset(&address, 0, sizeof(address));
-	return RAW3(SYS_getsockname, fd, &address, &len) ? 0 : address.sin6_port;
+	return fsocket_member_address(fd, &address) ? address.sin6_port : 0;
+}
+
+/* As in <netinet/tcp.h>, beside which <linux/tcp.h> cannot be included. */
+enum { CLOSED = 7, LISTENS = 10 };
+
+bool fsocket_member_connected(int fd)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	return fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP &&
+	       !RAW5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
+	       info.tcpi_state != LISTENS &&
+	       /* A connection that has ended has received segments. */
+	       (info.tcpi_state != CLOSED || info.tcpi_segs_in);
+}
+
+bool fsocket_member_reached(int fd, const struct sockaddr_in6 *listener)
+{
+	struct sockaddr_in6 address;
+	const struct sockaddr_in *here = (const void *)&address, *there = (const void *)listener;
+
+	if (!listener->sin6_port || !fsocket_member_address(fd, &address) ||
+	    address.sin6_family != listener->sin6_family ||
+	    address.sin6_port != listener->sin6_port)
+		return false;
+	if (listener->sin6_family == AF_INET)
+		return there->sin_addr.s_addr == htonl(INADDR_ANY) ||
+		       there->sin_addr.s_addr == here->sin_addr.s_addr;
+	return IN6_IS_ADDR_UNSPECIFIED(&listener->sin6_addr) ||
+	       IN6_ARE_ADDR_EQUAL(&listener->sin6_addr, &address.sin6_addr);
 }

@@ -147,6 +147,117 @@ static void test_child_by_clone(void **state)
 	close(closed[1]);
 }
 
+static int reuseport(int socket)
+{
+	socklen_t len = sizeof(int);
+	int value = -1;
+
+	assert_ok(getsockopt(socket, SOL_SOCKET, SO_REUSEPORT, &value, &len));
+	return value;
+}
+
+static void set_reuseport(int socket)
+{
+	const int on = 1;
+
+	assert_ok(setsockopt(socket, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)));
+}
+
+/* Returns a socket with SO_REUSEPORT, which is bound to the port of the listener. */
+static int beside(int type, in_addr_t address)
+{
+	union address b = a;
+	int other = socket(AF_INET, type, 0);
+
+	assert_ok(other);
+	set_reuseport(other);
+	b.in.sin_addr.s_addr = htonl(address);
+	assert_ok(bind(other, &b.sa, address_len(&b)));
+	return other;
+}
+
+/* As a server of HTTP/3 has beside its listener. */
+static void test_reuseport_of_udp(void **state)
+{
+	int other = beside(SOCK_DGRAM, INADDR_LOOPBACK);
+
+	(void)state;
+	assert_int_equal(reuseport(other), 1);
+	close(other);
+}
+
+static void test_reuseport_at_another_address(void **state)
+{
+	int other = beside(SOCK_STREAM, INADDR_LOOPBACK + 1), conn;
+
+	(void)state;
+	assert_int_equal(reuseport(other), 1);
+	/* Without listen(), it may also connect. */
+	conn = connect(other, &a.sa, address_len(&a));
+	assert_ok(conn);
+	assert_int_equal(reuseport(other), 1);
+	close(other);
+}
+
+/* A connection, a copy of it, and one that has ended read what the listener reads. */
+static void test_reuseport_of_connections(void **state)
+{
+	int client = connect_on(0, &a), conn, copy;
+	struct linger reset = { .l_onoff = 1 };
+	char byte;
+
+	(void)state;
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	copy = dup(conn);
+	assert_ok(copy);
+	assert_int_equal(reuseport(conn), 0);
+	assert_int_equal(reuseport(copy), 0);
+	assert_ok(setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)));
+	close(client);
+	assert_errno(read(conn, &byte, 1), ECONNRESET);
+	close(conn);
+	assert_int_equal(reuseport(copy), 0);
+	set_reuseport(copy);
+	assert_int_equal(reuseport(copy), 1);
+	close(copy);
+}
+
+/* The number of a connection that has been closed says nothing of the next file. */
+static void take_number_of_a_connection(int other)
+{
+	int client = connect_on(0, &a), conn, copy;
+
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	close(conn);
+	copy = dup(other);
+	assert_int_equal(copy, conn);
+	assert_int_equal(reuseport(copy), 1);
+	close(copy);
+	close(client);
+}
+
+static void test_number_of_a_connection(void **state)
+{
+	int other = socket(AF_INET, SOCK_DGRAM, 0);
+
+	(void)state;
+	assert_ok(other);
+	set_reuseport(other);
+	take_number_of_a_connection(other);
+	close(other);
+	other = socket(AF_INET, SOCK_STREAM, 0);
+	assert_ok(other);
+	set_reuseport(other);
+	assert_ok(connect(other, &a.sa, address_len(&a)));
+	close(accept(fd, NULL, NULL));
+	take_number_of_a_connection(other);
+	close(other);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -156,6 +267,10 @@ int main(int argc, char **argv)
 		T(test_vfork_and_socket),
 		T(test_child_with_the_same_memory),
 		T(test_child_by_clone),
+		T(test_reuseport_of_udp),
+		T(test_reuseport_at_another_address),
+		T(test_reuseport_of_connections),
+		T(test_number_of_a_connection),
 	};
 
 	alarm(60);
