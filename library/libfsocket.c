@@ -31,6 +31,7 @@
  *
  *	process.c	which process it is
  *	device.c	/dev/fastsocket
+ *	pwait2.c	epoll_pwait2()
  *	listener.c	which descriptors listen, and which threads wait for them
  *	epoll.c		enable_fast_epoll, with its notes in shadow.c, and its waits in wait.c
  *	escape.c	calls that end the following of epoll.c
@@ -41,7 +42,6 @@
  *				error, and the program runs as without the library)
  */
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -275,30 +275,6 @@ int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout
 	fsocket_epoll_settle(epfd);
 	return real(epfd, events, maxevents, timeout, mask);
 }
-
-#if __GLIBC_PREREQ(2, 35)
-/* Rounded up: no wait ends before its time. */
-static int milliseconds(const struct timespec *timeout)
-{
-	if (!timeout || timeout->tv_sec > INT_MAX / 1000 - 1)
-		return -1;
-	return timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000;
-}
-
-int epoll_pwait2(int epfd, struct epoll_event *events, int maxevents,
-		 const struct timespec *timeout, const sigset_t *mask)
-{
-	int count;
-
-	REAL(epoll_pwait2);
-	if (fsocket_leaving >= 0)
-		fsocket_listener_retire();
-	if (worker_waits(epfd, events, maxevents, milliseconds(timeout), mask, &count))
-		return count;
-	fsocket_epoll_settle(epfd);
-	return real(epfd, events, maxevents, timeout, mask);
-}
-#endif
 
 /*
  * The socket is new: no other process has it, and it does not listen. If neither this

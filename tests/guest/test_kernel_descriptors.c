@@ -6,6 +6,8 @@
  */
 #include "helpers.h"
 
+#include <limits.h>
+
 static int fd;
 static union address a;
 
@@ -258,6 +260,74 @@ static void test_number_of_a_connection(void **state)
 	close(other);
 }
 
+/* Returns an instance of a worker. */
+static int instance(void)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+	int epoll = epoll_create1(0);
+
+	assert_ok(epoll);
+	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+	return epoll;
+}
+
+/* Timeouts that the kernel does not take, in memory of several kinds, with and without an event. */
+static void test_pwait2_invalid(void **state)
+{
+	static const struct timespec bad[] = {
+		{ .tv_nsec = 2000000000 }, { .tv_nsec = 1000000000 }, { .tv_nsec = -1 },
+		{ .tv_sec = -1 }, { .tv_sec = -1, .tv_nsec = 999999999 }, { .tv_sec = LONG_MIN } };
+	int epoll = instance(), client = -1;
+	struct epoll_event event;
+
+	(void)state;
+	for (int ready = 0; ready < 2; ready++) {
+		for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+			struct timespec here = bad[i];
+
+			assert_errno(epoll_pwait2(epoll, &event, 1, &bad[i], NULL), EINVAL);
+			assert_errno(epoll_pwait2(epoll, &event, 1, &here, NULL), EINVAL);
+		}
+		assert_errno(epoll_pwait2(epoll, &event, 1, (void *)1, NULL), EFAULT);
+		if (!ready)
+			client = connect_on(0, &a);
+	}
+	assert_int_equal(epoll_pwait2(epoll, &event, 1, NULL, NULL), 1);
+	close(client);
+	close(epoll);
+}
+
+static long nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* No wait ends before its time, and the shortest of many takes less than a millisecond. */
+static void test_pwait2_duration(void **state)
+{
+	const struct timespec times[] = { { .tv_nsec = 100000 }, { .tv_nsec = 2100000 } };
+	int epoll = instance();
+	struct epoll_event event;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		long wanted = times[i].tv_nsec, least = LONG_MAX, took;
+
+		for (int n = 0; n < 300; n++) {
+			took = nanoseconds();
+			assert_int_equal(epoll_pwait2(epoll, &event, 1, &times[i], NULL), 0);
+			took = nanoseconds() - took;
+			least = took < least ? took : least;
+		}
+		assert_true(least >= wanted);
+		assert_true(least < (wanted / 1000000 + 1) * 1000000);
+	}
+	close(epoll);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -271,6 +341,8 @@ int main(int argc, char **argv)
 		T(test_reuseport_at_another_address),
 		T(test_reuseport_of_connections),
 		T(test_number_of_a_connection),
+		T(test_pwait2_invalid),
+		T(test_pwait2_duration),
 	};
 
 	alarm(60);

@@ -35,5 +35,10 @@ def test_plain(run, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_without_module_and_kernel_backend(run, name):
+    run(name, LD_PRELOAD=str(ROOT / "library/libfsocket.so"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_with_the_kernel_backend(run, name):
     run(name, LD_PRELOAD=str(ROOT / "library/libfsocket.so"), **KERNEL)
