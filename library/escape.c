@@ -88,11 +88,13 @@ static inline void *no_other(ARGUMENTS)
 
 static void first_escapes(ARGUMENTS)
 {
+	fsocket_group_copied(a);
 	fsocket_epoll_escape(a);
 }
 
 static void both_escape(ARGUMENTS)
 {
+	fsocket_group_copied(a);
 	fsocket_epoll_escape(a);
 	/* The call closes b, unless it fails. */
 	fsocket_epoll_escape(b);
@@ -183,8 +185,10 @@ static void thread_starts(ARGUMENTS)
 
 static void by_fcntl(ARGUMENTS)
 {
-	if ((int)b == F_DUPFD || (int)b == F_DUPFD_CLOEXEC)
+	if ((int)b == F_DUPFD || (int)b == F_DUPFD_CLOEXEC) {
+		fsocket_group_copied(a);
 		fsocket_epoll_escape(a);
+	}
 }
 
 /* A mapping of a socket (TCP_ZEROCOPY_RECEIVE) is a reference. */

@@ -59,6 +59,8 @@ static unsigned char group_of[FSOCKET_MAX_FD];
 /* Descriptors accepted from a listener with a group: the library has set their SO_REUSEPORT. */
 static atomic_bool children[FSOCKET_MAX_FD];
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+/* The program has made a copy of a socket's descriptor, so a listener may have another number. */
+static atomic_bool copied;
 /* An option that cannot be read back has been set on some socket. */
 static atomic_bool obstacle;
 
@@ -98,6 +100,11 @@ struct group *fsocket_group_of(int fd)
 	    (unsigned int)fd >= FSOCKET_MAX_FD || !group_of[fd])
 		return NULL;
 	return &groups[group_of[fd] - 1];
+}
+
+bool fsocket_group_has(int fd)
+{
+	return fsocket_group_of(fd);
 }
 
 void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event)
@@ -354,8 +361,17 @@ void fsocket_group_own(int conn)
 		atomic_store_explicit(&children[conn], false, memory_order_relaxed);
 }
 
-/* Returns whether this process has the listener under a number that is not from first to last. */
-static bool has_another(const struct group *g, unsigned int first, unsigned int last)
+void fsocket_group_copied(int fd)
+{
+	if (fsocket_fd(fd) & (FD_PLAIN | FD_LISTENER))
+		atomic_store_explicit(&copied, true, memory_order_relaxed);
+}
+
+/*
+ * Returns a number, not from first to last, under which this process has the listener, too; or
+ * -1.
+ */
+static int another(const struct group *g, unsigned int first, unsigned int last)
 {
 	struct rlimit limit;
 	unsigned int end = 4096;
@@ -364,8 +380,8 @@ static bool has_another(const struct group *g, unsigned int first, unsigned int 
 		end = limit.rlim_cur;
 	for (unsigned int fd = 0; fd < end; fd++)
 		if ((fd < first || fd > last) && fsocket_inode(fd) == g->inode)
-			return true;
-	return false;
+			return fd;
+	return -1;
 }
 
 static void drop(struct group *g)
@@ -380,6 +396,7 @@ static void drop(struct group *g)
 static void forget(unsigned int fd, unsigned int first, unsigned int last)
 {
 	struct group *g = fsocket_group_of(fd);
+	int copy = -1;
 
 	if (!g)
 		return;
@@ -388,9 +405,19 @@ static void forget(unsigned int fd, unsigned int first, unsigned int last)
 		if (group_of[other] == 1 + (g - groups) &&
 		    ((unsigned int)other < first || (unsigned int)other > last))
 			return;
-	/* Members that have never listened have no connections. */
-	if (!g->route->listening || !has_another(g, first, last))
+	/*
+	 * The descriptor may also be a copy that the library has not seen, but while no member
+	 * listens, none has connections.
+	 */
+	if (g->route->listening || atomic_load(&copied))
+		copy = another(g, first, last);
+	if (copy < 0) {
 		drop(g);
+		return;
+	}
+	/* The group goes when the copy is closed. Ask what it is when it is next used. */
+	group_of[copy] = 1 + (g - groups);
+	fsocket_fd_set(copy, FD_UNKNOWN);
 }
 
 /*

@@ -54,6 +54,10 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);
 void fsocket_group_own(int conn);
+/* Returns whether fd is a listener with a group, as far as is known. */
+bool fsocket_group_has(int fd);
+/* fd is about to get a copy. */
+void fsocket_group_copied(int fd);
 /* The numbers from first to last are about to be closed, or to become those of other files. */
 void fsocket_group_gone(unsigned int first, unsigned int last);
 /* fd is about to be shut down, and then listens no more. */

@@ -452,7 +452,7 @@ static RARELY int close_specially(int fd)
 	fsocket_epoll_close(fd);
 	if (fsocket_group_was())
 		fsocket_group_own(fd);
-	if (kind & FD_LISTENER)
+	if (kind & FD_LISTENER || fsocket_group_has(fd))
 		fsocket_group_gone(fd, fd);
 	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
 		fsocket_worker_close(fd);

@@ -328,6 +328,51 @@ static void test_pwait2_duration(void **state)
 	close(epoll);
 }
 
+/* Other numbers of the listener: with FSOCKET_REQUIRED=1 the program ends if it has no group. */
+static void test_copy(void **state)
+{
+	int copies[] = { dup(fd), fcntl(fd, F_DUPFD_CLOEXEC, 100), dup2(fd, 200) };
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		assert_ok(copies[i]);
+	close(fd);
+	for (int i = 0; i < 3; i++) {
+		fd = copies[i];
+		close(instance());
+		close(connect_on(0, &a));
+		assert_int_equal(readable(fd, 20000), 1);
+		close(accept(fd, NULL, NULL));
+		assert_int_equal(reuseport(fd), 0);
+		close(fd);
+	}
+	assert_port_is_free();
+}
+
+/* The program does not use the copy. */
+static void test_copy_is_closed(void **state)
+{
+	int copy = dup(fd);
+
+	(void)state;
+	assert_ok(copy);
+	close(fd);
+	close(copy);
+	assert_port_is_free();
+}
+
+/* By a system call that names its number. */
+static void test_system_call_dup2(void **state)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	(void)state;
+	assert_ok(null);
+	assert_ok(syscall(SYS_dup2, null, fd));
+	assert_port_is_free();
+	close(null);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -343,6 +388,9 @@ int main(int argc, char **argv)
 		T(test_number_of_a_connection),
 		T(test_pwait2_invalid),
 		T(test_pwait2_duration),
+		T(test_copy),
+		T(test_copy_is_closed),
+		T(test_system_call_dup2),
 	};
 
 	alarm(60);
