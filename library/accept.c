@@ -78,7 +78,8 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	int own = -1, saved = errno;
 	bool turn;
 
-	if (!g || fsocket_device_confined())
+	/* A listener that was shut down is alone, also when it listens again. */
+	if (!g || atomic_load(&g->route->broken) || fsocket_device_confined())
 		return false;
 	if (!g->route->listening) {
 		fsocket_route_seen(g->route);

@@ -7,6 +7,7 @@
 #include "helpers.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 
 static int fd;
 static union address a;
@@ -373,6 +374,104 @@ static void test_system_call_dup2(void **state)
 	close(null);
 }
 
+/* Waits for the listener, and answers each connection with the letter. */
+static void work(int epoll, char letter, int timeout)
+{
+	struct epoll_event event;
+	int conn;
+
+	if (epoll_wait(epoll, &event, 1, timeout) <= 0)
+		return;
+	while ((conn = accept(fd, NULL, NULL)) >= 0) {
+		assert_int_equal(write(conn, &letter, 1), 1);
+		close(conn);
+	}
+}
+
+/*
+ * Starts a server of two workers, one of which is this process, and which have members of a group
+ * if there is one. Returns the other worker, which does what it is told when told is not 0.
+ */
+static pid_t start_workers(int *epoll, void (*task)(void), atomic_int *told)
+{
+	pid_t other = fork();
+
+	assert_ok(other);
+	*epoll = instance();
+	if (!other) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (!*told)
+			work(*epoll, 'o', 1);
+		task();
+		*told = 2;
+		for (;;)
+			work(*epoll, 'o', 1);
+	}
+	for (int i = 0; i < 500; i++) {
+		int client = connect_on(i % 2, &a);
+
+		work(*epoll, 'm', 1);
+		close(client);
+	}
+	return other;
+}
+
+static void tell(atomic_int *told)
+{
+	*told = 1;
+	while (*told != 2)
+		usleep(1000);
+}
+
+static void stop_workers(pid_t other, int epoll)
+{
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
+	close(epoll);
+	unpin();
+}
+
+static atomic_int *shared(void)
+{
+	void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(memory, MAP_FAILED);
+	return memory;
+}
+
+static void listen_again(void)
+{
+	if (shutdown(fd, SHUT_RD) || listen(fd, 16))
+		_exit(1);
+}
+
+static void test_listen_after_shutdown(void **state)
+{
+	atomic_int *told = shared();
+	int epoll, client;
+	pid_t other;
+
+	(void)state;
+	/* A socket keeps only the port that it has asked for. */
+	close(fd);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	assert_ok(fd);
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	assert_ok(listen(fd, 16));
+	other = start_workers(&epoll, listen_again, told);
+	tell(told);
+	stop_workers(other, epoll);
+	/* Some connections may have come before. */
+	while ((client = accept(fd, NULL, NULL)) >= 0)
+		close(client);
+	assert_int_equal(errno, EAGAIN);
+	client = connect_on(0, &a);
+	assert_int_equal(readable(fd, 20000), 1);
+	close(accept(fd, NULL, NULL));
+	assert_errno(accept(fd, NULL, NULL), EAGAIN);
+	close(client);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -391,6 +490,7 @@ int main(int argc, char **argv)
 		T(test_copy),
 		T(test_copy_is_closed),
 		T(test_system_call_dup2),
+		T(test_listen_after_shutdown),
 	};
 
 	alarm(60);
