@@ -298,16 +298,26 @@ void fsocket_group_listen(int fd, int backlog)
 
 bool fsocket_group_option_allowed(int fd, int level, int name)
 {
+	const struct group *g;
+
 	if ((level == IPPROTO_TCP && (name == TCP_MD5SIG || name == TCP_MD5SIG_EXT ||
 				      name == TCP_ULP || name == 38 /* TCP_AO_ADD_KEY */)) ||
 	    (level == IPPROTO_IP && name == 17 /* IP_XFRM_POLICY */) ||
 	    (level == IPPROTO_IPV6 && name == 35 /* IPV6_XFRM_POLICY */))
 		atomic_store(&obstacle, true);
-	if (level != SOL_SOCKET || !fsocket_group_of(fd) ||
-	    (name != SO_ATTACH_REUSEPORT_CBPF && name != SO_ATTACH_REUSEPORT_EBPF))
+	if (level != SOL_SOCKET || !fsocket_group_was() || fsocket_device_confined())
 		return true;
-	/* The kernel answers EINVAL for a socket that is in no group. */
-	errno = EINVAL;
+	if (name != SO_ATTACH_REUSEPORT_CBPF && name != SO_ATTACH_REUSEPORT_EBPF &&
+	    name != SO_DETACH_REUSEPORT_BPF)
+		return true;
+	g = find_group(fsocket_inode(fd));
+	/*
+	 * The kernel answers EINVAL for a socket that is in no group, unless it has SO_REUSEPORT
+	 * and the program asks to detach what is not attached.
+	 */
+	if (!g && !fsocket_group_child(fd))
+		return true;
+	errno = g && g->route->reuseport && name == SO_DETACH_REUSEPORT_BPF ? ENOENT : EINVAL;
 	return false;
 }
 

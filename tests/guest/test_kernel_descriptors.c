@@ -472,6 +472,53 @@ static void test_listen_after_shutdown(void **state)
 	close(client);
 }
 
+/* The errors of a socket that is in no group of the program's. */
+static void assert_no_program(int socket, int detaching)
+{
+	struct sock_filter zero = { BPF_RET | BPF_K, 0, 0, 0 };
+	struct sock_fprog program = { .len = 1, .filter = &zero };
+	int none = 0;
+
+	assert_errno(setsockopt(socket, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+				sizeof(program)), EINVAL);
+	assert_errno(setsockopt(socket, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none)),
+		     detaching);
+}
+
+static void nothing(void)
+{
+}
+
+/* The program has attached none, also while the library has; by each descriptor of the listener. */
+static void test_program_of_bpf(void **state)
+{
+	atomic_int *told = shared();
+	int epoll, copy, client, conn;
+	pid_t other;
+
+	(void)state;
+	assert_no_program(fd, EINVAL);
+	copy = dup(fd);
+	assert_ok(copy);
+	other = start_workers(&epoll, nothing, told);
+	assert_no_program(fd, EINVAL);
+	assert_no_program(copy, EINVAL);
+	tell(told);
+	stop_workers(other, epoll);
+	while ((client = accept(fd, NULL, NULL)) >= 0)
+		close(client);
+	client = connect_on(0, &a);
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	assert_no_program(conn, EINVAL);
+	set_reuseport(fd);
+	assert_no_program(fd, ENOENT);
+	close(conn);
+	close(client);
+	close(copy);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -491,6 +538,7 @@ int main(int argc, char **argv)
 		T(test_copy_is_closed),
 		T(test_system_call_dup2),
 		T(test_listen_after_shutdown),
+		T(test_program_of_bpf),
 	};
 
 	alarm(60);
