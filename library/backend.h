@@ -45,6 +45,11 @@ unsigned long fsocket_proc_started(const char *stat);
 /* members.c */
 /* Closes low, and returns a high number for the same file, which belongs to the library; or -1. */
 int fsocket_member_raise(int low);
+/*
+ * fd is about to become another file, as all numbers up to last are: returns a number for the same
+ * file beyond these, or -1.
+ */
+int fsocket_member_move(int fd, unsigned int last);
 /* Returns the local port of a socket, in network byte order; 0 if it has none. */
 in_port_t fsocket_member_port(int fd);
 /* Returns whether connections wait in a member that is not marked in except[]. */

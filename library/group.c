@@ -431,18 +431,24 @@ static void forget(unsigned int fd, unsigned int first, unsigned int last)
 }
 
 /*
- * The number of a member is about to become that of another file, unless the program
- * itself closes it.
+ * The number of a member, and all up to last, are about to become those of other files: the program
+ * does not know that this one is in use. The member gets another number, if there is one beyond.
+ * Its worker claims it anew, since an epoll instance knows a socket by its number.
  */
-static void lose(int fd)
+static void move(int fd, unsigned int last)
 {
 	for (int i = 0; i < MAX_GROUPS; i++) {
-		if (groups[i].inode && groups[i].memory == fd)
-			groups[i].memory = -1;
-		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
-			if (groups[i].members[m] == fd) {
-				fsocket_worker_forsake(&groups[i], m);
-				groups[i].members[m] = -1;
+		struct group *g = &groups[i];
+
+		if (g->inode && g->memory == fd)
+			g->memory = RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) > 0 ?
+				    fsocket_member_move(fd, last) : -1;
+		for (int m = 0; g->inode && m < g->count; m++)
+			if (g->members[m] == fd) {
+				fsocket_worker_forsake(g, m);
+				/* It may be another file already: see new_socket_beside_groups(). */
+				g->members[m] = fsocket_inode(fd) == g->route->sockets[m] ?
+						fsocket_member_move(fd, last) : -1;
 			}
 	}
 	fsocket_fd_set(fd, FD_UNKNOWN);
@@ -477,7 +483,7 @@ void fsocket_group_gone(unsigned int first, unsigned int last)
 		else if (group_of[fd])
 			forget(fd, first, last);
 		else if (!borrowed && fsocket_fd(fd) == FD_MEMBER)
-			lose(fd);
+			move(fd, last);
 	}
 }
 

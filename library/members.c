@@ -15,15 +15,11 @@
 #include "fds.h"
 #include "real.h"
 
-int fsocket_member_raise(int low)
+/* Returns a number from first on for the file of fd, which belongs to the library; or -1. */
+static int copy(int fd, unsigned int first)
 {
-	struct rlimit limit;
-	int high;
+	int high = RAW3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first);
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1024)
-		limit.rlim_cur = 1024;
-	high = RAW3(SYS_fcntl, low, F_DUPFD_CLOEXEC, limit.rlim_cur / 2);
-	RAW2(SYS_close, low, 0);
 	if (high >= FSOCKET_MAX_FD) {
 		RAW2(SYS_close, high, 0);
 		return -1;
@@ -32,6 +28,23 @@ int fsocket_member_raise(int low)
 		return -1;
 	fsocket_fd_set(high, FD_MEMBER);
 	return high;
+}
+
+int fsocket_member_raise(int low)
+{
+	struct rlimit limit;
+	int high;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1024)
+		limit.rlim_cur = 1024;
+	high = copy(low, limit.rlim_cur / 2);
+	RAW2(SYS_close, low, 0);
+	return high;
+}
+
+int fsocket_member_move(int fd, unsigned int last)
+{
+	return last < FSOCKET_MAX_FD ? copy(fd, last + 1) : -1;
 }
 
 static void close_own(int *fd)

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 static int fd;
 static union address a;
@@ -374,6 +375,20 @@ static void test_system_call_dup2(void **state)
 	close(null);
 }
 
+/* How far the processes of a test are, which share this. */
+static atomic_int *told;
+
+static void tell(int stage)
+{
+	*told = stage;
+}
+
+static void await(int stage)
+{
+	while (*told != stage)
+		usleep(1000);
+}
+
 /* Waits for the listener, and answers each connection with the letter. */
 static void work(int epoll, char letter, int timeout)
 {
@@ -390,12 +405,16 @@ static void work(int epoll, char letter, int timeout)
 
 /*
  * Starts a server of two workers, one of which is this process, and which have members of a group
- * if there is one. Returns the other worker, which does what it is told when told is not 0.
+ * if there is one. Returns the other worker, which begins its task when told is 1, and then makes it
+ * 2.
  */
-static pid_t start_workers(int *epoll, void (*task)(void), atomic_int *told)
+static pid_t start_workers(int *epoll, void (*task)(void))
 {
-	pid_t other = fork();
+	pid_t other;
 
+	told = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(told, MAP_FAILED);
+	other = fork();
 	assert_ok(other);
 	*epoll = instance();
 	if (!other) {
@@ -403,7 +422,7 @@ static pid_t start_workers(int *epoll, void (*task)(void), atomic_int *told)
 		while (!*told)
 			work(*epoll, 'o', 1);
 		task();
-		*told = 2;
+		tell(2);
 		for (;;)
 			work(*epoll, 'o', 1);
 	}
@@ -416,27 +435,12 @@ static pid_t start_workers(int *epoll, void (*task)(void), atomic_int *told)
 	return other;
 }
 
-static void tell(atomic_int *told)
-{
-	*told = 1;
-	while (*told != 2)
-		usleep(1000);
-}
-
 static void stop_workers(pid_t other, int epoll)
 {
 	kill(other, SIGKILL);
 	waitpid(other, NULL, 0);
 	close(epoll);
 	unpin();
-}
-
-static atomic_int *shared(void)
-{
-	void *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	assert_ptr_not_equal(memory, MAP_FAILED);
-	return memory;
 }
 
 static void listen_again(void)
@@ -447,7 +451,6 @@ static void listen_again(void)
 
 static void test_listen_after_shutdown(void **state)
 {
-	atomic_int *told = shared();
 	int epoll, client;
 	pid_t other;
 
@@ -458,8 +461,9 @@ static void test_listen_after_shutdown(void **state)
 	assert_ok(fd);
 	assert_ok(bind(fd, &a.sa, address_len(&a)));
 	assert_ok(listen(fd, 16));
-	other = start_workers(&epoll, listen_again, told);
-	tell(told);
+	other = start_workers(&epoll, listen_again);
+	tell(1);
+	await(2);
 	stop_workers(other, epoll);
 	/* Some connections may have come before. */
 	while ((client = accept(fd, NULL, NULL)) >= 0)
@@ -492,7 +496,6 @@ static void nothing(void)
 /* The program has attached none, also while the library has; by each descriptor of the listener. */
 static void test_program_of_bpf(void **state)
 {
-	atomic_int *told = shared();
 	int epoll, copy, client, conn;
 	pid_t other;
 
@@ -500,10 +503,11 @@ static void test_program_of_bpf(void **state)
 	assert_no_program(fd, EINVAL);
 	copy = dup(fd);
 	assert_ok(copy);
-	other = start_workers(&epoll, nothing, told);
+	other = start_workers(&epoll, nothing);
 	assert_no_program(fd, EINVAL);
 	assert_no_program(copy, EINVAL);
-	tell(told);
+	tell(1);
+	await(2);
 	stop_workers(other, epoll);
 	while ((client = accept(fd, NULL, NULL)) >= 0)
 		close(client);
@@ -517,6 +521,59 @@ static void test_program_of_bpf(void **state)
 	close(conn);
 	close(client);
 	close(copy);
+}
+
+/* Gives the file to all numbers from 128 to 999 that the program has not used. */
+static void take_numbers(void)
+{
+	int null = open("/dev/null", O_RDWR);
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	for (int number = 128; number < 1000 && (rlim_t)number < limit.rlim_cur - 20; number++)
+		if (dup2(null, number) != number)
+			_exit(1);
+	close(null);
+}
+
+static void take_numbers_later(void)
+{
+	tell(3);
+	await(4);
+	take_numbers();
+}
+
+static void free_numbers(void)
+{
+	for (int number = 128; number < 1000; number++)
+		close(number);
+}
+
+/* Connections wait for each worker while all give the numbers of the members to other files. */
+static void test_numbers_of_members(void **state)
+{
+	int epoll, clients[8], answered = 0;
+	pid_t other;
+
+	(void)state;
+	other = start_workers(&epoll, take_numbers_later);
+	tell(1);
+	await(3);
+	for (int i = 0; i < 8; i++)
+		clients[i] = connect_on(i % 2, &a);
+	tell(4);
+	take_numbers();
+	await(2);
+	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
+		work(epoll, 'm', 1);
+		while (answered < 8 && readable(clients[answered], 0) == 1)
+			assert_true(greeting(clients[answered++]));
+	}
+	assert_int_equal(answered, 8);
+	for (int i = 0; i < 8; i++)
+		close(clients[i]);
+	stop_workers(other, epoll);
+	free_numbers();
 }
 
 int main(int argc, char **argv)
@@ -539,6 +596,7 @@ int main(int argc, char **argv)
 		T(test_system_call_dup2),
 		T(test_listen_after_shutdown),
 		T(test_program_of_bpf),
+		T(test_numbers_of_members),
 	};
 
 	alarm(60);
