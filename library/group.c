@@ -49,6 +49,8 @@
 #include "worker.h"
 
 #define MAX_GROUPS 64
+/* Where the program may have fewer descriptors, it may need the numbers of the members. */
+#define LEAST_FILES 256
 
 atomic_int fsocket_group_count;
 atomic_bool fsocket_group_made;
@@ -144,7 +146,7 @@ static int members_wanted(void)
 		count = GROUP_MEMBERS;
 	for (int i = 0; i < MAX_GROUPS; i++)
 		used += groups[i].inode ? groups[i].count : 0;
-	if (getrlimit(RLIMIT_NOFILE, &limit))
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur < LEAST_FILES)
 		return 0;
 	if (limit.rlim_cur < 8 * (rlim_t)FSOCKET_MAX_FD && (rlim_t)(used + count) > limit.rlim_cur / 8)
 		count = (int)(limit.rlim_cur / 8) - used;

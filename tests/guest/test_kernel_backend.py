@@ -11,6 +11,7 @@ from ctl import eventually
 from test_module import FOLDER, each_of, run_one
 
 PRELOAD = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_BACKEND=kernel FSOCKET_REQUIRED=1"
+# The listener of this test has no group.
 FALLS_BACK = "test_few_descriptors"
 UNIT = "fsbench-kernel-backend"
 NGINX = """

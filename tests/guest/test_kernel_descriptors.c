@@ -576,6 +576,30 @@ static void test_numbers_of_members(void **state)
 	free_numbers();
 }
 
+/* A program that may have few descriptors can have all, with all numbers. */
+static void test_few_descriptors(void **state)
+{
+	struct rlimit old, few = { .rlim_cur = 250 };
+	union address b;
+	int other, copy;
+
+	(void)state;
+	assert_ok(getrlimit(RLIMIT_NOFILE, &old));
+	few.rlim_max = old.rlim_max;
+	/* Take away what setup() has made with the higher limit. */
+	close(fd);
+	assert_ok(setrlimit(RLIMIT_NOFILE, &few));
+	other = listener(AF_INET, &b);
+	for (int number = 100; number < 250; number++) {
+		assert_errno(fcntl(number, F_GETFD), EBADF);
+		copy = fcntl(other, F_DUPFD, number);
+		assert_int_equal(copy, number);
+		close(copy);
+	}
+	assert_ok(setrlimit(RLIMIT_NOFILE, &old));
+	close(other);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -597,6 +621,7 @@ int main(int argc, char **argv)
 		T(test_listen_after_shutdown),
 		T(test_program_of_bpf),
 		T(test_numbers_of_members),
+		T(test_few_descriptors),
 	};
 
 	alarm(60);
