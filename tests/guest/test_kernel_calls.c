@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The library without the module: calls of a program's have the same results as without the
+ * library. So all tests pass without it, too.
+ *	LD_PRELOAD=libfsocket.so FSOCKET_BACKEND=kernel ./test_kernel_calls [NAME]
+ */
+#include "server.h"
+
+#include <limits.h>
+
+/* Returns a socket with SO_REUSEPORT, which is bound to the port of the listener. */
+static int beside(int type, in_addr_t address)
+{
+	union address b = a;
+	int other = socket(AF_INET, type, 0);
+
+	assert_ok(other);
+	set_reuseport(other);
+	b.in.sin_addr.s_addr = htonl(address);
+	assert_ok(bind(other, &b.sa, address_len(&b)));
+	return other;
+}
+
+/* As a server of HTTP/3 has beside its listener. */
+static void test_reuseport_of_udp(void **state)
+{
+	int other = beside(SOCK_DGRAM, INADDR_LOOPBACK);
+
+	(void)state;
+	assert_int_equal(reuseport(other), 1);
+	close(other);
+}
+
+static void test_reuseport_at_another_address(void **state)
+{
+	int other = beside(SOCK_STREAM, INADDR_LOOPBACK + 1), conn;
+
+	(void)state;
+	assert_int_equal(reuseport(other), 1);
+	/* Without listen(), it may also connect. */
+	conn = connect(other, &a.sa, address_len(&a));
+	assert_ok(conn);
+	assert_int_equal(reuseport(other), 1);
+	close(other);
+}
+
+/* A connection, a copy of it, and one that has ended read what the listener reads. */
+static void test_reuseport_of_connections(void **state)
+{
+	int client = connect_on(0, &a), conn, copy;
+	struct linger reset = { .l_onoff = 1 };
+	char byte;
+
+	(void)state;
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	copy = dup(conn);
+	assert_ok(copy);
+	assert_int_equal(reuseport(conn), 0);
+	assert_int_equal(reuseport(copy), 0);
+	assert_ok(setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)));
+	close(client);
+	assert_errno(read(conn, &byte, 1), ECONNRESET);
+	close(conn);
+	assert_int_equal(reuseport(copy), 0);
+	set_reuseport(copy);
+	assert_int_equal(reuseport(copy), 1);
+	close(copy);
+}
+
+/* The number of a connection that has been closed says nothing of the next file. */
+static void take_number_of_a_connection(int other)
+{
+	int client = connect_on(0, &a), conn, copy;
+
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	close(conn);
+	copy = dup(other);
+	assert_int_equal(copy, conn);
+	assert_int_equal(reuseport(copy), 1);
+	close(copy);
+	close(client);
+}
+
+static void test_number_of_a_connection(void **state)
+{
+	int other = socket(AF_INET, SOCK_DGRAM, 0);
+
+	(void)state;
+	assert_ok(other);
+	set_reuseport(other);
+	take_number_of_a_connection(other);
+	close(other);
+	other = socket(AF_INET, SOCK_STREAM, 0);
+	assert_ok(other);
+	set_reuseport(other);
+	assert_ok(connect(other, &a.sa, address_len(&a)));
+	close(accept(fd, NULL, NULL));
+	take_number_of_a_connection(other);
+	close(other);
+}
+
+/* Timeouts that the kernel does not take, in memory of several kinds, with and without an event. */
+static void test_pwait2_invalid(void **state)
+{
+	static const struct timespec bad[] = {
+		{ .tv_nsec = 2000000000 }, { .tv_nsec = 1000000000 }, { .tv_nsec = -1 },
+		{ .tv_sec = -1 }, { .tv_sec = -1, .tv_nsec = 999999999 }, { .tv_sec = LONG_MIN } };
+	int epoll = instance(), client = -1;
+	struct epoll_event event;
+
+	(void)state;
+	for (int ready = 0; ready < 2; ready++) {
+		for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+			struct timespec here = bad[i];
+
+			assert_errno(epoll_pwait2(epoll, &event, 1, &bad[i], NULL), EINVAL);
+			assert_errno(epoll_pwait2(epoll, &event, 1, &here, NULL), EINVAL);
+		}
+		assert_errno(epoll_pwait2(epoll, &event, 1, (void *)1, NULL), EFAULT);
+		if (!ready)
+			client = connect_on(0, &a);
+	}
+	assert_int_equal(epoll_pwait2(epoll, &event, 1, NULL, NULL), 1);
+	close(client);
+	close(epoll);
+}
+
+static long nanoseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* No wait ends before its time, and the shortest of many takes less than a millisecond. */
+static void test_pwait2_duration(void **state)
+{
+	const struct timespec times[] = { { .tv_nsec = 100000 }, { .tv_nsec = 2100000 } };
+	int epoll = instance();
+	struct epoll_event event;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		long wanted = times[i].tv_nsec, least = LONG_MAX, took;
+
+		for (int n = 0; n < 300; n++) {
+			took = nanoseconds();
+			assert_int_equal(epoll_pwait2(epoll, &event, 1, &times[i], NULL), 0);
+			took = nanoseconds() - took;
+			least = took < least ? took : least;
+		}
+		assert_true(least >= wanted);
+		assert_true(least < (wanted / 1000000 + 1) * 1000000);
+	}
+	close(epoll);
+}
+
+static void listen_again(void)
+{
+	if (shutdown(fd, SHUT_RD) || listen(fd, 16))
+		_exit(1);
+}
+
+static void test_listen_after_shutdown(void **state)
+{
+	int epoll, client;
+	pid_t other;
+
+	(void)state;
+	/* A socket keeps only the port that it has asked for. */
+	close(fd);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	assert_ok(fd);
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	assert_ok(listen(fd, 16));
+	other = start_workers(&epoll, listen_again);
+	tell(1);
+	await(2);
+	stop_workers(other, epoll);
+	/* Some connections may have come before. */
+	while ((client = accept(fd, NULL, NULL)) >= 0)
+		close(client);
+	assert_int_equal(errno, EAGAIN);
+	client = connect_on(0, &a);
+	assert_int_equal(readable(fd, 20000), 1);
+	close(accept(fd, NULL, NULL));
+	assert_errno(accept(fd, NULL, NULL), EAGAIN);
+	close(client);
+}
+
+/* The errors of a socket that is in no group of the program's. */
+static void assert_no_program(int socket, int detaching)
+{
+	struct sock_filter zero = { BPF_RET | BPF_K, 0, 0, 0 };
+	struct sock_fprog program = { .len = 1, .filter = &zero };
+	int none = 0;
+
+	assert_errno(setsockopt(socket, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+				sizeof(program)), EINVAL);
+	assert_errno(setsockopt(socket, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &none, sizeof(none)),
+		     detaching);
+}
+
+static void nothing(void)
+{
+}
+
+/* The program has attached none, also while the library has; by each descriptor of the listener. */
+static void test_program_of_bpf(void **state)
+{
+	int epoll, copy, client, conn;
+	pid_t other;
+
+	(void)state;
+	assert_no_program(fd, EINVAL);
+	copy = dup(fd);
+	assert_ok(copy);
+	other = start_workers(&epoll, nothing);
+	assert_no_program(fd, EINVAL);
+	assert_no_program(copy, EINVAL);
+	tell(1);
+	await(2);
+	stop_workers(other, epoll);
+	while ((client = accept(fd, NULL, NULL)) >= 0)
+		close(client);
+	client = connect_on(0, &a);
+	assert_int_equal(readable(fd, 20000), 1);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	assert_no_program(conn, EINVAL);
+	set_reuseport(fd);
+	assert_no_program(fd, ENOENT);
+	close(conn);
+	close(client);
+	close(copy);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		T(test_reuseport_of_udp),
+		T(test_reuseport_at_another_address),
+		T(test_reuseport_of_connections),
+		T(test_number_of_a_connection),
+		T(test_pwait2_invalid),
+		T(test_pwait2_duration),
+		T(test_listen_after_shutdown),
+		T(test_program_of_bpf),
+	};
+
+	alarm(60);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
