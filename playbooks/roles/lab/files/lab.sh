@@ -71,7 +71,12 @@ packages=(
 	linux-perf ethtool nftables libcmocka0 libpython3.11-testsuite
 	# These are real servers.
 	nginx-light haproxy redis-server
+	# A container engine's runtime.
+	crun
 )
+# PACKAGE FILE: the default seccomp profile of container engines. Its package depends on their programs
+# for networks, so it is not installed.
+alone=(golang-github-containers-common usr/share/containers/seccomp.json)
 # For the kernel's command line: services that the server does not start by itself.
 masks=
 case ${LAB_EXTRA:-} in
@@ -87,6 +92,7 @@ bookworm | trixie)
 	# A Debian release with its own kernel, and with what our packages depend on: the guest
 	# has no network to install it from.
 	suite=$LAB_EXTRA
+	alone=()
 	kernels=(6.1)
 	[ "$suite" = bookworm ] || kernels=(6.12)
 	mapfile -t packages < <(make -s -C "$root" sweep-depends | sed 's/, */\n/g')
@@ -96,6 +102,7 @@ bookworm | trixie)
 two-bookworm | two-trixie)
 	guests=(server loadgen)
 	user=bench memory=2048 cpus=2
+	alone=()
 	suite=${LAB_EXTRA#two-}
 	kernels=(6.1)
 	[ "$suite" = bookworm ] || kernels=(6.12)
@@ -118,7 +125,7 @@ say() { printf 'lab: %3d s: %s\n' "$SECONDS" "$*"; }
 
 # Prints everything that the image depends on.
 recipe() {
-	printf '%s\n' "$suite" "${packages[@]}"
+	printf '%s\n' "$suite" "${packages[@]}" "${alone[@]}"
 	declare -f make_image customize
 	# Some labs have a function of their own.
 	declare -f lab_customize || true
@@ -234,6 +241,9 @@ make_image() {
 			tar -C \"\$1/usr/local/src\" --one-top-level=fsbench -x --no-same-owner" \
 		--customize-hook="chroot \"\$1\" sh -c 'sh -s image \$(ls /lib/modules)' \
 			< '$install/install.sh' || echo 'lab: the sources do not build here: see .lab/image.log; the server will try'" \
+		--customize-hook="[ ${#alone[@]} = 0 ] || { cd \"\$1/var/cache/apt/archives\" &&
+			APT_CONFIG=\$MMDEBSTRAP_APT_CONFIG apt-get -qq download ${alone[0]:-} &&
+			dpkg-deb --fsys-tarfile ${alone[0]:-}_*.deb | tar -C \"\$1\" -x ./${alone[1]:-}; }" \
 		"$suite" "$tree" "${sources[@]}" 2> "$lab/image.log" ||
 		{ tail -5 "$lab/image.log" >&2; die "the image was not made: see .lab/image.log; then run the same command again"; }
 	say "image: making the disk"
