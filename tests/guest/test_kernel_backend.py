@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The library without the module (FSOCKET_BACKEND=kernel)."""
+import errno
+import json
 import re
 import shlex
 import time
@@ -209,7 +211,6 @@ for pid in (master, *new):
 """
 
 
-@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_upgrade(lab):
     """A program that has the listener of the one before takes over all, and nothing is lost."""
     done = lab.server(f"timeout 60 python3 - {shlex.quote(UPGRADED)} {PRELOAD}", stdin=UPGRADE,
@@ -217,44 +218,25 @@ def test_upgrade(lab):
     assert done.stdout.split() == ["0", "4"], done
 
 
-# An unmodified server: each worker answers with the cores on which it may run.
-EACH_ITS_CORE = WORKER + """
-import socket
-listener = socket.create_server(("127.0.0.1", 8080), backlog=64)
-listener.setblocking(False)
-any(not os.fork() for _ in range(os.cpu_count() - 1))
-work(listener, lambda: os.sched_getaffinity(0))
-"""
-# 400 connections to it, from each core in turn.
-IN_A_CONTAINER = """
-import os, socket, subprocess, sys, time
-cores = os.cpu_count()
-subprocess.Popen(["env", *sys.argv[2:], "python3", "-c", sys.argv[1]])
-while not subprocess.check_output(["ss", "-Hltn", "sport = :8080"]):
-    time.sleep(0.2)
-local = 0
-for i in range(400):
-    os.sched_setaffinity(0, {i % cores})
-    with socket.create_connection(("127.0.0.1", 8080), timeout=20) as one:
-        answer = one.recv(4096)
-        assert answer
-        local += answer == b"{%d}" % (i % cores)
-print(subprocess.check_output(["ss", "-Hltn", "sport = :8080"]).count(b"LISTEN"), local)
-"""
-
-
-@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 def test_in_a_container(lab):
-    """An ordinary user's own namespaces, no capability, Docker's seccomp filter: no bpf()."""
+    """An ordinary user's container with the engines' default profile: see container.py."""
     done = lab.server(
-        "setpriv --reuid=65534 --regid=65534 --clear-groups unshare --user --map-root-user --net "
-        "--mount --pid --fork --kill-child --mount-proc sh -c 'ip link set lo up; exec setpriv "
-        f"--bounding-set=-all --inh-caps=-all {FOLDER}/confined python3 - \"$@\"' sh "
-        f"{shlex.quote(EACH_ITS_CORE)} {PRELOAD}", stdin=IN_A_CONTAINER, check=False)
-    assert done.returncode == 0 and not done.stderr, done
-    sockets, local = map(int, done.stdout.split())
-    # The program's own and eight beside it, one for each worker. By chance 50 are local.
-    assert sockets == 9 and local > 200, done
+        f"cd /; FSOCKET_STEAL_AFTER_MS=100 setpriv --reuid=65534 --regid=65534 --clear-groups "
+        f"timeout 200 {FOLDER}/container.py python3 {FOLDER}/contained.py", check=False, limit=220)
+    assert done.returncode == 0, done
+    seen = json.loads(done.stdout)
+    # The profile refuses some calls by name, and answers to calls of which it has no rule.
+    assert seen["errors"] == {"kcmp": errno.EPERM, "bpf": errno.EPERM,
+                              "io_uring_setup": errno.ENOSYS}
+    assert seen["status"] == {"Uid": "1000", "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
+    assert [one["effect"] for one in seen["said"]] == [True], seen
+    # The program's own and eight beside it, one for each worker.
+    assert seen["sockets"] == 9
+    for when, count in ("first", 1600), ("after a kill", 400):
+        # By chance an eighth is local.
+        assert seen[when]["failed"] == 0 and seen[when]["local"] > count / 2, seen
+    # Under a filter the library takes nothing over from another program.
+    assert seen["after an upgrade"] == {"failed": 0, "local": 0, "sockets": 1, "workers": 0}
 
 
 def start(lab, environment, command):
@@ -294,8 +276,8 @@ def listening(lab):
     return lab.server("ss -Hltn sport = :80").stdout.count("LISTEN")
 
 
-@pytest.mark.parametrize("migrate", [0, 1])
-@pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
+@pytest.mark.parametrize("lab, migrate", [(KERNELS[0], 0), *((one, 1) for one in KERNELS)],
+                         indirect=["lab"], scope="session")
 def test_nginx(lab, migrate):
     """Each worker has a core; a reload, and one to fewer workers, costs no connection."""
     lab.server("cat > /run/fsbench-kernel.conf; "
