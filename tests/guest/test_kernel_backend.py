@@ -306,6 +306,23 @@ def test_nginx(lab, migrate):
         lab.server("sysctl -qw net.ipv4.tcp_migrate_req=0")
 
 
+def test_killed_under_load(lab):
+    """Only what a killed worker had accepted is lost: see killed.py."""
+    lab.server("cat > /run/fsbench-kernel.conf; sysctl -qw net.ipv4.tcp_migrate_req=1",
+               stdin=NGINX)
+    # Connections wait for a stopped worker long enough to be seen there.
+    start(lab, f"{PRELOAD} FSOCKET_STEAL_AFTER_MS=50",
+          "nginx -c /run/fsbench-kernel.conf -g 'daemon off;'")
+    try:
+        done = lab.server(f"timeout 160 python3 {FOLDER}/killed.py "
+                          "$(cat /run/fsbench-kernel.pid) 80 20", limit=180)
+    finally:
+        stop(lab)
+        lab.server("sysctl -qw net.ipv4.tcp_migrate_req=0")
+    seen = json.loads(done.stdout)
+    assert seen["kills"] >= 20 and seen["lost"] == 0, seen
+
+
 # Whether a connection that waits for a worker is served by it, when that one is at work, and
 # when it sleeps, for seven times as long as the others' patience: these take the connection after
 # three and a half times, and from one at work after ten times.
