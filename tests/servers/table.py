@@ -28,8 +28,8 @@ says, from a second before until two seconds after.
 - **`fsocketctl run` says**: its verdict, without the remedies.
 
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
-library. No time is told here, as it depends on what else the machine does. uWSGI and PHP-FPM end, at a
-reload, workers that are still answering, with the library or without: each run of either may lose a
+library. No time is told here, as it depends on what else the machine does. At a reload uWSGI and
+PHP-FPM end workers that are still answering, with the library or without: each run may lose a
 few connections or none. uWSGI's master then runs its own program again, when no worker is left that
 keeps the kernel backend's sockets: what waits there is reset, and it has one queue from then on.
 Each row is of its last run, with the sources of its day, and what is *not run*, or missing, has not
