@@ -102,7 +102,7 @@ static const char *remedy(int error)
 		return "let the user read it: chmod a+r " FSOCKET_DEVICE;
 	if (error == EPERM || (error == ENOENT && loaded))
 		return "the module is loaded, but devices are kept from this program: in a systemd unit with PrivateDevices=yes or DevicePolicy= add BindPaths=" FSOCKET_DEVICE " and DeviceAllow=" FSOCKET_DEVICE " r; start a container with --device " FSOCKET_DEVICE;
-	return "load it with: modprobe fastsocket";
+	return "load it with: modprobe fastsocket, or do without it: FSOCKET_BACKEND=kernel";
 }
 
 static void report(int error)

@@ -66,6 +66,15 @@ static atomic_bool copied;
 /* An option that cannot be read back has been set on some socket. */
 static atomic_bool obstacle;
 
+/* fsocketctl run refuses such a value; here the program runs on, with the default. */
+static void unknown_backend(const char *value)
+{
+	char line[256];
+	int length = snprintf(line, sizeof(line), "libfsocket: FSOCKET_BACKEND=%.64s: no such backend: give auto, module or kernel (the module is used now)\n", value);
+
+	RAW3(SYS_write, STDERR_FILENO, line, length);
+}
+
 bool fsocket_kernel_chosen(void)
 {
 	static atomic_int chosen;
@@ -78,8 +87,8 @@ bool fsocket_kernel_chosen(void)
 		atomic_store(&chosen, 1);
 	else if (backend && !strcmp(backend, "auto"))
 		atomic_store(&chosen, fsocket_device_there() ? 2 : 1);
-	else
-		atomic_store(&chosen, 2);
+	else if (!atomic_exchange(&chosen, 2) && backend && *backend && strcmp(backend, "module"))
+		unknown_backend(backend);
 	return atomic_load(&chosen) == 1;
 }
 

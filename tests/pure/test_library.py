@@ -17,9 +17,10 @@ LIBRARY = ROOT / "library/libfsocket.so"
 SOURCES = re.search(r"^LIBRARY = ((?:.*\\\n)*.*)$", (ROOT / "library/Makefile").read_text(),
                     re.M)[1].replace("\\\n", " ").split()
 MISSING = ("libfsocket: /dev/fastsocket: No such file or directory: running without Fastsocket "
-           "(load it with: modprobe fastsocket)\n")
+           "(load it with: modprobe fastsocket, or do without it: FSOCKET_BACKEND=kernel)\n")
 FATAL = ("libfsocket: /dev/fastsocket: No such file or directory: the program needs the module "
-         "and ends here (load it with: modprobe fastsocket)\n")
+         "and ends here (load it with: modprobe fastsocket, or do without it: "
+         "FSOCKET_BACKEND=kernel)\n")
 
 # Test programs of the guest that work with a file in place of the module.
 EPOLL = ("test_epoll", "test_epoll_walks", "test_epoll_signals")
@@ -55,6 +56,16 @@ def run(argv, **environment):
 def test_a_listening_program_is_told_once_and_runs():
     done = run([sys.executable, "-c", LISTEN])
     assert (done.returncode, done.stderr) == (0, MISSING)
+
+
+@pytest.mark.parametrize("value, said", [
+    ("kernle", "libfsocket: FSOCKET_BACKEND=kernle: no such backend: give auto, module or kernel "
+               "(the module is used now)\n"), ("module", ""), ("", "")])
+def test_backend_that_is_none(value, said):
+    """Once, whatever children the program starts."""
+    code = LISTEN + "import os\nif not os.fork():\n" + textwrap.indent(LISTEN, "    ")
+    done = run([sys.executable, "-c", code + "else: os.wait()\n"], FSOCKET_BACKEND=value)
+    assert (done.returncode, done.stderr) == (0, said + MISSING)
 
 
 def test_required():
