@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * epoll_pwait2(), whose timeout has nanoseconds. A worker of the kernel backend waits by
- * milliseconds (worker.c), and what is left of the time afterwards is left to the kernel.
+ * milliseconds (worker.c), and what is left of the time afterwards is left to the kernel. A signal
+ * that comes just between the two does not end the wait, of which less than a millisecond is left.
  */
 #include <errno.h>
 #include <limits.h>
