@@ -254,6 +254,55 @@ static void by_select(ARGUMENTS)
 				fsocket_epoll_watched(fd);
 }
 
+static bool groups(void)
+{
+	return atomic_load_explicit(&fsocket_group_count, memory_order_relaxed);
+}
+
+static void *poll_beside(ARGUMENTS)
+{
+	return groups() && a && fsocket_bystander_polls((const struct pollfd *)a, b) ?
+	       fsocket_bystander_poll : NULL;
+}
+
+/* The last argument is the size of the array. */
+static void *poll_chk_beside(ARGUMENTS)
+{
+	return (size_t)d / sizeof(struct pollfd) >= (size_t)b ? poll_beside(a, b, c, d, e, f) : NULL;
+}
+
+static void *ppoll_beside(ARGUMENTS)
+{
+	const struct timespec *limit = (const struct timespec *)c;
+
+	if (!groups() || !a || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_nsec)))
+		return NULL;
+	return fsocket_bystander_polls((const struct pollfd *)a, b) ? fsocket_bystander_ppoll : NULL;
+}
+
+static void *ppoll_chk_beside(ARGUMENTS)
+{
+	return (size_t)e / sizeof(struct pollfd) >= (size_t)b ? ppoll_beside(a, b, c, d, e, f) : NULL;
+}
+
+static void *select_beside(ARGUMENTS)
+{
+	const struct timeval *limit = (const struct timeval *)e;
+
+	if (!groups() || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_usec)))
+		return NULL;
+	return fsocket_bystander_selects(a, (const fd_set *)b) ? fsocket_bystander_select : NULL;
+}
+
+static void *pselect_beside(ARGUMENTS)
+{
+	const struct timespec *limit = (const struct timespec *)e;
+
+	if (!groups() || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_nsec)))
+		return NULL;
+	return fsocket_bystander_selects(a, (const fd_set *)b) ? fsocket_bystander_pselect : NULL;
+}
+
 static void by_timer(ARGUMENTS)
 {
 	const struct sigevent *event = (const struct sigevent *)b;
@@ -416,14 +465,14 @@ ESCAPE(mmap64, by_mmap);
 ESCAPE(sendmsg, by_sendmsg);
 ESCAPE(sendmmsg, by_sendmmsg);
 
-ESCAPE(poll, by_poll);
-ESCAPE(__poll, by_poll);
-ESCAPE(__poll_chk, by_poll);
-ESCAPE(ppoll, by_poll);
-ESCAPE(__ppoll_chk, by_poll);
-ESCAPE(select, by_select);
-ESCAPE(__select, by_select);
-ESCAPE(pselect, by_select);
+ESCAPE_TO(poll, by_poll, poll_beside);
+ESCAPE_TO(__poll, by_poll, poll_beside);
+ESCAPE_TO(__poll_chk, by_poll, poll_chk_beside);
+ESCAPE_TO(ppoll, by_poll, ppoll_beside);
+ESCAPE_TO(__ppoll_chk, by_poll, ppoll_chk_beside);
+ESCAPE_TO(select, by_select, select_beside);
+ESCAPE_TO(__select, by_select, select_beside);
+ESCAPE_TO(pselect, by_select, pselect_beside);
 
 /* fork() and its callers such as daemon() and forkpty() tell epoll.c themselves. */
 ESCAPE(vfork, all_escape);

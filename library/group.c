@@ -13,6 +13,7 @@
  *	worker.c	how workers wait
  *	merge.c		one event of a listener and its member
  *	accept.c	how workers accept
+ *	bystander.c	processes that wait by poll() or select()
  *	pin.c		a worker's CPU
  *
  * Members are made when the program calls listen(), since it then still has the

@@ -6,10 +6,12 @@
 #ifndef FSOCKET_KERNEL_H
 #define FSOCKET_KERNEL_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 
 #pragma GCC visibility push(hidden)
@@ -82,6 +84,21 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 int fsocket_worker_merge(int epfd, struct epoll_event *events, int count);
 /* Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. */
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
+/*
+ * Return whether the arguments name such a listener, which members stand beside, and
+ * whether a limit of time is valid. Then the functions after them do what poll(), ppoll(),
+ * select() and pselect() do, and look at the members from time to time.
+ */
+bool fsocket_bystander_polls(const struct pollfd *fds, nfds_t count);
+bool fsocket_bystander_selects(int highest, const fd_set *readable);
+bool fsocket_bystander_limit(long seconds, long fraction);
+int fsocket_bystander_poll(struct pollfd *fds, nfds_t count, int timeout);
+int fsocket_bystander_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+			    const sigset_t *mask);
+int fsocket_bystander_select(int highest, fd_set *readable, fd_set *writable, fd_set *others,
+			     struct timeval *timeout);
+int fsocket_bystander_pselect(int highest, fd_set *readable, fd_set *writable, fd_set *others,
+			      const struct timespec *timeout, const sigset_t *mask);
 /* The library makes no system calls of its own after this. */
 void fsocket_worker_confine(void);
 

@@ -374,6 +374,142 @@ static void test_one_event_of_one_registration(void **state)
 	close(epoll);
 }
 
+static void wait_by_poll(void)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	if (poll(&p, 1, -1) != 1 || p.revents != POLLIN)
+		_exit(5);
+}
+
+static void wait_by_ppoll(void)
+{
+	struct pollfd p[2] = { { .fd = -1 }, { .fd = fd, .events = POLLIN } };
+	struct timespec limit = { .tv_sec = 100 };
+	sigset_t none;
+
+	sigemptyset(&none);
+	if (ppoll(p, 2, &limit, &none) != 1 || p[1].revents != POLLIN)
+		_exit(5);
+}
+
+static void wait_by_select(void)
+{
+	struct timeval limit = { .tv_sec = 100 };
+	fd_set set, none;
+
+	FD_ZERO(&set);
+	FD_ZERO(&none);
+	FD_SET(fd, &set);
+	if (select(fd + 1, &set, NULL, &none, &limit) != 1 || !FD_ISSET(fd, &set) ||
+	    limit.tv_sec > 99 || limit.tv_sec < 50)
+		_exit(5);
+}
+
+static void wait_by_pselect(void)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	if (pselect(fd + 1, &set, NULL, NULL, NULL, NULL) != 1 || !FD_ISSET(fd, &set))
+		_exit(5);
+}
+
+/* Two workers die with connections in their members, and another process waits otherwise. */
+static void outlived_by_one_that(void (*waits)(void))
+{
+	int conns[8];
+
+	start_workers(2);
+	await_local(0, 1);
+	pause_worker(0);
+	pause_worker(1);
+	for (int i = 0; i < 8; i++)
+		conns[i] = connect_on(i % 2, &a);
+	assert_int_equal(waiting_in_listener(), 0);
+	workers[2] = fork();
+	assert_ok(workers[2]);
+	if (!workers[2]) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;) {
+			waits();
+			greet_all('2', accept_by_name);
+		}
+	}
+	usleep(20000);
+	kill_worker(0);
+	kill_worker(1);
+	for (int i = 0; i < 8; i++) {
+		assert_int_equal(greeting(conns[i]), '2');
+		close(conns[i]);
+	}
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(ask(i % 2), '2');
+}
+
+static void test_outlived_by_poll(void **state)
+{
+	(void)state;
+	outlived_by_one_that(wait_by_poll);
+}
+
+static void test_outlived_by_ppoll(void **state)
+{
+	(void)state;
+	outlived_by_one_that(wait_by_ppoll);
+}
+
+static void test_outlived_by_select(void **state)
+{
+	(void)state;
+	outlived_by_one_that(wait_by_select);
+}
+
+static void test_outlived_by_pselect(void **state)
+{
+	(void)state;
+	outlived_by_one_that(wait_by_pselect);
+}
+
+static volatile sig_atomic_t ticks;
+
+static void tick(int signal)
+{
+	(void)signal;
+	ticks++;
+}
+
+/* A signal ends a wait by poll(), and no wait ends before its time. */
+static void test_waits_by_poll(void **state)
+{
+	struct itimerval timer = { .it_value.tv_usec = 3000, .it_interval.tv_usec = 3000 };
+	static const struct itimerval no_timer;
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	struct sigaction action = { .sa_handler = tick };
+	struct timespec began, now;
+	int ends = 0;
+
+	(void)state;
+	start_workers(2);
+	for (int ms = 1; ms < 300; ms = ms * 3 + 1) {
+		clock_gettime(CLOCK_MONOTONIC, &began);
+		assert_int_equal(poll(&p, 1, ms), 0);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		assert_true((now.tv_sec - began.tv_sec) * 1000000000LL + now.tv_nsec -
+			    began.tv_nsec >= ms * 1000000LL);
+	}
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_ok(sigaction(SIGALRM, &action, NULL));
+	assert_ok(setitimer(ITIMER_REAL, &timer, NULL));
+	while (ends < 200) {
+		assert_errno(poll(&p, 1, -1), EINTR);
+		ends++;
+	}
+	setitimer(ITIMER_REAL, &no_timer, NULL);
+	assert_true(ticks >= ends);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -386,6 +522,11 @@ int main(int argc, char **argv)
 		T(test_stopped_before_others_came),
 		T(test_number_used_again),
 		T(test_one_event_of_one_registration),
+		T(test_outlived_by_poll),
+		T(test_outlived_by_ppoll),
+		T(test_outlived_by_select),
+		T(test_outlived_by_pselect),
+		T(test_waits_by_poll),
 	};
 
 	alarm(60);

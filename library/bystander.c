@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Processes of a server that wait for its listener by poll() or select(), beside workers
+ * that wait by epoll. They are no workers, and have no member, but they take what waits
+ * in members that nobody serves, since otherwise these connections would wait for ever
+ * when the workers have died. So they look at the members from time to time, as an idle
+ * worker does, and report the listener as readable.
+ *
+ * Signals are blocked between two looks: see worker.c.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/select.h>
+#include <time.h>
+
+#include "clock.h"
+#include "device.h"
+#include "group.h"
+#include "real.h"
+
+/* Arguments of poll() or select(). */
+struct question {
+	struct pollfd *fds;
+	nfds_t count;
+	int highest;
+	fd_set *sets[3], asked[3];	/* where the answers go, and what the program asks for */
+};
+
+static __thread long looked __attribute__((tls_model("initial-exec")));
+
+/* Returns the group of a listener with members that may have connections. */
+static struct group *group_at(int fd)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	return g && g->route->listening && !fsocket_device_confined() ? g : NULL;
+}
+
+static bool overdue(struct group *g)
+{
+	bool timely[GROUP_MEMBERS];
+
+	fsocket_route_tend(g);
+	fsocket_route_timely(g->route, NULL, g->route->late, timely);
+	return fsocket_members_readable(g, timely);
+}
+
+bool fsocket_bystander_limit(long seconds, long fraction)
+{
+	return seconds >= 0 && seconds < 1000000000 && fraction >= 0 && fraction < 1000000000;
+}
+
+bool fsocket_bystander_polls(const struct pollfd *fds, nfds_t count)
+{
+	for (nfds_t i = 0; i < count; i++)
+		if (fds[i].events & POLLIN && group_at(fds[i].fd))
+			return true;
+	return false;
+}
+
+bool fsocket_bystander_selects(int highest, const fd_set *readable)
+{
+	for (int fd = 0; readable && fd < highest && fd < FD_SETSIZE; fd++)
+		if (FD_ISSET(fd, readable) && group_at(fd))
+			return highest <= FD_SETSIZE;
+	return false;
+}
+
+/* Copies as much of a set as select() reads: the program may have no memory for more. */
+static void copy_set(const struct question *q, fd_set *to, const fd_set *from)
+{
+	if (to && from)
+		memcpy(to, from, (q->highest + NFDBITS - 1) / NFDBITS * sizeof(fd_mask));
+}
+
+static int ask_select(struct question *q, const struct timespec *limit, const sigset_t *mask)
+{
+	REAL(pselect);
+	for (int i = 0; i < 3; i++)
+		copy_set(q, q->sets[i], &q->asked[i]);
+	return real(q->highest, q->sets[0], q->sets[1], q->sets[2], limit, mask);
+}
+
+static int ask(struct question *q, const struct timespec *limit, const sigset_t *mask)
+{
+	REAL(ppoll);
+	return q->fds ? real(q->fds, q->count, limit, mask) : ask_select(q, limit, mask);
+}
+
+/* Nothing is ready: reports the listeners whose members have connections that nobody takes. */
+static int look(struct question *q)
+{
+	int found = 0;
+
+	looked = fsocket_now_ms();
+	for (nfds_t i = 0; q->fds && i < q->count; i++) {
+		struct pollfd *p = &q->fds[i];
+
+		if (p->events & POLLIN && group_at(p->fd) && overdue(group_at(p->fd))) {
+			p->revents = p->events & (POLLIN | POLLRDNORM);
+			found++;
+		}
+	}
+	for (int fd = 0; !q->fds && fd < q->highest; fd++) {
+		if (FD_ISSET(fd, &q->asked[0]) && group_at(fd) && overdue(group_at(fd))) {
+			FD_SET(fd, q->sets[0]);
+			found++;
+		}
+	}
+	return found;
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* A limit below 0 is none. Stores in *limit what is left of it. */
+static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
+{
+	int64_t until = now_ns() + *limit, every = LATE_MS * 1000000LL, part;
+	sigset_t all, own;
+	int count, saved;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &own);
+	for (;;) {
+		part = *limit >= 0 && *limit < every ? *limit : every;
+		count = ask(q, &(struct timespec){ part / 1000000000, part % 1000000000 },
+			    mask ? mask : &own);
+		saved = errno;
+		if (*limit >= 0)
+			*limit = until > now_ns() ? until - now_ns() : 0;
+		if (!count && (part == every || fsocket_now_ms() - looked >= 10 * LATE_MS))
+			count = look(q);
+		if (count || !*limit)
+			break;
+		every = 10 * LATE_MS * 1000000LL;
+	}
+	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	errno = saved;
+	return count;
+}
+
+static int64_t nanoseconds(const struct timespec *t)
+{
+	return t ? t->tv_sec * 1000000000LL + t->tv_nsec : -1;
+}
+
+int fsocket_bystander_poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+	struct question q = { .fds = fds, .count = count };
+	int64_t limit = timeout < 0 ? -1 : timeout * 1000000LL;
+
+	return wait(&q, &limit, NULL);
+}
+
+int fsocket_bystander_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+			    const sigset_t *mask)
+{
+	struct question q = { .fds = fds, .count = count };
+	int64_t limit = nanoseconds(timeout);
+
+	return wait(&q, &limit, mask);
+}
+
+int fsocket_bystander_pselect(int highest, fd_set *readable, fd_set *writable, fd_set *others,
+			      const struct timespec *timeout, const sigset_t *mask)
+{
+	struct question q = { .highest = highest, .sets = { readable, writable, others } };
+	int64_t limit = nanoseconds(timeout);
+
+	for (int i = 0; i < 3; i++)
+		copy_set(&q, &q.asked[i], q.sets[i]);
+	return wait(&q, &limit, mask);
+}
+
+/* Linux stores the time that is left. */
+int fsocket_bystander_select(int highest, fd_set *readable, fd_set *writable, fd_set *others,
+			     struct timeval *timeout)
+{
+	struct question q = { .highest = highest, .sets = { readable, writable, others } };
+	int64_t limit = timeout ? timeout->tv_sec * 1000000000LL + timeout->tv_usec * 1000LL : -1;
+	int count;
+
+	for (int i = 0; i < 3; i++)
+		copy_set(&q, &q.asked[i], q.sets[i]);
+	count = wait(&q, &limit, NULL);
+	if (timeout)
+		*timeout = (struct timeval){ limit / 1000000000, limit % 1000000000 / 1000 };
+	return count;
+}
