@@ -28,10 +28,17 @@ static void count(atomic_ulong *what)
 			      memory_order_relaxed);
 }
 
+/* A filter may allow only the call that the program makes. */
+static int accept_plainly(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	REAL(accept);
+	return real(fd, addr, len);
+}
+
 static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	REAL(accept4);
-	return real(fd, addr, len, flags);
+	return flags < 0 ? accept_plainly(fd, addr, len) : real(fd, addr, len, flags);
 }
 
 /*
@@ -71,6 +78,17 @@ static bool accept_others(int fd, const struct group *g, struct claim *claim,
 	return false;
 }
 
+/* The program has confined itself: it may make this call alone. */
+static bool accept_confined(int fd, const struct group *g, struct sockaddr *addr, socklen_t *len,
+			    int flags, int *conn)
+{
+	*conn = real_accept(fd, addr, len, flags);
+	for (int m = 0; m < g->count && *conn < 0 && errno == EAGAIN; m++)
+		if (g->route->index[m] && g->members[m] >= 0)
+			*conn = real_accept(g->members[m], addr, len, flags);
+	return true;
+}
+
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
 {
 	struct group *g = fsocket_group_of(fd);
@@ -79,8 +97,10 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	bool turn;
 
 	/* A listener that was shut down is alone, also when it listens again. */
-	if (!g || atomic_load(&g->route->broken) || fsocket_device_confined())
+	if (!g || atomic_load(&g->route->broken))
 		return false;
+	if (RARE(fsocket_device_confined()))
+		return accept_confined(fd, g, addr, len, flags, conn);
 	if (!g->route->listening) {
 		fsocket_route_seen(g->route);
 		return false;

@@ -52,7 +52,7 @@ int fsocket_member_raise(int low);
 int fsocket_member_move(int fd, unsigned int last);
 /* Returns the local port of a socket, in network byte order; 0 if it has none. */
 in_port_t fsocket_member_port(int fd);
-/* Returns whether connections wait in a member that is not marked in except[]. */
+/* Returns whether connections wait in a member that is not marked in except[], if that is given. */
 bool fsocket_members_readable(const struct group *g, const bool *except);
 /* Stores the local address of a socket, followed by zeros; false if it has none. */
 bool fsocket_member_address(int fd, struct sockaddr_in6 *address);
@@ -60,6 +60,9 @@ bool fsocket_member_address(int fd, struct sockaddr_in6 *address);
 bool fsocket_member_connected(int fd);
 /* Returns whether a connection to the socket may have come by the listener with that address. */
 bool fsocket_member_reached(int fd, const struct sockaddr_in6 *listener);
+/* Does epoll_ctl() with each member that listens. */
+void fsocket_members_watch(const struct group *g, int epfd, int op,
+			   const struct epoll_event *event);
 /* Closes the members, and the memory's descriptor. */
 void fsocket_members_close(struct group *g);
 

@@ -112,18 +112,10 @@ static int look(struct question *q)
 	return found;
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
 /* A limit below 0 is none. Stores in *limit what is left of it. */
 static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 {
-	int64_t until = now_ns() + *limit, every = LATE_MS * 1000000LL, part;
+	int64_t until = fsocket_now_ns() + *limit, every = LATE_MS * 1000000LL, part;
 	sigset_t all, own;
 	int count, saved;
 
@@ -135,7 +127,7 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 			    mask ? mask : &own);
 		saved = errno;
 		if (*limit >= 0)
-			*limit = until > now_ns() ? until - now_ns() : 0;
+			*limit = until > fsocket_now_ns() ? until - fsocket_now_ns() : 0;
 		if (!count && (part == every || fsocket_now_ms() - looked >= 10 * LATE_MS))
 			count = look(q);
 		if (count || !*limit)

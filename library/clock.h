@@ -17,4 +17,13 @@ static inline long fsocket_now_ms(void)
 	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
 }
 
+/* Returns a monotonic time in nanoseconds, exactly. */
+static inline long long fsocket_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 #endif

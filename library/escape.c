@@ -154,7 +154,7 @@ static void by_longjmp(ARGUMENTS)
 
 static void confine(void)
 {
-	fsocket_worker_confine();
+	fsocket_worker_confine(false);
 	fsocket_epoll_give_up();
 	fsocket_device_confine();
 }

@@ -11,6 +11,7 @@
  *	route.c		the member that gets the connections of a CPU
  *	adopt.c		a group of the program before this one
  *	worker.c	how workers wait
+ *	hold.c		the thread that changes what workers wait for
  *	merge.c		one event of a listener and its member
  *	accept.c	how workers accept
  *	bystander.c	processes that wait by poll() or select()
@@ -497,6 +498,23 @@ void fsocket_group_gone(unsigned int first, unsigned int last)
 		else if (!borrowed && fsocket_fd(fd) == FD_MEMBER)
 			move(fd, last);
 	}
+}
+
+/*
+ * It can close its members, as it closes the listener, but cannot ask whether it has the
+ * listener under another number that the library does not know.
+ */
+void fsocket_group_closes(int fd)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (!g || !fsocket_device_confined() || owner != getpid())
+		return;
+	group_of[fd] = 0;
+	for (int other = 0; other < FSOCKET_MAX_FD; other++)
+		if (group_of[other] == 1 + (g - groups))
+			return;
+	drop(g);
 }
 
 void fsocket_group_shutdown(int fd)

@@ -62,6 +62,8 @@ bool fsocket_group_has(int fd);
 void fsocket_group_copied(int fd);
 /* The numbers from first to last are about to be closed, or to become those of other files. */
 void fsocket_group_gone(unsigned int first, unsigned int last);
+/* fd is about to be closed, by a program that has restricted its system calls. */
+void fsocket_group_closes(int fd);
 /* fd is about to be shut down, and then listens no more. */
 void fsocket_group_shutdown(int fd);
 /* Returns whether fd is a socket of the library that the program does not know. */
@@ -82,7 +84,10 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
  * their number then.
  */
 int fsocket_worker_merge(int epfd, struct epoll_event *events, int count);
-/* Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. */
+/*
+ * Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. Flags
+ * below 0: accept() is called, and not accept4().
+ */
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
 /*
  * Return whether the arguments name such a listener, which members stand beside, and
@@ -99,8 +104,11 @@ int fsocket_bystander_select(int highest, fd_set *readable, fd_set *writable, fd
 			     struct timeval *timeout);
 int fsocket_bystander_pselect(int highest, fd_set *readable, fd_set *writable, fd_set *others,
 			      const struct timespec *timeout, const sigset_t *mask);
-/* The library makes no system calls of its own after this. */
-void fsocket_worker_confine(void);
+/*
+ * The program restricts its system calls, or ends: this process has no workers after this.
+ * Unless it ends, it still takes what waits in members.
+ */
+void fsocket_worker_confine(bool ends);
 
 /*
  * Called before a thread, a child or a program is started, which may run on all CPUs

@@ -406,7 +406,7 @@ static RARELY int accept_specially(int fd, struct sockaddr *addr, socklen_t *len
 {
 	int conn;
 
-	if (!accept_by_worker(fd, addr, len, 0, &conn) &&
+	if (!accept_by_worker(fd, addr, len, -1, &conn) &&
 	    !accept_from_pool(fd, addr, len, 0, &conn))
 		conn = real_accept(fd, addr, len);
 	return accepted(fd, conn);
@@ -456,6 +456,8 @@ static RARELY int close_specially(int fd)
 		fsocket_group_gone(fd, fd);
 	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
 		fsocket_worker_close(fd);
+	if (kind & FD_LISTENER && fsocket_group_was())
+		fsocket_group_closes(fd);
 	if (kind & FD_LISTENER && fsocket_listener_close(fd))
 		return 0;
 	if (kind == FD_PLAIN)

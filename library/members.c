@@ -70,7 +70,7 @@ bool fsocket_members_readable(const struct group *g, const bool *except)
 	int count = 0;
 
 	for (int m = 0; m < g->count; m++)
-		if (g->route->index[m] && !except[m] && g->members[m] >= 0)
+		if (g->route->index[m] && !(except && except[m]) && g->members[m] >= 0)
 			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
 	return count && RAW3(SYS_poll, fds, count, 0) > 0;
 }
@@ -81,6 +81,14 @@ bool fsocket_member_address(int fd, struct sockaddr_in6 *address)
 
 	memset(address, 0, sizeof(*address));
 	return !RAW3(SYS_getsockname, fd, address, &len);
+}
+
+void fsocket_members_watch(const struct group *g, int epfd, int op,
+			   const struct epoll_event *event)
+{
+	for (int m = 0; m < g->count; m++)
+		if (g->route->index[m] && g->members[m] >= 0)
+			RAW4(SYS_epoll_ctl, epfd, op, g->members[m], event);
 }
 
 in_port_t fsocket_member_port(int fd)

@@ -47,39 +47,6 @@ static atomic_uint version;
 
 __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
 
-/*
- * The thread that changes watches, and the signals that it has blocked itself. Meanwhile all
- * are blocked: a signal handler may close the listener or the instance, as Apache's workers do
- * at a reload.
- */
-static _Atomic(const void *) holder;
-static sigset_t holders_mask;
-
-static bool hold(void)
-{
-	const void *nobody = NULL;
-	sigset_t all, own;
-
-	if (atomic_load(&holder) == &fsocket_mine)
-		return false;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &own);
-	while (!atomic_compare_exchange_weak(&holder, &nobody, &fsocket_mine)) {
-		nobody = NULL;
-		RAW2(SYS_sched_yield, 0, 0);
-	}
-	holders_mask = own;
-	return true;
-}
-
-static void let_go(void)
-{
-	sigset_t own = holders_mask;
-
-	atomic_store(&holder, NULL);
-	pthread_sigmask(SIG_SETMASK, &own, NULL);
-}
-
 static int call_epoll(int epfd, int op, int fd, const struct epoll_event *event)
 {
 	return RAW4(SYS_epoll_ctl, epfd, op, fd, event);
@@ -137,14 +104,14 @@ static void remove_watch(struct watch *w)
 static void thread_ends(void *unused)
 {
 	(void)unused;
-	if (!hold())
+	if (!fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
 		if (watches[i].group && watches[i].thread == &fsocket_mine) {
 			give_up(&watches[i]);
 			watches[i].thread = NULL;
 		}
-	let_go();
+	fsocket_worker_let_go();
 }
 
 /* The epoll instances belong to the parent, which may be the worker. */
@@ -155,7 +122,7 @@ static void in_child(void)
 		watches[i].claim = NULL;
 		watches[i].crowd = true;
 	}
-	atomic_store(&holder, NULL);
+	fsocket_worker_held_in_child();
 }
 
 static void prepare(void)
@@ -187,6 +154,21 @@ static struct watch *new_watch(int epfd, int fd, struct group *g)
 	return NULL;
 }
 
+/*
+ * A program that has confined itself makes no calls to look at other workers, so it is no
+ * worker, and has all members in its instance: it takes what is left there, by the calls
+ * that it makes itself.
+ */
+static void watch_all(struct watch *w)
+{
+	if (!w->wanted) {
+		fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_DEL, NULL);
+		return;
+	}
+	fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_ADD, &w->event);
+	fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_MOD, &w->event);
+}
+
 void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 			const struct epoll_event *event)
 {
@@ -194,37 +176,41 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 		      !(event->events & EPOLLONESHOT);
 	struct watch *w;
 
-	if (fsocket_device_confined() || !hold())
+	if (!fsocket_worker_hold())
 		return;
 	w = find_watch(epfd, fd);
 	if (wanted && !w)
 		w = new_watch(epfd, fd, g);
-	if (w && wanted) {
-		w->event = *event;
-		w->wanted = true;
+	if (w) {
+		w->wanted = wanted;
+		if (wanted)
+			w->event = *event;
+	}
+	if (w && fsocket_device_confined()) {
+		watch_all(w);
+	} else if (w && wanted) {
 		if (w->ours && call_epoll(epfd, EPOLL_CTL_MOD, member_fd(w), event))
 			w->ours = false;
 		enter_member(w);
 	} else if (w) {
-		w->wanted = false;
 		leave_member(w);
 	}
-	let_go();
+	fsocket_worker_let_go();
 }
 
 void fsocket_worker_close(int epfd)
 {
-	if (fsocket_device_confined() || !hold())
+	if (!fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
 		if (watches[i].group && watches[i].epfd == epfd)
 			remove_watch(&watches[i]);
-	let_go();
+	fsocket_worker_let_go();
 }
 
 void fsocket_worker_forsake(struct group *g, int member)
 {
-	if (!hold())
+	if (!fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++) {
 		struct watch *w = &watches[i];
@@ -234,17 +220,24 @@ void fsocket_worker_forsake(struct group *g, int member)
 		else if (w->group == g && w->claim && w->claim->member == member)
 			give_up(w);
 	}
-	let_go();
+	fsocket_worker_let_go();
 }
 
-void fsocket_worker_confine(void)
+void fsocket_worker_confine(bool ends)
 {
-	if (!fsocket_watch_count || !hold())
+	if (!fsocket_watch_count || fsocket_device_confined() || !fsocket_worker_hold())
 		return;
-	for (int i = 0; i < watches_end; i++)
-		if (watches[i].group)
-			remove_watch(&watches[i]);
-	let_go();
+	for (int i = 0; i < watches_end; i++) {
+		struct watch *w = &watches[i];
+
+		if (w->group && ends) {
+			remove_watch(w);
+		} else if (w->group) {
+			give_up(w);
+			watch_all(w);
+		}
+	}
+	fsocket_worker_let_go();
 }
 
 static void activate(struct watch *w)
@@ -287,14 +280,6 @@ static void look_for_others(struct watch *w, bool there)
 	}
 }
 
-/* Returns whether connections wait in members of workers that ended before this one started. */
-static bool left_behind(const struct group *g)
-{
-	static const bool nobody[GROUP_MEMBERS];
-
-	return fsocket_members_readable(g, nobody);
-}
-
 /* Prepares the calling thread's wait in the instance of w. */
 static void settle(struct watch *w)
 {
@@ -325,7 +310,8 @@ static void settle(struct watch *w)
 		return;
 	w->generation = r->generation;
 	look_for_others(w, atomic_load(&r->seen) &&
-			(fsocket_route_live(r) >= 2 || left_behind(w->group)));
+			/* Workers that ended before may have left connections behind. */
+			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
 	if (w->active && !w->alone_since && !w->claim->ready)
@@ -417,10 +403,10 @@ static bool look_around(struct epoll_event *event, bool idle, bool *away)
 
 	*away = false;
 	fsocket_mine.looked = fsocket_now_ms();
-	if (!hold())
+	if (!fsocket_worker_hold())
 		return false;
 	found = fsocket_worker_known() && look_at_all(event, idle, away);
-	let_go();
+	fsocket_worker_let_go();
 	return found;
 }
 
@@ -462,11 +448,11 @@ static bool settle_all(void)
 		struct watch *w = fsocket_mine.watches[i];
 
 		if (!settled(w)) {
-			if (!hold())
+			if (!fsocket_worker_hold())
 				return false;
 			if (fsocket_worker_known())
 				settle(w);
-			let_go();
+			fsocket_worker_let_go();
 		}
 		active |= w->active && w->claim;
 	}
@@ -483,19 +469,11 @@ static int slice(int left, int look)
 	return left >= 0 && left < look ? left : look;
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
 /* Waits, and looks up at the other workers from time to time. */
 static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			const sigset_t *mask)
 {
-	int64_t until = now_ns() + timeout * 1000000LL;
+	int64_t until = fsocket_now_ns() + timeout * 1000000LL;
 	int count, left = timeout, look = fsocket_mine.route->late, saved = errno;
 	bool away;
 	sigset_t all, own;
@@ -509,7 +487,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			break;
 		if (timeout >= 0) {
 			/* Round up, by an exact clock, so that no wait ends before its time. */
-			left = (until - now_ns() + 999999) / 1000000;
+			left = (until - fsocket_now_ns() + 999999) / 1000000;
 			if (left <= 0)
 				break;
 		}
@@ -536,7 +514,7 @@ static bool find_mine(int epfd)
 
 	if (fsocket_mine.epfd == epfd && fsocket_mine.version == now)
 		return fsocket_mine.count;
-	if (!hold())
+	if (!fsocket_worker_hold())
 		return false;
 	fsocket_mine.epfd = epfd;
 	fsocket_mine.version = now;
@@ -546,7 +524,7 @@ static bool find_mine(int epfd)
 			fsocket_mine.watches[fsocket_mine.count++] = &watches[i];
 	if (fsocket_mine.count)
 		fsocket_mine.route = fsocket_mine.watches[0]->group->route;
-	let_go();
+	fsocket_worker_let_go();
 	return fsocket_mine.count;
 }
 
@@ -555,8 +533,13 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 {
 	bool active, away;
 
-	if (fsocket_device_confined() || !find_mine(epfd))
+	if (!find_mine(epfd))
 		return false;
+	if (fsocket_device_confined()) {
+		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :
+				real_wait(epfd, events, maxevents, timeout);
+		return true;
+	}
 	fsocket_pin_again();
 	active = settle_all();
 	if (active && maxevents > 0 && events && fsocket_now_ms() - fsocket_mine.looked >= look_every() &&
@@ -586,6 +569,5 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 /* At exit, ask for no further connections to this process. */
 __attribute__((destructor)) static void process_ends(void)
 {
-	if (fsocket_watch_count && !fsocket_device_confined())
-		fsocket_worker_confine();
+	fsocket_worker_confine(true);
 }

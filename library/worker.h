@@ -45,6 +45,13 @@ struct worker {
 #pragma GCC visibility push(hidden)
 
 extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exec")));
+/*
+ * hold.c: from hold() to let_go() only this thread changes watches. hold() returns false if it
+ * does so already, in a function that a signal handler has interrupted.
+ */
+bool fsocket_worker_hold(void);
+void fsocket_worker_let_go(void);
+void fsocket_worker_held_in_child(void);
 /* Returns whether the thread's state is still true. */
 bool fsocket_worker_known(void);
 /* The program's epoll_ctl() of the listener fd, which has the group g, has succeeded. */

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The thread that changes the watches of worker.c, and the signals that it has blocked
+ * itself. Meanwhile all are blocked: a signal handler may close the listener or the
+ * instance, as Apache's workers do at a reload. A program that has confined itself may
+ * not allow the library to block them.
+ */
+#include <pthread.h>
+#include <signal.h>
+
+#include "device.h"
+#include "real.h"
+#include "worker.h"
+
+static _Atomic(const void *) holder;
+static sigset_t holders_mask;
+static bool masked;
+
+bool fsocket_worker_hold(void)
+{
+	const void *nobody = NULL;
+	bool free = !fsocket_device_confined();
+	sigset_t all, own;
+
+	if (atomic_load(&holder) == &fsocket_mine)
+		return false;
+	sigfillset(&all);
+	if (free)
+		pthread_sigmask(SIG_SETMASK, &all, &own);
+	while (!atomic_compare_exchange_weak(&holder, &nobody, &fsocket_mine)) {
+		nobody = NULL;
+		if (free)
+			RAW2(SYS_sched_yield, 0, 0);
+	}
+	masked = free;
+	if (free)
+		holders_mask = own;
+	return true;
+}
+
+void fsocket_worker_let_go(void)
+{
+	sigset_t own = holders_mask;
+	bool unmask = masked;
+
+	atomic_store(&holder, NULL);
+	if (unmask)
+		pthread_sigmask(SIG_SETMASK, &own, NULL);
+}
+
+void fsocket_worker_held_in_child(void)
+{
+	atomic_store(&holder, NULL);
+}

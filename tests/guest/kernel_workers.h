@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Workers of the kernel backend that accept in several ways, and what becomes of connections. */
+#ifndef TESTS_GUEST_KERNEL_WORKERS_H
+#define TESTS_GUEST_KERNEL_WORKERS_H
+
+#include "helpers.h"
+
+#include <netinet/in.h>
+
+#define MOST 4
+
+static int fd;
+static union address a;
+static pid_t workers[MOST];
+
+static inline int setup(void **state)
+{
+	(void)state;
+	memset(workers, 0, sizeof(workers));
+	fd = listener(AF_INET, &a);
+	set_nonblock(fd);
+	return 0;
+}
+
+static inline void kill_worker(int i)
+{
+	if (!workers[i])
+		return;
+	kill(workers[i], SIGKILL);
+	waitpid(workers[i], NULL, 0);
+	workers[i] = 0;
+}
+
+static inline int teardown(void **state)
+{
+	(void)state;
+	for (int i = 0; i < MOST; i++)
+		kill_worker(i);
+	close(fd);
+	unpin();
+	return 0;
+}
+
+static inline void set_late(const char *ms)
+{
+	close(fd);
+	setenv("FSOCKET_STEAL_AFTER_MS", ms, 1);
+	fd = listener(AF_INET, &a);
+	unsetenv("FSOCKET_STEAL_AFTER_MS");
+	set_nonblock(fd);
+}
+
+/* As programs do that do not call the C library. */
+static inline int accept_inline(int from)
+{
+	register long r10 asm("r10") = 0;
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(SYS_accept4), "D"((long)from), "S"(0L), "d"(0L), "r"(r10)
+		     : "rcx", "r11", "memory");
+	return ret < 0 ? -1 : ret;
+}
+
+static inline int accept_by_number(int from)
+{
+	return syscall(SYS_accept4, from, NULL, NULL, 0);
+}
+
+static inline int accept_by_old_number(int from)
+{
+	return syscall(SYS_accept, from, NULL, NULL);
+}
+
+static inline int accept_by_name(int from)
+{
+	return accept(from, NULL, NULL);
+}
+
+static inline void greet_all(char letter, int (*accept_one)(int))
+{
+	int conn;
+
+	while ((conn = accept_one(fd)) >= 0) {
+		if (write(conn, &letter, 1) != 1)
+			_exit(3);
+		close(conn);
+	}
+}
+
+static inline int watch_listener(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll = epoll_create1(0);
+
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		_exit(4);
+	return epoll;
+}
+
+static inline void serve(char letter, int (*accept_one)(int))
+{
+	int epoll = watch_listener();
+	struct epoll_event event;
+
+	for (;;)
+		if (epoll_wait(epoll, &event, 1, -1) == 1)
+			greet_all(letter, accept_one);
+}
+
+static inline void leave(int signal)
+{
+	exit(signal != SIGTERM);
+}
+
+static inline void start_worker(int i, int (*accept_one)(int))
+{
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGTERM, leave);
+	serve('0' + i, accept_one);
+}
+
+static inline char ask(int cpu)
+{
+	int conn = connect_on(cpu, &a);
+	char letter = greeting(conn);
+
+	close(conn);
+	return letter;
+}
+
+/* Waits until all these workers are pinned, and have members. */
+static inline void await_workers(int first, int last)
+{
+	int pinned;
+
+	for (int round = 0; round < 4000; round++) {
+		pinned = 0;
+		assert_true(ask(round % 2));
+		for (int i = first; i <= last; i++)
+			pinned += cpu_of(workers[i]) >= 0;
+		if (pinned == last - first + 1)
+			return;
+		usleep(1000);
+	}
+	fail();
+}
+
+static inline void start_workers(int count)
+{
+	for (int i = 0; i < count; i++)
+		start_worker(i, accept_by_name);
+	await_workers(0, count - 1);
+}
+
+/* Waits until the worker has surely stopped, not within an answer. */
+static inline void pause_worker(int i)
+{
+	int status;
+
+	usleep(20000);
+	assert_ok(kill(workers[i], SIGSTOP));
+	assert_int_equal(waitpid(workers[i], &status, WUNTRACED), workers[i]);
+	assert_true(WIFSTOPPED(status));
+}
+
+/* Returns the number of connections that wait in the listener itself. */
+static inline int waiting_in_listener(void)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	assert_ok(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len));
+	/* For a listener, this is the length of its queue. */
+	return info.tcpi_unacked;
+}
+
+/* Returns whether connections of both CPUs go to workers' members while these workers stand still. */
+static inline bool all_local(int first, int last)
+{
+	int conns[2], waiting;
+
+	for (int i = first; i <= last; i++)
+		pause_worker(i);
+	for (int i = 0; i < 2; i++)
+		conns[i] = connect_on(i, &a);
+	waiting = waiting_in_listener();
+	for (int i = first; i <= last; i++)
+		kill(workers[i], SIGCONT);
+	for (int i = 0; i < 2; i++) {
+		assert_true(greeting(conns[i]));
+		close(conns[i]);
+	}
+	return !waiting;
+}
+
+static inline void await_local(int first, int last)
+{
+	for (int i = 0; i < 100; i++) {
+		if (all_local(first, last))
+			return;
+		/* Connections wake those that do not know of the others yet. */
+		for (int k = 0; k < 10; k++)
+			ask(k % 2);
+		usleep(20000);
+	}
+	fail();
+}
+
+/* By then the others have seen that one is silent: STALE() in library/route.h. */
+static inline void let_others_see(void)
+{
+	usleep(1500000);
+}
+
+static inline void answer_all(int count)
+{
+	for (int i = 0; i < 100; i++)
+		assert_true(ask(i % 2));
+	for (int i = 0; i < count; i++)
+		assert_ok(kill(workers[i], 0));
+}
+
+#endif
