@@ -200,7 +200,12 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 
 void fsocket_worker_close(int epfd)
 {
-	if (!fsocket_worker_hold())
+	bool any = false;
+
+	/* A server closes each of its connections here. */
+	for (int i = 0; i < watches_end; i++)
+		any |= watches[i].group && watches[i].epfd == epfd;
+	if (!any || !fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
 		if (watches[i].group && watches[i].epfd == epfd)
