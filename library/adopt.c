@@ -222,6 +222,7 @@ bool fsocket_adopt(struct group *g, int fd)
 	int ancestor = getpid();
 
 	g->route = NULL;
+	g->anonymous = false;
 	if (!possible())
 		return false;
 	/* A master that runs its program anew has the old workers as its children. */

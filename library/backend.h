@@ -23,7 +23,14 @@ struct group {
 	int members[GROUP_MEMBERS];
 	struct route *route;
 	int memory;		/* the descriptor of that memory; -1: it has none */
+	bool anonymous;		/* no process of the server has such a descriptor */
 };
+
+/* Other processes may write to the memory that the number is from. Returns -1 if there is none. */
+static inline int descriptor_of(const struct group *g, int member)
+{
+	return member >= 0 && member < g->count ? g->members[member] : -1;
+}
 
 #pragma GCC visibility push(hidden)
 

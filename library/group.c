@@ -37,6 +37,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,7 @@ static void make_new(struct group *g, int fd, int family)
 	g->memory = -1;
 	if (make_members(g, fd, family)) {
 		g->memory = fsocket_adopt_memory();
+		g->anonymous = g->memory < 0;
 		g->route = fsocket_route_new(g->memory);
 	}
 	if (!g->route) {

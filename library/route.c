@@ -3,13 +3,13 @@
  * Chooses the member of a listener that gets the connections of a CPU, among the
  * workers that wait.
  *
- * The state is in memory that the processes share. It changes under a lock that
- * survives the death of its holder, and becomes a classic BPF program that the kernel
- * runs for each SYN: A = CPU, index by CPU. Every CPU has an index in the program, so
- * that the kernel never chooses by hash. Index 0 is the program's own listener, for
- * which all workers wait.
+ * The state is in memory that the processes share. It changes under a lock, and
+ * becomes a classic BPF program that the kernel runs for each SYN: A = CPU, index by
+ * CPU. Every CPU has an index in the program, so that the kernel never chooses by hash.
+ * Index 0 is the program's own listener, for which all workers wait.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <signal.h>
 #include <stddef.h>
@@ -31,49 +31,53 @@
 struct route *fsocket_route_new(int memory)
 {
 	const char *wanted = getenv("FSOCKET_STEAL_AFTER_MS");
-	pthread_mutexattr_t attributes;
 	struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
 			       MAP_SHARED | (memory < 0 ? MAP_ANONYMOUS : 0), memory, 0);
 
 	if (r == MAP_FAILED)
 		return NULL;
 	r->late = wanted && atoi(wanted) >= 1 && atoi(wanted) <= 10000 ? atoi(wanted) : LATE_MS;
-	pthread_mutexattr_init(&attributes);
-	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-	pthread_mutex_init(&r->lock, &attributes);
-	pthread_mutexattr_destroy(&attributes);
 	return r;
 }
 
+/*
+ * The lock is a record lock of a file that all processes of the server have. The kernel keeps
+ * it, so a process that can write to the memory cannot make the lock harm another one, and
+ * releases it when its holder dies; the next change of the BPF program then completes what the
+ * dead worker left undone. It does not exclude other threads of the same process, but worker.c
+ * lets only one of them in here.
+ */
+static long set_lock(const struct group *g, short type)
+{
+	int fd = g->anonymous ? g->members[0] : g->memory;
+	struct flock whole = { .l_type = type };
+
+	/* The program may have given the number to a file of its own, and that may have locks. */
+	if (!g->anonymous && RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) <= 0)
+		return -EBADF;
+	return RAW3(SYS_fcntl, fd, F_SETLK, &whole);
+}
+
 /* Tries to take the lock and never waits for it, since a stopped worker may hold it. */
-static bool lock(struct route *r)
+static bool lock(const struct group *g)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
 
 	for (int i = 0; i < LOCK_TRIES; i++) {
-		int ret = pthread_mutex_trylock(&r->lock);
+		long ret = set_lock(g, F_WRLCK);
 
-		if (ret == EOWNERDEAD) {
-			/*
-			 * The next change of the BPF program completes what the dead
-			 * worker left undone.
-			 */
-			pthread_mutex_consistent(&r->lock);
-			return true;
-		}
 		if (!ret)
 			return true;
-		if (ret != EBUSY)
+		if (ret != -EAGAIN)
 			return false;
 		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 	}
 	return false;
 }
 
-static void unlock(struct route *r)
+static void unlock(const struct group *g)
 {
-	pthread_mutex_unlock(&r->lock);
+	set_lock(g, F_UNLCK);
 }
 
 static long age(const struct claim *c)
@@ -259,7 +263,7 @@ struct claim *fsocket_route_claim(struct group *g, unsigned int *owner)
 	unsigned long started = fsocket_proc_started(fsocket_proc_stat(getpid(), gettid(), text,
 								       sizeof(text)));
 
-	if (atomic_load(&r->broken) || !lock(r))
+	if (atomic_load(&r->broken) || !lock(g))
 		return NULL;
 	free_dead(r);
 	for (int i = 0; i < GROUP_CLAIMS && !c; i++)
@@ -284,21 +288,19 @@ struct claim *fsocket_route_claim(struct group *g, unsigned int *owner)
 		atomic_store(&c->owner, *owner);
 		update(g);
 	}
-	unlock(r);
+	unlock(g);
 	return c;
 }
 
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
 {
-	struct route *r = g->route;
-
-	if (!lock(r))
+	if (!lock(g))
 		return;
 	if (c->owner == owner) {
 		free_claim(c);
 		update(g);
 	}
-	unlock(r);
+	unlock(g);
 }
 
 static int workers_on(const struct route *r, int cpu)
@@ -333,7 +335,7 @@ static int choose_member(const struct group *g, int cpu)
 		const struct claim *c = &r->claims[i];
 		int member = member_of(c);
 
-		if (c->owner && c->cpu == cpu && member >= 0 && g->members[member] >= 0)
+		if (c->owner && c->cpu == cpu && descriptor_of(g, member) >= 0)
 			return member;
 	}
 	for (int m = 0; m < g->count; m++) {
@@ -365,7 +367,7 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	struct route *r = g->route;
 	int cpu = -1, member = -1, count, least = 0;
 
-	if (!lock(r))
+	if (!lock(g))
 		return false;
 	c->cpu = -1;
 	c->member = -1;
@@ -384,20 +386,20 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 		c->cpu = cpu;
 		c->member = member;
 	}
-	unlock(r);
+	unlock(g);
 	return c->member >= 0;
 }
 
 void fsocket_route_ready(struct group *g, struct claim *c)
 {
-	if (!lock(g->route))
+	if (!lock(g))
 		return;
 	atomic_store(&c->stamp, fsocket_now_ms());
 	c->looks = true;
 	c->stopped = false;
 	atomic_store(&c->ready, true);
 	update(g);
-	unlock(g->route);
+	unlock(g);
 }
 
 /* Returns whether the claim of a silent worker has to be changed; if act, changes it, under the lock. */
@@ -429,12 +431,12 @@ void fsocket_route_tend(struct group *g)
 
 	for (int i = 0, end = claims_of(r); i < end && !any; i++)
 		any = mend(r, &r->claims[i], false);
-	if (!any || !lock(r))
+	if (!any || !lock(g))
 		return;
 	for (int i = 0, end = claims_of(r); i < end; i++)
 		mend(r, &r->claims[i], true);
 	update(g);
-	unlock(r);
+	unlock(g);
 }
 
 /*

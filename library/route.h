@@ -8,13 +8,12 @@
 #ifndef FSOCKET_ROUTE_H
 #define FSOCKET_ROUTE_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
 /* Increased whenever this layout changes. */
-#define ROUTE_MAGIC	0xf50c2b9e47d80003
+#define ROUTE_MAGIC	0xf50c2b9e47d80004
 
 #define GROUP_MEMBERS	128
 #define GROUP_CLAIMS	256
@@ -71,7 +70,6 @@ struct route {
 	int count;			/* of sockets */
 	ino_t inode;			/* of the listener */
 	ino_t sockets[GROUP_MEMBERS];	/* of the members */
-	pthread_mutex_t lock;
 	_Alignas(64) atomic_uint generation;	/* changes when a worker comes or goes */
 	atomic_int listening;			/* number of members that listen */
 	atomic_int end;				/* claims from here on were never used */

@@ -68,7 +68,7 @@ static inline int member_fd(const struct watch *w)
 	const struct claim *c = w->claim;
 	int member = g && c ? member_of(c) : -1;
 
-	return member >= 0 && c->owner == w->owner ? g->members[member] : -1;
+	return member >= 0 && c->owner == w->owner ? descriptor_of(g, member) : -1;
 }
 
 /* If another worker has taken the connection, accept() would wait. */

@@ -500,6 +500,74 @@ static void test_time_of_waits(void **state)
 	close(epoll);
 }
 
+/* The memory that the processes of a server share, of the newest group; size: of the mapping. */
+static uint64_t *shared_memory(size_t *size)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long begin, end, inode, newest = 0;
+	uint64_t *found = NULL;
+	char line[512];
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps))
+		if (strstr(line, "/memfd:fsocket-route") &&
+		    sscanf(line, "%lx-%lx %*s %*s %*s %lu", &begin, &end, &inode) == 3 &&
+		    inode > newest) {
+			newest = inode;
+			found = (uint64_t *)begin;
+			*size = end - begin;
+		}
+	fclose(maps);
+	assert_non_null(found);
+	return found;
+}
+
+/* Writes nonsense over the memory and back again for as long as it lives. */
+static void write_nonsense(uint64_t *memory, size_t size)
+{
+	uint64_t *before = malloc(size), seed = 1, *at;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	memcpy(before, memory, size);
+	for (;;) {
+		seed = seed * 6364136223846793005 + 1442695040888963407;
+		/* Most of it is in the first page, with all that is not about one worker. */
+		at = memory + (seed >> 33) % ((seed >> 20 & 3 ? 4096 : size) / sizeof(*at));
+		*at = seed >> 24 & 3 ? before[at - memory] :
+		      seed >> 28 & 1 ? 0x4141414141414141 : seed * 0x9e3779b97f4a7c15;
+	}
+}
+
+/* A process that has given up rights may still write there, and others may have kept theirs. */
+static void test_hostile_process(void **state)
+{
+	size_t size;
+	uint64_t *memory = shared_memory(&size);
+	struct epoll_event event;
+	pid_t hostile;
+	int epoll, conn;
+
+	(void)state;
+	start_workers(WORKERS);
+	hostile = fork();
+	if (!hostile)
+		write_nonsense(memory, size);
+	for (int i = 0; i < 10000; i++) {
+		epoll = epoll_create1(0);
+		assert_ok(epoll);
+		watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN);
+		epoll_wait(epoll, &event, 1, 0);
+		conn = accept(fd, NULL, NULL);
+		if (conn >= 0)
+			close(conn);
+		close(epoll);
+	}
+	kill(hostile, SIGKILL);
+	waitpid(hostile, NULL, 0);
+	for (int i = 0; i < WORKERS; i++)
+		assert_int_equal(waitpid(workers[i].pid, NULL, WNOHANG), 0);
+}
+
 static int threads_run;
 
 static void *thread_main(void *letter)
@@ -583,6 +651,7 @@ int main(int argc, char **argv)
 		T(test_options),
 		T(test_signals),
 		T(test_time_of_waits),
+		T(test_hostile_process),
 		T(test_threads),
 		T(test_blocking_listener),
 		T(test_few_descriptors),
