@@ -32,8 +32,19 @@
 #define LINK		"/memfd:" NAME
 /* From 6.3 on, the kernel warns if this flag is missing. */
 #define NOEXEC_SEAL	8
+/* No user has this number. */
+#define ANYBODY		((uid_t)-1)
 /* The number of generations of parents that are tried. */
 #define ANCESTORS	3
+
+/* What keep.c offers, before the program's main(). */
+struct offer {
+	ino_t listener;
+	const int *numbers;
+	int count;
+};
+
+static struct offer offer;
 
 static bool possible(void)
 {
@@ -68,20 +79,20 @@ static int take(int relative, int number)
 	return fd < 0 ? -1 : fsocket_member_raise(fd);
 }
 
-/* Returns whether this program's user has made the file, of which s tells. */
-static bool own(int fd, struct stat *s)
+/* Returns whether the user has made the file, of which s tells. */
+static bool made_by(uid_t user, int fd, struct stat *s)
 {
-	return !RAW2(SYS_fstat, fd, s) && s->st_uid == geteuid();
+	return !RAW2(SYS_fstat, fd, s) && (user == ANYBODY || s->st_uid == user);
 }
 
-static struct route *map(int fd, ino_t listener)
+static struct route *map(int fd, ino_t listener, uid_t maker)
 {
 	int seals = RAW3(SYS_fcntl, fd, F_GET_SEALS, 0);
 	struct route *r;
 	struct stat s;
 
 	/* Without the seal, another process could make the memory end within the mapping. */
-	if (seals < 0 || !(seals & F_SEAL_SHRINK) || !own(fd, &s) || s.st_size != sizeof(*r))
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || !made_by(maker, fd, &s) || s.st_size != sizeof(*r))
 		return NULL;
 	r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (r == MAP_FAILED)
@@ -144,27 +155,50 @@ static void take_member(int number, const char *link, void *arg)
 			g->members[m] = take(t->relative, number);
 }
 
-/* Returns whether all of the group's members could be taken and are valid. */
-static bool take_members(struct group *g, int fd, int pid, int relative)
+/* Says how many members there are to take; returns false if the memory does not. */
+static bool begin_members(struct group *g)
 {
-	struct taking t = { .group = g, .relative = relative };
 	/* Read it once: processes of other users may write to this memory, too. */
 	int count = __atomic_load_n(&g->route->count, __ATOMIC_RELAXED);
-	bool all = true;
-	struct stat s;
 
 	if (count < 1 || count > GROUP_MEMBERS)
 		return false;
 	g->count = count;
 	for (int m = 0; m < g->count; m++)
 		g->members[m] = -1;
-	each_link(pid, take_member, &t);
+	return true;
+}
+
+/* Returns whether all of the group's members could be taken and are valid. */
+static bool members_valid(const struct group *g, int fd, uid_t maker)
+{
+	bool all = true;
+	struct stat s;
+
 	for (int m = 0; m < g->count; m++)
-		if (g->members[m] < 0 || !own(g->members[m], &s) ||
+		if (g->members[m] < 0 || !made_by(maker, g->members[m], &s) ||
 		    s.st_ino != g->route->sockets[m] ||
 		    fsocket_member_port(g->members[m]) != fsocket_member_port(fd))
 			all = false;
 	return all;
+}
+
+static bool take_members(struct group *g, int fd, int pid, int relative)
+{
+	struct taking t = { .group = g, .relative = relative };
+
+	if (!begin_members(g))
+		return false;
+	each_link(pid, take_member, &t);
+	return members_valid(g, fd, geteuid());
+}
+
+static void give_back(struct group *g)
+{
+	if (g->route)
+		munmap(g->route, sizeof(*g->route));
+	g->route = NULL;
+	fsocket_members_close(g);
 }
 
 static bool adopt_from(struct group *g, int fd, int pid)
@@ -180,13 +214,9 @@ static bool adopt_from(struct group *g, int fd, int pid)
 	for (int i = 0; i < found.count && relative >= 0 && !g->route; i++) {
 		g->count = 0;
 		g->memory = take(relative, found.numbers[i]);
-		g->route = g->memory < 0 ? NULL : map(g->memory, listener);
-		if (g->route && !take_members(g, fd, pid, relative)) {
-			munmap(g->route, sizeof(*g->route));
-			g->route = NULL;
-		}
-		if (!g->route)
-			fsocket_members_close(g);
+		g->route = g->memory < 0 ? NULL : map(g->memory, listener, geteuid());
+		if (!g->route || !take_members(g, fd, pid, relative))
+			give_back(g);
 	}
 	if (relative >= 0)
 		RAW2(SYS_close, relative, 0);
@@ -217,12 +247,47 @@ static bool adopt_from_children(struct group *g, int fd, int pid)
 	return false;
 }
 
+void fsocket_adopt_offer(ino_t listener, const int *numbers, int count)
+{
+	offer = (struct offer){ .listener = listener, .numbers = numbers, .count = count };
+}
+
+/*
+ * These are this process's own files, whoever has made them: a server may have given up rights
+ * since. No other process is asked.
+ */
+static bool adopt_offered(struct group *g, int fd)
+{
+	g->count = 0;
+	g->memory = offer.numbers[0];
+	g->route = map(g->memory, offer.listener, ANYBODY);
+	if (!g->route || !begin_members(g)) {
+		give_back(g);
+		return false;
+	}
+	for (int i = 1; i < offer.count; i++)
+		for (int m = 0; m < g->count; m++)
+			if (g->route->sockets[m] == fsocket_inode(offer.numbers[i]))
+				g->members[m] = offer.numbers[i];
+	if (!members_valid(g, fd, ANYBODY)) {
+		give_back(g);
+		return false;
+	}
+	fsocket_fd_set(g->memory, FD_MEMBER);
+	for (int m = 0; m < g->count; m++)
+		fsocket_fd_set(g->members[m], FD_MEMBER);
+	fsocket_route_start(g);
+	return true;
+}
+
 bool fsocket_adopt(struct group *g, int fd)
 {
 	int ancestor = getpid();
 
 	g->route = NULL;
 	g->anonymous = false;
+	if (offer.count && offer.listener == fsocket_inode(fd) && adopt_offered(g, fd))
+		return true;
 	if (!possible())
 		return false;
 	/* A master that runs its program anew has the old workers as its children. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Declarations that the files of the kernel backend share, from the lowest level up:
- * members.c, pin.c and route.c, adopt.c and worker.c, group.c; accept.c uses all of
- * them.
+ * members.c, pin.c and route.c, adopt.c and worker.c, group.c; accept.c and keep.c use
+ * all of them.
  */
 #ifndef FSOCKET_BACKEND_H
 #define FSOCKET_BACKEND_H
@@ -81,6 +81,19 @@ int fsocket_adopt_memory(void);
  * if there is none, or if that is not possible.
  */
 bool fsocket_adopt(struct group *g, int fd);
+/*
+ * Descriptors that this process had before it ran its program: the memory and the members
+ * of the listener's group. fsocket_adopt() takes them rather than asking other processes.
+ */
+void fsocket_adopt_offer(ino_t listener, const int *numbers, int count);
+
+/* group.c */
+/*
+ * Calls what for each group whose listener is inherited by a program that this process runs,
+ * with a number of that listener.
+ */
+void fsocket_group_each_inherited(void (*what)(const struct group *g, int listener, void *arg),
+				  void *arg);
 
 /* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */
 bool fsocket_group_inherit(int member, int fd, int family);
@@ -100,6 +113,8 @@ void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
  * would find no connection there.
  */
 void fsocket_route_seen(struct route *r);
+/* Frees what the program that ran in this process before has claimed. */
+void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */
 int fsocket_route_live(const struct route *r);
 /*

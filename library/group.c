@@ -10,6 +10,7 @@
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU
  *	adopt.c		a group of the program before this one
+ *	keep.c		the same, when a process runs its program again
  *	worker.c	how workers wait
  *	hold.c		the thread that changes what workers wait for
  *	merge.c		one event of a listener and its member
@@ -510,13 +511,29 @@ void fsocket_group_closes(int fd)
 {
 	struct group *g = fsocket_group_of(fd);
 
-	if (!g || !fsocket_device_confined() || owner != getpid())
+	if (!g || !fsocket_device_confined() || fsocket_process_borrowed())
 		return;
 	group_of[fd] = 0;
 	for (int other = 0; other < FSOCKET_MAX_FD; other++)
 		if (group_of[other] == 1 + (g - groups))
 			return;
 	drop(g);
+}
+
+void fsocket_group_each_inherited(void (*what)(const struct group *g, int listener, void *arg),
+				  void *arg)
+{
+	bool seen[MAX_GROUPS] = { false };
+
+	for (int fd = 0; fd < FSOCKET_MAX_FD; fd++) {
+		const struct group *g = fsocket_group_of(fd);
+
+		if (!g || seen[g - groups] || RAW3(SYS_fcntl, fd, F_GETFD, 0) != 0 ||
+		    fsocket_inode(fd) != g->inode)
+			continue;
+		seen[g - groups] = true;
+		what(g, fd, arg);
+	}
 }
 
 void fsocket_group_shutdown(int fd)

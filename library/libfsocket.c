@@ -125,6 +125,20 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 }
 
 /*
+ * A program that looks for its listener among all numbers that it may have inherited, as uWSGI
+ * does at a reload, must not take a member for it, which has the same address.
+ */
+int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	REAL(getsockname);
+	if (RARE(fsocket_fd(fd) == FD_MEMBER) && fsocket_group_member(fd)) {
+		errno = EBADF;
+		return -1;
+	}
+	return real(fd, addr, len);
+}
+
+/*
  * poll() registers the epoll instance only with the local listener that exists when fd is
  * added. If the local listener was made later, fd is added once more. A thread that waits
  * meanwhile misses no event: the second ADD reports what is ready, as MOD would.

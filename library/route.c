@@ -303,6 +303,19 @@ void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
 	unlock(g);
 }
 
+void fsocket_route_start(struct group *g)
+{
+	struct route *r = g->route;
+
+	if (!lock(g))
+		return;
+	for (int i = 0, end = claims_of(r); i < end; i++)
+		if (r->claims[i].owner && r->claims[i].pid == getpid())
+			free_claim(&r->claims[i]);
+	update(g);
+	unlock(g);
+}
+
 static int workers_on(const struct route *r, int cpu)
 {
 	int count = 0;

@@ -201,6 +201,26 @@ def test_sanitizers(tmp_path):
     assert (done.returncode, done.stderr) == (0, MISSING)
 
 
+# Its workers are on two cores.
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the kernel backend needs two cores")
+@pytest.mark.parametrize("sanitizers", ["", "address,undefined"])
+@pytest.mark.parametrize("name", ["test_kernel_exec", "test_kernel_handlers"])
+def test_kernel_backend(tmp_path, name, sanitizers):
+    """The guest's test programs that need no module and no root, here."""
+    library, program = tmp_path / "libfsocket.so", tmp_path / name
+    check = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"] if sanitizers else []
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-g", "-fPIC", "-shared", *check, "-o", library,
+                    *(ROOT / "library" / name for name in SOURCES)], check=True)
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", program,
+                    ROOT / f"tests/guest/{name}.c", "-lcmocka"], check=True)
+    preloaded = [subprocess.check_output(["gcc", f"-print-file-name=lib{which}.so"],
+                                         text=True).strip()
+                 for which in ("asan", "ubsan") if sanitizers]
+    done = run([program], LD_PRELOAD=" ".join([*preloaded, str(library)]),
+               FSOCKET_BACKEND="kernel", ASAN_OPTIONS="detect_leaks=0")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_functions_that_the_c_library_lacks_stay_absent():
     """A program that calls dlsym() finds a function of the library only if the C library has it."""
     def defined(library):

@@ -30,8 +30,9 @@ says, from a second before until two seconds after.
 A server whose workers do not wait with epoll, or that has one acceptor only, runs as without the
 library. No time is told here, as it depends on what else the machine does. At a reload uWSGI and
 PHP-FPM end workers that are still answering, with the library or without: each run may lose a
-few connections or none. uWSGI's master then runs its own program again, when no worker is left that
-keeps the kernel backend's sockets: what waits there is reset, and it has one queue from then on.
+few connections or none. uWSGI's master then runs its program again, when no worker is left.
+Rows of the kernel backend of 2026-11-28 or before are without `library/keep.c`, which keeps its
+sockets for that program: what waited there was reset, and the server had one queue from then on.
 Each row is of its last run, with the sources of its day, and what is *not run*, or missing, has not
 been measured.
 `make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
