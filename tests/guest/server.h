@@ -64,7 +64,7 @@ static inline void tell(int stage)
 	*told = stage;
 }
 
-static inline void await(int stage)
+static inline void await_stage(int stage)
 {
 	while (*told != stage)
 		usleep(1000);

@@ -180,7 +180,7 @@ static void test_listen_after_shutdown(void **state)
 	assert_ok(listen(fd, 16));
 	other = start_workers(&epoll, listen_again);
 	tell(1);
-	await(2);
+	await_stage(2);
 	stop_workers(other, epoll);
 	/* Some connections may have come before. */
 	while ((client = accept(fd, NULL, NULL)) >= 0)
@@ -224,7 +224,7 @@ static void test_program_of_bpf(void **state)
 	assert_no_program(fd, EINVAL);
 	assert_no_program(copy, EINVAL);
 	tell(1);
-	await(2);
+	await_stage(2);
 	stop_workers(other, epoll);
 	while ((client = accept(fd, NULL, NULL)) >= 0)
 		close(client);

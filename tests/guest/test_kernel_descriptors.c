@@ -191,7 +191,7 @@ static void take_numbers(void)
 static void take_numbers_later(void)
 {
 	tell(3);
-	await(4);
+	await_stage(4);
 	take_numbers();
 }
 
@@ -210,12 +210,12 @@ static void test_numbers_of_members(void **state)
 	(void)state;
 	other = start_workers(&epoll, take_numbers_later);
 	tell(1);
-	await(3);
+	await_stage(3);
 	for (int i = 0; i < 8; i++)
 		clients[i] = connect_on(i % 2, &a);
 	tell(4);
 	take_numbers();
-	await(2);
+	await_stage(2);
 	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
 		work(epoll, 'm', 1);
 		while (answered < 8 && readable(clients[answered], 0) == 1)
