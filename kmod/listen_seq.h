@@ -11,12 +11,12 @@
  * listener that has no worker any more. Columns:
  *
  * inode	of the listening socket, as in /proc/PID/fd; the same in all its rows
- * port		that it listens on; 0 once it has let go of it
+ * port		that the socket listens on; 0 once it does not listen any more
  * family	4 or 6
  * address	that it listens on
  * cpu		of the local listener; -1 for the shared one
  * attached	1 if new connections come here, else 0: a parked local listener,
- *		or a shared one that listens no more
+ *		or a shared one that does not listen any more
  * worker	thread ID in the pid namespace of this /proc; 0 for none, for one
  *		that has ended, and for one of another namespace
  * queued	connections that wait in the accept queue

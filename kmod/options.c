@@ -30,7 +30,10 @@ static void fsocket_listener_reuseport(struct fsocket_listener *l, bool on)
 	release_sock(sk);
 }
 
-/* Gives the local listeners the options of @l; NULL, or what they cannot carry. */
+/*
+ * Gives the local listeners the options of @l. Returns the name of an option that they cannot
+ * have; NULL if there is none.
+ */
 static const char *fsocket_listener_inherit(struct fsocket_listener *l)
 {
 	const char *obstacle = fsocket_inherit_obstacle(l->sock->sk);

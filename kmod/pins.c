@@ -44,7 +44,10 @@ struct fsocket_pin {
 	struct cpumask *back;
 	/* Calls of fsocket_unpin() that are owed; under @lock. */
 	unsigned int users;
-	/* These, and who is about to lock it; under fsocket_pins_lock. In the table while not 0. */
+	/*
+	 * The users, and the tasks that are about to take @lock; under fsocket_pins_lock. The pin is
+	 * in the table while this is not 0.
+	 */
 	unsigned int refs;
 	int cpu;
 };

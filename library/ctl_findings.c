@@ -8,7 +8,7 @@
 enum state { OK, FINDING, SKIPPED };
 
 static struct json json;
-/* The item being checked; whether a line was printed for it; the number of findings. */
+/* item is being checked, and said is true once a line about it was printed. */
 static const char *item;
 static bool said;
 static int findings;

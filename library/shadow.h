@@ -178,7 +178,7 @@ static inline bool fsocket_shadow_begin(void)
 	return true;
 }
 
-/* Does the same if fsocket_shadow_busy is known to be 0 and only FREE sockets change. */
+/* Begins a change of the notes. fsocket_shadow_busy has to be 0, and only FREE sockets may change. */
 static inline void fsocket_shadow_begin_quickly(uintptr_t here)
 {
 	fsocket_shadow_busy = here;
@@ -186,7 +186,7 @@ static inline void fsocket_shadow_begin_quickly(uintptr_t here)
 }
 
 /*
- * Ends that, or returns false if a signal handler has interrupted it. One instruction
+ * Ends the change, or returns false if a signal handler has interrupted it. One instruction
  * finds out and releases the notes, since a handler may run at any time. (Threads do
  * not matter here.)
  */

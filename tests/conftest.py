@@ -124,7 +124,7 @@ class Lab:
         return self._run(self.loadgen_argv, command, check, limit, None)
 
     def start_load(self, command):
-        """The same, in the background."""
+        """A shell command on the load generator, in the background."""
         return subprocess.Popen([*self.loadgen_argv, command], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
 

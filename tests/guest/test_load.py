@@ -15,7 +15,7 @@ UNIT = "fsbench-test"
 
 pytestmark = pytest.mark.usefixtures("quiet_kernel")
 
-# For what differs between the kernels in nothing, and takes long.
+# For tests that take long and do not depend on the kernel.
 on_one_kernel = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
 
 
@@ -282,7 +282,7 @@ def test_demo_as_proxy(lab):
 
 @pytest.fixture
 def switches(lab):
-    """Sets parameters of the module to their utmost; all are off again afterwards."""
+    """Sets parameters of the module to their highest values, and switches them off afterwards."""
     order = ["enable_local_established", "enable_direct_tcp", "enable_rps_framework",
              "enable_receive_flow_deliver", "enable_receive_cpu_selection",
              "enable_skb_pool"]
@@ -335,7 +335,7 @@ def test_passive_connections_are_local(lab, switches):
 
 
 def test_active_connections_are_local(lab, switches):
-    """Those of a proxy too, with Receive Flow Deliver; without, hardly any are."""
+    """With Receive Flow Deliver a proxy's connections to its backend are local."""
     subprocess.run(["make", "-s", "-C", ROOT / "demo"], check=True)
     backend = lab.start_load(f"exec {ROOT}/demo/server -w 2 -a 10.66.0.2:8080")
     try:

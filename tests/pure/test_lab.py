@@ -10,7 +10,7 @@ SCRIPT = "playbooks/roles/lab/files/lab.sh"
 
 
 def test_an_image_after_a_killed_one_spares_what_is_mounted(tmp_path):
-    """Its tree has /dev and others mounted still, and is removed."""
+    """The tree of the killed one, in which /dev and others are still mounted, is removed."""
     script = tmp_path / SCRIPT
     script.parent.mkdir(parents=True)
     shutil.copy(ROOT / SCRIPT, script)

@@ -264,7 +264,7 @@ def test_httperf_output():
 
 
 def test_histograms_are_added():
-    """Of two processes and another host; one answer is no 2xx."""
+    """The histograms of two processes and of another host are added; one answer is no 2xx."""
     loads = [httperf({}, {"fast": 400, "slow": 0, "mean": 0.5}),
              httperf({"fast": 400, "slow": 0, "ok": 399, "mean": 0.5})]
     metrics, reason = tools.parsed("httperf", loads)

@@ -39,7 +39,7 @@ def ask(server, connections):
 
 
 def ask_meanwhile(server, command):
-    """The same, from a second before the command until two after it."""
+    """Asks from a second before the command until two seconds after it, and runs it."""
     process = asking(server, 0, stdin=subprocess.PIPE)
     time.sleep(1)
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

@@ -210,7 +210,7 @@ def test_redis(lab, tmp_path):
 
 
 def test_a_single_worker_has_its_core(lab, tmp_path):
-    """The same without the library."""
+    """One worker has a core of its own, also without the library."""
     run = plan(tmp_path, "--set", "setup=demo,nginx,haproxy", "--set", "workers=1",
                "--set", "concurrency=10", experiment="workers", tiny=FEW)
     rows = finish(lab, run)
