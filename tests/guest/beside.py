@@ -148,14 +148,24 @@ def talk(port, option, seconds):
     sys.exit(status)
 
 
+# The processes that were started and not killed.
+started = []
+
+
 def start(namespace, *args, library=True):
     preload = ["env", f"LD_PRELOAD={LIBRARY}", "FSOCKET_REQUIRED=1"] if library else []
-    return subprocess.Popen(["ip", "netns", "exec", namespace, *preload,
-                             sys.executable, __file__, *map(str, args)], start_new_session=True)
+    started.append(subprocess.Popen(["ip", "netns", "exec", namespace, *preload, sys.executable,
+                                     __file__, *map(str, args)], start_new_session=True))
+    return started[-1]
 
 
 def kill(process):
-    os.killpg(process.pid, signal.SIGKILL)
+    """Also kills what a process has started that has ended itself."""
+    started.remove(process)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
     process.wait()
 
 
@@ -420,7 +430,8 @@ def deleted():
         while counters(SERVER)["spawn"] < 2 * WORKERS:
             assert server.poll() is None, "the server did not start"
             time.sleep(0.1)
-        clients = start(CLIENT, "talk", PORT, "", SECONDS)
+        # They talk for longer than a slow guest takes to look at the counters.
+        clients = start(CLIENT, "talk", PORT, "", 60)
         while counters(SERVER)["accept_local"] < 20:
             assert clients.poll() is None, "the clients did not start"
             time.sleep(0.1)
@@ -434,11 +445,16 @@ SCENARIOS = [nat, tproxy, ktls, sniffed, malformed, link_down, deleted]
 
 def main(name):
     scenario = next(s for s in SCENARIOS if s.__name__ == name)
+    # timeout(1) ends this so; what is below is put back all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("out of time"))
     make_network()
     switch(True)
     try:
         scenario()
     finally:
+        # What goes on would keep the module, and fail all tests after this one.
+        while started:
+            kill(started[-1])
         switch(False)
         remove_network()
         # A namespace ends a moment later, and connection tracking with it.

@@ -12,7 +12,7 @@ from conftest import LAB
 # Prints addresses that are known from other sources. The kernel shows those of sockets to root if
 # kptr_restrict is 1; the script makes a port with a listener, a connection and a TIME_WAIT.
 ADDRESSES = r"""
-import json, socket, struct
+import json, socket, struct, time
 symbols = {}
 for line in open("/proc/kallsyms"):
     address, _, name = line.split()[:3]
@@ -35,6 +35,10 @@ known = {"variable": symbols["tcp_hashinfo"], "later": symbols["init_net"] + 0x1
          "page": (value(symbols["page_offset_base"]) + symbols["_text"] - 0xffffffff80000000
                   + value(symbols["phys_base"])) % 2 ** 64,
          "user": 0x7fff00001000}
+# Tests before this one may have filled the table of TIME_WAIT.
+room = "/proc/sys/net/ipv4/tcp_max_tw_buckets"
+usual = open(room).read()
+open(room, "w").write("1000000")
 listener = socket.create_server(("127.0.0.1", 7391))
 ends = [(socket.create_connection(("127.0.0.1", 7391)), listener.accept()[0]) for _ in range(2)]
 ends[0][0].close()
@@ -43,11 +47,13 @@ restrict = "/proc/sys/kernel/kptr_restrict"
 before = open(restrict).read()
 open(restrict, "w").write("1")
 # Until both packets that end the first connection have been handled.
-while "state_06" not in known:
+deadline = time.monotonic() + 30
+while "state_06" not in known and time.monotonic() < deadline:
     for words in map(str.split, open("/proc/net/tcp").readlines()[1:]):
         if words[1].endswith(":1CDF") or words[2].endswith(":1CDF"):
             known["state_" + words[3]] = int(words[11], 16)
 open(restrict, "w").write(before)
+open(room, "w").write(usual)
 print(json.dumps(known))
 input()
 """
