@@ -108,11 +108,14 @@ struct route *fsocket_route_new(int memory);
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);
 /*
- * Somebody has called accept() of the listener. Until then no worker gets a member, since
- * a program whose accept() the library cannot see, as it makes the system call itself,
- * would find no connection there.
+ * Somebody has called accept() of the listener. If the program does not import accept(), no worker
+ * gets a member until then, since a program that makes the system call itself would find
+ * no connection there.
  */
 void fsocket_route_seen(struct route *r);
+/* imports.c */
+/* Returns whether the program imports a function by which it could accept connections. */
+bool fsocket_imports_accept(void);
 /* Frees what the program that ran in this process before has claimed. */
 void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */

@@ -16,17 +16,6 @@ static void test_accept_by_number(void **state)
 	answer_all(2);
 }
 
-/* The library never sees an accept(), so all connections stay in the listener. */
-static void test_accept_unseen(void **state)
-{
-	(void)state;
-	start_worker(0, accept_inline);
-	start_worker(1, accept_inline);
-	answer_all(2);
-	assert_int_equal(cpu_of(workers[0]), -1);
-	assert_int_equal(cpu_of(workers[1]), -1);
-}
-
 /* Another worker takes what the library gave to the one whose accept() it does not see. */
 static void test_accept_unseen_beside_another(void **state)
 {
@@ -158,7 +147,6 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_accept_by_number),
-		T(test_accept_unseen),
 		T(test_accept_unseen_beside_another),
 		T(test_stopped_while_it_waits),
 		T(test_dead_and_not_reaped),

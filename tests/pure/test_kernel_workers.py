@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ("test_kernel_workers", "test_kernel_others")
+PROGRAMS = ("test_kernel_workers", "test_kernel_others", "test_kernel_unseen")
 
 
 def source(program):
