@@ -45,8 +45,8 @@ struct fsocket_pin {
 	/* Calls of fsocket_unpin() that are owed; under @lock. */
 	unsigned int users;
 	/*
-	 * The users, and the tasks that are about to take @lock; under fsocket_pins_lock. The pin is
-	 * in the table while this is not 0.
+	 * The users, and the tasks that are about to take @lock; under fsocket_pins_lock.
+	 * The pin is in the table while this is not 0.
 	 */
 	unsigned int refs;
 	int cpu;

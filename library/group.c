@@ -9,6 +9,7 @@
  *	members.c	the descriptors of its members
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU
+ *	imports.c	whether the program imports accept()
  *	adopt.c		a group of the program before this one
  *	keep.c		the same, when a process runs its program again
  *	worker.c	how workers wait
