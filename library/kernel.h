@@ -14,6 +14,8 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 
+#include "real.h"
+
 #pragma GCC visibility push(hidden)
 
 /*
@@ -84,6 +86,25 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
  * their number then.
  */
 int fsocket_worker_merge(int epfd, struct epoll_event *events, int count);
+static inline int fsocket_worker_one_each(int epfd, struct epoll_event *events, int count)
+{
+	/* Two events are the usual case: a connection comes, and one has sent its request. */
+	if (count > 2 || (count == 2 && RARE(events[0].data.u64 == events[1].data.u64)))
+		return fsocket_worker_merge(epfd, events, count);
+	return count;
+}
+
+/* Does the same as fsocket_worker_wait(), and makes one event of those. */
+static inline bool fsocket_worker_waits(int epfd, struct epoll_event *events, int maxevents,
+					int timeout, const sigset_t *mask, int *count)
+{
+	if (!atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) ||
+	    !fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count))
+		return false;
+	*count = fsocket_worker_one_each(epfd, events, *count);
+	return true;
+}
+
 /*
  * Does accept4() of such a listener. Returns false if fd is none and the caller has to accept. Flags
  * below 0: accept() is called, and not accept4().

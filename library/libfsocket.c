@@ -242,26 +242,13 @@ int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 	return 0;
 }
 
-/* Returns whether the calling thread is a worker of the kernel backend and has waited. */
-static bool worker_waits(int epfd, struct epoll_event *events, int maxevents, int timeout,
-			 const sigset_t *mask, int *count)
-{
-	if (!atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) ||
-	    !fsocket_worker_wait(epfd, events, maxevents, timeout, mask, count))
-		return false;
-	/* Two events are the usual case: a connection comes, and one has sent its request. */
-	if (*count > 2 || (*count == 2 && RARE(events[0].data.u64 == events[1].data.u64)))
-		*count = fsocket_worker_merge(epfd, events, *count);
-	return true;
-}
-
 static RARELY int wait_specially(int epfd, struct epoll_event *events, int maxevents, int timeout)
 {
 	int count;
 
 	if (fsocket_leaving >= 0)
 		fsocket_listener_retire();
-	if (worker_waits(epfd, events, maxevents, timeout, NULL, &count))
+	if (fsocket_worker_waits(epfd, events, maxevents, timeout, NULL, &count))
 		return count;
 	return fsocket_epoll_wait(epfd, events, maxevents, timeout);
 }
@@ -282,7 +269,7 @@ int epoll_pwait(int epfd, struct epoll_event *events, int maxevents, int timeout
 	REAL(epoll_pwait);
 	if (fsocket_leaving >= 0)
 		fsocket_listener_retire();
-	if (worker_waits(epfd, events, maxevents, timeout, mask, &count))
+	if (fsocket_worker_waits(epfd, events, maxevents, timeout, mask, &count))
 		return count;
 	if (!mask)
 		return fsocket_epoll_wait(epfd, events, maxevents, timeout);

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <time.h>
 
+#include "clock.h"
 #include "epoll.h"
 #include "kernel.h"
 #include "listener.h"
@@ -35,14 +36,6 @@ static bool valid(const struct timespec *timeout)
 	return timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < NS;
 }
 
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * NS + time.tv_nsec;
-}
-
 /* Does the call of a worker of the kernel backend; returns false if the caller is none. */
 static bool worker_waits(int epfd, struct epoll_event *events, int maxevents,
 			 const struct timespec *timeout, const sigset_t *mask, int *count)
@@ -50,19 +43,20 @@ static bool worker_waits(int epfd, struct epoll_event *events, int maxevents,
 	int64_t until, left;
 
 	if (!timeout || timeout->tv_sec >= INT_MAX / 1000)
-		return fsocket_worker_wait(epfd, events, maxevents, -1, mask, count);
+		return fsocket_worker_waits(epfd, events, maxevents, -1, mask, count);
 	left = timeout->tv_sec * NS + timeout->tv_nsec;
-	until = left % 1000000 ? now() + left : 0;
-	if (!fsocket_worker_wait(epfd, events, maxevents, left / 1000000, mask, count))
+	until = left % 1000000 ? fsocket_now_ns() + left : 0;
+	if (!fsocket_worker_waits(epfd, events, maxevents, left / 1000000, mask, count))
 		return false;
 	if (*count || !until)
 		return true;
-	left = until - now();
+	left = until - fsocket_now_ns();
 	if (left > 0) {
 		struct timespec rest = { .tv_sec = left / NS, .tv_nsec = left % NS };
 
 		REAL(epoll_pwait2);
-		*count = real(epfd, events, maxevents, &rest, mask);
+		*count = fsocket_worker_one_each(epfd, events,
+						 real(epfd, events, maxevents, &rest, mask));
 	}
 	return true;
 }

@@ -137,6 +137,7 @@ static void test_one_event_of_one_registration(void **state)
 	conns[1] = connect_on(pinned_cpu(), &a);
 	assert_int_equal(waiting_in_listener(), 1);
 	assert_int_equal(epoll_wait(epoll, events, 8, 0), 1);
+	assert_int_equal(epoll_pwait2(epoll, events, 8, &(struct timespec){ 0 }, NULL), 1);
 	close(conns[0]);
 	close(conns[1]);
 	close(epoll);
