@@ -464,10 +464,7 @@ static int fsocket_guard_get(struct fsocket_listener *l)
 	if (IS_ERR(guard))
 		return PTR_ERR(guard);
 	l->guard = guard;
-	/*
-	 * Set this only now, when the guard keeps other sockets off the port, and only
-	 * while fsocket_listener_restore() has yet to undo it.
-	 */
+	/* The guard keeps other sockets off the port now; fsocket_listener_restore() undoes it. */
 	lock_sock(shared);
 	if (fsocket_listen_is_ours(l->sock)) {
 		shared->sk_reuseport = 1;

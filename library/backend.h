@@ -57,6 +57,9 @@ int fsocket_member_raise(int low);
  * file beyond these, or -1.
  */
 int fsocket_member_move(int fd, unsigned int last);
+/* Return whether the number still is the group's memory, or its member: programs close any number. */
+bool fsocket_memory_there(const struct group *g);
+bool fsocket_member_there(const struct group *g, int member);
 /* Returns the local port of a socket, in network byte order; 0 if it has none. */
 in_port_t fsocket_member_port(int fd);
 /* Returns whether connections wait in a member that is not marked in except[], if that is given. */
@@ -87,6 +90,9 @@ bool fsocket_adopt(struct group *g, int fd);
  */
 void fsocket_adopt_offer(ino_t listener, const int *numbers, int count);
 
+/* imports.c: returns whether the program imports a function by which it could accept connections. */
+bool fsocket_imports_accept(void);
+
 /* group.c */
 /*
  * Calls what for each group whose listener is inherited by a program that this process runs,
@@ -113,9 +119,6 @@ void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
  * no connection there.
  */
 void fsocket_route_seen(struct route *r);
-/* imports.c */
-/* Returns whether the program imports a function by which it could accept connections. */
-bool fsocket_imports_accept(void);
 /* Frees what the program that ran in this process before has claimed. */
 void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */

@@ -135,7 +135,7 @@ bool fsocket_group_member(int fd)
 {
 	for (int i = 0; i < MAX_GROUPS; i++) {
 		if (groups[i].inode && groups[i].memory == fd)
-			return RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) > 0;
+			return fsocket_memory_there(&groups[i]);
 		for (int m = 0; groups[i].inode && m < groups[i].count; m++)
 			if (groups[i].members[m] == fd)
 				return fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0;
@@ -458,13 +458,12 @@ static void move(int fd, unsigned int last)
 		struct group *g = &groups[i];
 
 		if (g->inode && g->memory == fd)
-			g->memory = RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) > 0 ?
-				    fsocket_member_move(fd, last) : -1;
+			g->memory = fsocket_memory_there(g) ? fsocket_member_move(fd, last) : -1;
 		for (int m = 0; g->inode && m < g->count; m++)
 			if (g->members[m] == fd) {
 				fsocket_worker_forsake(g, m);
 				/* It may be another file already: see new_socket_beside_groups(). */
-				g->members[m] = fsocket_inode(fd) == g->route->sockets[m] ?
+				g->members[m] = fsocket_member_there(g, m) ?
 						fsocket_member_move(fd, last) : -1;
 			}
 	}
@@ -478,9 +477,9 @@ static void move(int fd, unsigned int last)
 static void close_in_child(const struct group *g)
 {
 	for (int m = 0; m < g->count; m++)
-		if (g->members[m] >= 0 && fsocket_inode(g->members[m]) == g->route->sockets[m])
+		if (fsocket_member_there(g, m))
 			RAW2(SYS_close, g->members[m], 0);
-	if (g->memory >= 0 && RAW3(SYS_fcntl, g->memory, F_GET_SEALS, 0) > 0)
+	if (fsocket_memory_there(g))
 		RAW2(SYS_close, g->memory, 0);
 }
 

@@ -66,10 +66,10 @@ static void add_group(const struct group *g, int listener, void *arg)
 	 * A group that is not complete cannot be adopted, and numbers that the program has closed
 	 * without the library, as a child of vfork() does, may be other files.
 	 */
-	if (RAW3(SYS_fcntl, g->memory, F_GET_SEALS, 0) <= 0)
+	if (!fsocket_memory_there(g))
 		return;
 	for (int m = 0; m < g->count; m++)
-		if (g->members[m] < 0 || fsocket_inode(g->members[m]) != g->route->sockets[m])
+		if (!fsocket_member_there(g, m))
 			return;
 	add(t, " %d=%d", listener, g->memory);
 	for (int m = 0; m < g->count; m++)

@@ -56,6 +56,17 @@ static void close_own(int *fd)
 	*fd = -1;
 }
 
+bool fsocket_memory_there(const struct group *g)
+{
+	return RAW3(SYS_fcntl, g->memory, F_GET_SEALS, 0) > 0;
+}
+
+bool fsocket_member_there(const struct group *g, int member)
+{
+	return g->members[member] >= 0 &&
+	       fsocket_inode(g->members[member]) == g->route->sockets[member];
+}
+
 void fsocket_members_close(struct group *g)
 {
 	for (int m = 0; m < g->count; m++)

@@ -54,7 +54,7 @@ static long set_lock(const struct group *g, short type)
 	struct flock whole = { .l_type = type };
 
 	/* The program may have given the number to a file of its own, and that may have locks. */
-	if (!g->anonymous && RAW3(SYS_fcntl, fd, F_GET_SEALS, 0) <= 0)
+	if (!g->anonymous && !fsocket_memory_there(g))
 		return -EBADF;
 	return RAW3(SYS_fcntl, fd, F_SETLK, &whole);
 }

@@ -50,6 +50,16 @@ static void wait_by_pselect(void)
 		_exit(5);
 }
 
+/* Stops both workers, and makes connections that wait in their members. */
+static void connect_behind_stopped_workers(int conns[8])
+{
+	pause_worker(0);
+	pause_worker(1);
+	for (int i = 0; i < 8; i++)
+		conns[i] = connect_on(i % 2, &a);
+	assert_int_equal(waiting_in_listener(), 0);
+}
+
 /* Two workers die with connections in their members, and another process waits otherwise. */
 static void outlived_by_one_that(void (*waits)(void))
 {
@@ -57,11 +67,7 @@ static void outlived_by_one_that(void (*waits)(void))
 
 	start_workers(2);
 	await_local(0, 1);
-	pause_worker(0);
-	pause_worker(1);
-	for (int i = 0; i < 8; i++)
-		conns[i] = connect_on(i % 2, &a);
-	assert_int_equal(waiting_in_listener(), 0);
+	connect_behind_stopped_workers(conns);
 	workers[2] = fork();
 	assert_ok(workers[2]);
 	if (!workers[2]) {
@@ -217,11 +223,7 @@ static void test_confined(void **state)
 	start_confinable(1, done[1]);
 	await_workers(0, 1);
 	await_local(0, 1);
-	pause_worker(0);
-	pause_worker(1);
-	for (int i = 0; i < 8; i++)
-		conns[i] = connect_on(i % 2, &a);
-	assert_int_equal(waiting_in_listener(), 0);
+	connect_behind_stopped_workers(conns);
 	close(fd);
 	for (int i = 0; i < 2; i++) {
 		kill(workers[i], SIGUSR1);
