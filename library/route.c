@@ -364,6 +364,19 @@ static int choose_member(const struct group *g, int cpu)
 	return best;
 }
 
+/*
+ * Until there is a program, the kernel chooses by hash, and it takes none before there is a group: so
+ * as soon as the first member listens, this one sends all connections to the listener.
+ */
+static void attach_first(int member)
+{
+	struct sock_filter to_listener = { .code = BPF_RET | BPF_K };
+	struct sock_fprog program = { .len = 1, .filter = &to_listener };
+
+	RAW5(SYS_setsockopt, member, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program,
+	     sizeof(program));
+}
+
 static bool start_listening(const struct group *g, int member)
 {
 	struct route *r = g->route;
@@ -372,6 +385,8 @@ static bool start_listening(const struct group *g, int member)
 		return true;
 	if (RAW2(SYS_listen, g->members[member], r->backlog))
 		return false;
+	if (!r->listening)
+		attach_first(g->members[member]);
 	r->index[member] = ++r->listening;
 	return true;
 }
