@@ -21,7 +21,10 @@ static const char *const background[] = {
 	"tick_*", "hrtimer_interrupt", "rebalance_domains", "run_rebalance_domains",
 	"sched_balance_*", "_nohz_idle_balance", "nohz_*", "newidle_balance", "load_balance",
 	"rcu_gp_kthread", "rcu_sched_clock_irq", "note_gp_changes", "rcu_report_*", "kthread",
-	"do_idle", "cpu_startup_entry", "update_process_times", NULL,
+	"do_idle", "cpu_startup_entry", "update_process_times",
+	/* These threads move whole pages of a program, at most a few times in a repetition. */
+	"khugepaged*", "hpage_collapse_*", "collapse_huge_page", "collapse_pte_mapped_thp",
+	"kcompactd*", "kswapd*", NULL,
 };
 
 static const char *const scheduler[] = {

@@ -216,12 +216,14 @@ def read_lines(study):
 
 
 def single_lines(read):
-    """{cell: {(line, what it is): transfers per connection}}. read: by read_lines()."""
+    """{cell: {(line, what it is): transfers per connection}} of lines with an address. read: by
+    read_lines()."""
     found = {}
     for cell, (rows, number_of) in read.items():
         sums = defaultdict(float)
         for row in rows:
-            sums[row["line"], what_of(row)] += moves(row)
+            if row["line"]:
+                sums[row["line"], what_of(row)] += moves(row)
         found[cell] = {line: value / number_of for line, value in sums.items()}
     return found
 
@@ -259,11 +261,13 @@ def moves(row):
 
 
 def hottest(rows):
-    """Transfers of the line that moves most, of all repetitions together."""
+    """Transfers of the line that moves most, of all repetitions together. Lines that move too
+    rarely to have an address are no candidates, unless there are no others."""
     sums = defaultdict(float)
     for row in rows:
-        sums[row["line"]] += moves(row)
-    return max(sums.values())
+        if row["line"]:
+            sums[row["line"]] += moves(row)
+    return max(sums.values(), default=max(map(moves, rows)))
 
 
 def place_of(rows):

@@ -156,6 +156,28 @@ def test_address_of_a_line(tmp_path):
         ("ffff800000001000", "tcp_ack", "0.5000", "ffff800000001008")]
 
 
+def test_pages_that_a_kernel_thread_moves_are_background(tmp_path):
+    """khugepaged copies 512 pages of a program at once, whatever the connections do."""
+    folder = ROOT / "counting"
+    subprocess.run(["make", "-s", "-C", folder, "read"], check=True)
+    (tmp_path / "kallsyms").write_text(
+        "0000000000000100 A runqueues\n"
+        "ffffffff81000000 T copy_page\nffffffff81000100 t collapse_huge_page\n"
+        "ffffffff81000200 t wp_page_copy\nffffffff81000300 T __schedule\n"
+        "ffffffff82000010 D init_net\n")
+    (tmp_path / "dump").write_text(
+        "counting 2\nquantum 2000\nseconds 1.0\nlost 0\nvcpu 0 1000 100\n"
+        "context 1 0 ffffffff81000110\ncontext 2 0 ffffffff81000210\n"
+        "context 3 1 ffffffff81000310\n"
+        "event 1 ffffffff81000004 3fffe0000000040 70 0 0 8\n"
+        "event 3 ffffffff81000004 3fffe0000000080 30 0 0 8\n"
+        "event 2 ffffffff81000004 3fffe00000000c0 20 0 0 8\nend\n")
+    subprocess.run([folder / "read", tmp_path / "dump", tmp_path / "kallsyms", "10", tmp_path],
+                   check=True)
+    found = counts.totals((tmp_path / "totals.csv").read_text())
+    assert (found["line_transfers_per_req"], found["background_transfers_per_req"]) == (2, 10)
+
+
 def test_names_of_lines(monkeypatch, capsys):
     """The guest's answer is assigned to the line by the address of the request; without an answer
     the lines have no names."""
@@ -173,6 +195,9 @@ def test_names_of_lines(monkeypatch, capsys):
         ["ff00", "slab", "TCP+0x0", "sock_common.skc_state", "", "tcp_ack", "2.0"],
         ["ff40", "", "", "", "", "tcp_ack", "1.0"]]
     assert asked == [(("count", "names"), "ff08\nff40\n")]
+    # What is known, and moves rarely, has no address.
+    rare = [{**line, "transfers": "0.04"} for line in lines]
+    assert [row[0] for row in counts.by_line(rare, counts.named(rare))] == ["", "ff40"]
     assert len(contract.LINES) == 7
 
     def refuse(*argv, given=None):
