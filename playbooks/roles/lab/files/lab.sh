@@ -216,7 +216,8 @@ make_image() {
 	done
 
 	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages-sweep"
-	rm -rf "$tree" "$lab/disk.new" "$lab/image"
+	rm -rf --one-file-system "$tree" "$lab/disk.new" "$lab/image" ||
+		die "$tree cannot be deleted: umount what is mounted in it (findmnt lists it), then run the same command again"
 	mkdir -p "$tree"
 	say "image: installing Debian $suite with ${#packages[@]} packages and what they need (a few minutes)"
 	# Use this machine's package sources, if they are of that suite.
@@ -226,8 +227,9 @@ make_image() {
 		xargs -r grep -lE "^[^#]*\b$suite\b")
 	# The build is done once at this machine's speed, for the sources of this moment: an
 	# emulated compiler takes minutes. The server builds again what has changed since.
+	# What is mounted in the tree meanwhile is gone with the process, also if that is killed.
 	# shellcheck disable=SC2016 # the hooks' $1 is the tree, and theirs to expand
-	mmdebstrap --quiet --variant=minbase \
+	unshare --mount mmdebstrap --quiet --variant=minbase \
 		--include="$(IFS=,; echo "${packages[*]}")" \
 		--dpkgopt=force-unsafe-io \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
@@ -454,16 +456,9 @@ lock() {
 	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
 }
 
-# A killed build leaves /dev, /proc and others mounted in its tree, where make_image() removes
-# all files.
-unmount_leftovers() {
-	findmnt -rno TARGET | sed 's/\\x20/ /g' | awk -v tree="$lab/tree.new/" 'index($0, tree) == 1' |
-		sort -r | xargs -r -d '\n' -n 1 umount
-}
-
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
-	have_image || { unmount_leftovers; make_image; }
+	have_image || make_image
 	# The guest's builds outlive it; each disk begins with what the image's own compiler has built.
 	if [ ${#guests[@]} = 2 ] && ! [ "$lab/loadgen/build" -nt "$lab/disk" ]; then
 		mkdir -p "$lab/loadgen"
@@ -599,7 +594,7 @@ status) all_answer ;;
 count) count "$@" ;;
 clean)
 	down
-	rm -rf "$lab"
+	rm -rf --one-file-system "$lab"
 	;;
 *) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | loadgen COMMAND... | status | count … | clean" ;;
 esac
