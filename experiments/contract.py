@@ -88,7 +88,8 @@ METRICS = {
     "lines_moved_per_req": "different lines among the former per request",
     "cycles_per_req": "cycles of the server's processor per request; with a PMU only",
     "cache_misses_per_req": "its cache misses; with a PMU only",
-    "counts_source": "what counted: emulator with its quantum, or pmu",
+    "counts_source": "what counted: pmu, or the emulator with its quantum and, as it makes the "
+                     "server slow, how many times longer connections wait for a late worker",
     "local_accept_pct": "accepts from the accepting worker's own local listener, % of all; "
                         "with Fastsocket only",
     "listen_overflows": "connections the server dropped because an accept queue was full "

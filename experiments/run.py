@@ -179,8 +179,8 @@ class Sweep:
     def work(self, setup, workers):
         return servers.Work(setup, workers, self.backend["address"])
 
-    def state(self, setup, workers):
-        """What the server is to be, as words of server.sh start."""
+    def state(self, setup, workers, slower=1):
+        """What the server is to be, as words of server.sh start. slower: as counts.slowed()."""
         server, work = servers.of(setup), self.work(setup, workers)
         words = {"server": server.name, "workers": workers, **server.words(work),
                  "config": server.config(work) or "",
@@ -191,11 +191,11 @@ class Sweep:
                              ("sysctl", setup.get("sysctls", {})),
                              ("environment", setup.get("environment", {}))):
             words.update({f"{kind}:{name}": value for name, value in values.items()})
-        return words
+        return {**words, **counts.slowed(words, slower)}
 
-    def start_server(self, setup, workers, keep):
+    def start_server(self, setup, workers, keep, slower=1):
         """Returns (the wanted state of the server, why its state is another one, or None)."""
-        wanted = self.state(setup, workers)
+        wanted = self.state(setup, workers, slower)
         readback = keep("server-state.txt", self.server.run(
             "start", *(f"{name}={value}" for name, value in wanted.items()), "--",
             *servers.of(setup).program(self.work(setup, workers))))
@@ -264,9 +264,13 @@ class Sweep:
             (raw / name).write_bytes(content)
             return content
 
-        wanted, mismatch = self.start_server(setup, int(step["workers"]), keep)
+        counted = step["repetition"][0] == COUNTED
+        if counted:
+            self.counter = self.counter or counts.counter(self.lab, self.server)
+        wanted, mismatch = self.start_server(setup, int(step["workers"]), keep,
+                                             self.counter.slower if counted else 1)
         self.warm_up(step, self.plan["warmup_requests"])
-        if step["repetition"][0] == COUNTED:
+        if counted:
             row = self.count(step, keep, mismatch)
             return {**step, **self.backend_seen(wanted, row)}
         if watch:
@@ -317,7 +321,7 @@ class Sweep:
 
     def count(self, step, keep, mismatch):
         """Makes a counting repetition; returns its columns. keep: stores a file of raw/."""
-        self.counter = counter = self.counter or counts.counter(self.lab, self.server)
+        counter = self.counter
         started = now_utc()
         try:
             counter.start()

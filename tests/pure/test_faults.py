@@ -108,6 +108,7 @@ class Counter:
     """An emulator that counts fewer lines with Fastsocket; ab fails in each first attempt."""
 
     source = "emulator, quantum 2000"
+    slower = 50
     failures = [counts.CountError("the plugin's tables were full: count fewer requests"),
                 runner.LoadError("the load generator: ab failed: apr_socket_recv: reset")]
 

@@ -126,11 +126,11 @@ def test_watched_repetitions():
     assert marks[:9] == ["c1"] * 4 + ["c2"] * 4 + [1]
 
 
-def sweep_state(setup, workers=4):
+def sweep_state(setup, workers=4, slower=1, **parameters):
     sweep = object.__new__(runner.Sweep)
-    sweep.parameters = {"enable_listen_spawn": "2", "enable_x": "0"}
+    sweep.parameters = {"enable_listen_spawn": "2", "enable_x": "0", **parameters}
     sweep.nic, sweep.backend = "eth0", {"address": "192.0.2.2:8080"}
-    return sweep.state(setup, workers)
+    return sweep.state(setup, workers, slower)
 
 
 def test_every_parameter_of_the_module_is_declared():
@@ -143,6 +143,22 @@ def test_every_parameter_of_the_module_is_declared():
         "parameter:enable_x": 3, "sysctl:net.ipv4.tcp_early_demux": 0}
     assert sweep_state({})["parameter:enable_x"] == "0"
     assert sweep_state({"rps": "workers"})["rps"] == "workers"
+
+
+@pytest.mark.parametrize("setup, slower, expected", [
+    ({}, 1, {"parameter:steal_after_ms": "8"}),
+    ({}, 50, {"parameter:steal_after_ms": 400}),
+    ({"preload": True, "parameters": {"steal_after_ms": 1000}}, 50,
+     {"parameter:steal_after_ms": 10000}),
+    ({"preload": True, "backend": "kernel"}, 50,
+     {"parameter:steal_after_ms": 400, "environment:FSOCKET_STEAL_AFTER_MS": 500}),
+    ({"preload": True, "backend": "kernel", "environment": {"FSOCKET_STEAL_AFTER_MS": 20}}, 50,
+     {"parameter:steal_after_ms": 400, "environment:FSOCKET_STEAL_AFTER_MS": 1000}),
+    ({"preload": True, "backend": "kernel", "environment": {"FSOCKET_STEAL_AFTER_MS": 20}}, 1,
+     {"parameter:steal_after_ms": "8", "environment:FSOCKET_STEAL_AFTER_MS": 20})])
+def test_a_server_that_counting_slows_is_late_as_much_later(setup, slower, expected):
+    words = sweep_state(setup, slower=slower, steal_after_ms="8")
+    assert {name: value for name, value in words.items() if "steal" in name.lower()} == expected
 
 
 @pytest.mark.parametrize("setup, lines", [
