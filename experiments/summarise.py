@@ -93,14 +93,14 @@ def main():
                   "sweep begins or continues a run")
             continue
         study = Study(run)
-        contract.write_file(run / "summary.csv",
-                            summarise(study).to_csv(index=False, float_format="%.6g"))
+        # If one cannot be made, those that were there stay.
+        summary, made, notes = summarise(study), tables.every(study), tables.notes(study)
+        contract.write_file(run / "summary.csv", summary.to_csv(index=False, float_format="%.6g"))
         (run / "tables").mkdir(exist_ok=True)
         for old in (run / "tables").glob("*.md"):
             old.unlink()
         print(f"\n{study.plan['experiment']}, {study.plan['profile']} profile, run {run.name}")
-        notes = tables.notes(study)
-        for name, table in tables.every(study):
+        for name, table in made:
             contract.write_file(run / "tables" / f"{name}.md", f"{table}\n{notes}\n")
             print(f"\n{table}", end="")
         print(f"\n{notes}")

@@ -15,6 +15,7 @@
   figures/tail             the slowest requests
 """
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,26 @@ import times  # noqa: E402
 from study import Study  # noqa: E402
 
 
+def draw(study):
+    """Draws all figures anew. If one cannot be drawn, or this process is killed, the figures that
+    were there are not lost."""
+    figures, old = study.run / "figures", study.run / "figures.old"
+    if old.exists():    # of a process that was killed
+        shutil.rmtree(figures, ignore_errors=True)
+        old.rename(figures)
+    figures.mkdir(exist_ok=True)
+    figures.rename(old)
+    try:
+        figures.mkdir()
+        for drawing in (stacks, forest, times, tails):
+            drawing.draw(study)
+    except BaseException:
+        shutil.rmtree(figures, ignore_errors=True)
+        old.rename(figures)
+        raise
+    shutil.rmtree(old)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Draw the figures of runs.")
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
@@ -37,11 +58,7 @@ def main():
                   "begins or continues a run")
             continue
         study = Study(run)
-        (run / "figures").mkdir(exist_ok=True)
-        for old in (run / "figures").iterdir():
-            old.unlink()
-        for drawing in (stacks, forest, times, tails):
-            drawing.draw(study)
+        draw(study)
         print(f"drawn: {len(list((run / 'figures').glob('*.png')))} figures in "
               f"results/{study.plan['experiment']}/{run.name}/figures")
 

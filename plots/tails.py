@@ -39,6 +39,11 @@ def thinned(points, closer=0.004):
     return [*kept, points[-1]]
 
 
+def quoted(text):
+    """A text for gnuplot; folders and processors may have names with an apostrophe."""
+    return "'{}'".format(text.replace("'", "''"))
+
+
 def ab_latency(study, load, curves, name):
     with tempfile.TemporaryDirectory() as tmp:
         files, names, colours = [], [], []
@@ -49,13 +54,12 @@ def ab_latency(study, load, curves, name):
             files.append(str(path))
             names.append(study.title(setup).replace("'", "").replace('"', ""))
             colours.append(style(setup)[0])
-        title = f"{heading(study)}: {load_label(load)}, all timed repetitions"
         titles = " ".join(f'"{name}"' for name in names)
+        words = {"out": f"{study.run}/figures/{name}", "files": " ".join(files), "names": titles,
+                 "colours": " ".join(colours), "note": note(study),
+                 "heading": f"{heading(study)}: {load_label(load)}, all timed repetitions"}
         subprocess.run(
-            ["gnuplot", "-e",
-             f"out='{study.run}/figures/{name}'; files='{' '.join(files)}'; "
-             f"names='{titles}'; colours='{' '.join(colours)}'; heading='{title}'; "
-             f"note='{note(study)}'",
+            ["gnuplot", "-e", "; ".join(f"{word}={quoted(text)}" for word, text in words.items()),
              Path(__file__).parent / "ab-latency.gp"], check=True)
     picture = study.run / "figures" / f"{name}.png"
     shrink(io.BytesIO(picture.read_bytes()), picture)

@@ -80,6 +80,31 @@ def test_a_browser_shows_it(run, tmp_path):
     assert len(re.findall(rb"/Type */Page\b", paper.read_bytes())) > 1
 
 
+@pytest.mark.parametrize("folder", ["runs", "o'clock $HOME"])
+def test_a_figure_that_cannot_be_drawn_leaves_the_others(tmp_path, folder):
+    run = planned(tmp_path / folder, *TINY)
+    fill(run, {"shared": [100, 200, 400], "fastsocket": [150, 260, 600]})
+    raw = run / "raw/shared/1/latencies.csv"
+    raw.parent.mkdir(parents=True)
+    raw.write_text("time,ms,requests\ntotal,1,100\ntotal,2,100\n")
+    done = program("plots/plot.py", run)
+    assert done.returncode == 0, done.stderr
+    before = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
+    assert {"tail.svg", "ab-latency-100.png"} <= set(before)
+    raw.write_text("time,ms,requests\ntotal,torn\n")
+    assert program("plots/plot.py", run).returncode
+    assert {path.name: path.read_bytes() for path in (run / "figures").iterdir()} == before
+    # A process that was killed after its first figure.
+    (run / "figures").rename(run / "figures.old")
+    (run / "figures").mkdir()
+    (run / "figures/forest.png").write_bytes(b"")
+    raw.unlink()
+    assert program("plots/plot.py", run).returncode == 0
+    names = {path.name for path in (run / "figures").iterdir()}
+    assert "forest.png" in names and "tail.svg" not in names
+    assert not (run / "figures.old").exists()
+
+
 def test_profiles_side_by_side():
     """In a committed run, the functions that Fastsocket removes come first."""
     study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
@@ -173,6 +198,14 @@ def test_what_differs_comes_first(run):
     contract.write_run(other, facts)
     text, _ = compare.report(Study(run), Study(other))
     assert text.index("| server kernel | 6.1.0-1-amd64 | 6.12.1-amd64 |") < text.index("| cell |")
+
+
+def test_a_run_and_itself_have_no_differences():
+    """Neither between hosts nor between profiles."""
+    study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
+    text, worse = compare.report(study, study)
+    assert worse == [] and "The hosts, the commit and the sizes are the same." in text
+    assert "difference" not in text
 
 
 def test_nothing_to_compare(run, tmp_path):
