@@ -54,7 +54,9 @@ sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
 	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
 
-test-debug: packages-debug ## tests and fuzzer on kernels with KASAN, lockdep, kmemleak, KERNELS="6.1-kasan ..."; built once, an hour
+test-debug: ## tests and fuzzer on kernels with KASAN, lockdep, kmemleak, KERNELS="6.1-kasan ..."; built once, an hour
+	@tests/debug/build.sh names $(KERNELS)
+	@$(MAKE) -s packages-debug
 	@tests/debug/build.sh $(KERNELS)
 	@LAB_KERNELS="$(KERNELS)" LAB_BOOT_LIMIT=900 $(PYTHON) -m pytest -v -rs tests/guest/test_fuzz.py tests/guest/test_module.py $(DEBUG_OPTIONS) $(OPTIONS)
 

@@ -124,12 +124,12 @@ def profiles(a, b):
     for cell in common(a, b):
         (before, n_before), (after, n_after) = (
             places.profile(study, raw, cell["cell"]) for study, raw in zip((a, b), raws))
-        if before and after:
+        rows = [[f"`{symbol}`", *texts] for symbol, *texts in
+                places.profile_differences(before, after)[:MOST]]
+        if before and after and rows:
             found.append(markdown(
                 [f"{cell['cell']}: function", f"A, % of busy samples (n = {n_before})",
-                 f"B, % (n = {n_after})", "difference"],
-                [[f"`{symbol}`", *texts] for symbol, *texts in
-                 places.profile_differences(before, after)[:MOST]]))
+                 f"B, % (n = {n_after})", "difference"], rows))
     return found
 
 

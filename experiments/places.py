@@ -110,8 +110,11 @@ def profile(study, raw, cell):
 
 
 def profile_differences(before, after):
-    """[symbol, % before, % after, difference] as texts, the largest differences first."""
-    symbols = sorted({*before, *after}, key=lambda symbol: (
-        -abs(after.get(symbol, 0) - before.get(symbol, 0)), symbol))[:PROFILE_ROWS]
+    """[symbol, % before, % after, difference] as texts, the largest differences first; without
+    those that are 0 in print."""
+    differences = {symbol: after.get(symbol, 0) - before.get(symbol, 0)
+                   for symbol in {*before, *after}}
+    symbols = sorted(differences, key=lambda symbol: (-abs(differences[symbol]), symbol))
     return [[symbol, *(number(one.get(symbol, 0), 2) for one in (before, after)),
-             f"{after.get(symbol, 0) - before.get(symbol, 0):+.2f}"] for symbol in symbols]
+             f"{differences[symbol]:+.2f}"] for symbol in symbols[:PROFILE_ROWS]
+            if round(abs(differences[symbol]), 2)]

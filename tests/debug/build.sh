@@ -6,6 +6,7 @@
 #	build.sh KERNEL...	for instance 6.1-kasan: builds it into .lab/debug/6.1-kasan,
 #				unless it is there and its fragments have not changed
 #	build.sh config KERNEL	makes its configuration only, to show the effect of the fragments
+#	build.sh names KERNEL...	only looks whether there are such kernels
 #
 # Environment: DEBUG_JOBS=N	how many compilers at once (all CPUs)
 set -euo pipefail
@@ -75,6 +76,9 @@ build() { # VERSION PURPOSE
 action=build
 if [ "${1:-}" = config ]; then
 	action=configure
+	shift
+elif [ "${1:-}" = names ]; then
+	action=:
 	shift
 fi
 [ $# != 0 ] || die "usage: build.sh [config] VERSION-PURPOSE..."

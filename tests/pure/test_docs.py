@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The documents show the committed results, and these follow from their samples."""
+import os
 import re
 import shutil
 import subprocess
@@ -62,9 +63,14 @@ def test_help_lists_every_target_under_a_title():
     (["report", "RUN=nope"], "ls -d results"), (["pack", "RUN=nope"], "ls -d results"),
     (["compare"], "no runs are given: make compare A="),
     (["sweep", "EXPERIMENT=nope"], "experiment nope: there is none of that name: give one of"),
-    (["sweep", "PROFILE=nope"], "profile nope: there is none of that name: give one of")])
-def test_a_wrong_word_is_named_before_anything_is_done(words, sentence):
+    (["sweep", "PROFILE=nope"], "profile nope: there is none of that name: give one of"),
+    # Before packages are installed.
+    (["test-debug", "KERNELS=6.1-nope", "PACKAGES_DEBUG=no-such-package"],
+     "6.1-nope: give 6.1 or 6.12, a dash, and the name of a fragment")])
+def test_a_wrong_word_is_named_before_anything_is_done(words, sentence, tmp_path, monkeypatch):
     """The hint to give the same command again would not help here."""
+    (tmp_path / "apt-get").symlink_to("/bin/true")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     done = subprocess.run(["make", "-s", *words], cwd=fill.ROOT, capture_output=True, text=True)
     assert done.returncode and sentence in done.stderr, done.stderr
     assert not done.stdout and "goes on with it" not in done.stderr
