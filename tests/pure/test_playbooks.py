@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The playbooks without hosts."""
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,3 +26,85 @@ def test_checking_a_sweep_changes_nothing():
     assert "changed=0" in done.stdout
     assert results() == before
     assert lab.exists() == was_up
+
+
+# A user without rights on the controller, who may use sudo on the hosts. These are stubs: what they
+# are told is run here, which is safe as long as playbooks only check.
+STUBS = {
+    "ssh": """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do
+    case $1 in -C | -tt | -q) shift ;; *) shift 2 ;; esac
+done
+echo "$1" >> "$STUBS/logins"
+shift
+exec sh -c "$*"
+""",
+    "sudo": """#!/bin/sh
+while [ "$1" != /bin/sh ] && [ "$1" != sh ]; do shift; done
+PATH=$STUBS/root:$PATH exec "$@"
+""",
+    "root/id": "#!/bin/sh\necho 0\n"}
+INVENTORY = """all:
+  vars:
+    lab: false
+    ansible_user: bench
+    ansible_become: true
+    ansible_become_exe: sudo
+    ansible_ssh_executable: STUBS/ssh
+    bench_argv: [ssh, "bench@{{ ansible_host }}"]
+    bench_state: STUBS/state
+  children:
+    server:
+      hosts:
+        fsb-server: {ansible_host: 192.0.2.1, bench_address: 192.0.2.1, bench_nic: lo}
+    loadgen:
+      hosts:
+        fsb-loadgen: {ansible_host: 192.0.2.2, bench_address: 192.0.2.2, bench_nic: lo,
+                      bench_sources: STUBS/sources}
+    a_rack:
+      hosts: {fsb-server: , fsb-loadgen: }
+    others:
+      hosts:
+        other: {ansible_host: 192.0.2.9}
+"""
+
+
+@pytest.fixture(name="checkout")
+def checkout_of_nobody(tmp_path):
+    """A copy of the tree that belongs to a user without rights, and that user's environment."""
+    os.chmod(tmp_path, 0o755)
+    for folder in tmp_path.parents[:2]:
+        os.chmod(folder, 0o755)
+    for name in ("playbooks", "experiments", "kmod", "counting"):
+        shutil.copytree(ROOT / name, tmp_path / "tree" / name,
+                        ignore=shutil.ignore_patterns("__pycache__", "*.o", "*.ko"))
+    (tmp_path / "tree/results").mkdir()
+    for name, text in STUBS.items():
+        path = tmp_path / "stubs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    (tmp_path / "stubs/hosts.yml").write_text(INVENTORY.replace("STUBS", str(tmp_path / "stubs")))
+    subprocess.run(["chown", "-R", "nobody:", tmp_path / "tree", tmp_path / "stubs"], check=True)
+    return tmp_path, {"PATH": f"{tmp_path}/stubs:/usr/bin:/bin:/usr/sbin:/sbin",
+                      "LC_ALL": "C.UTF-8",
+                      "HOME": f"{tmp_path}/stubs", "STUBS": f"{tmp_path}/stubs",
+                      "ANSIBLE_REMOTE_TMP": f"{tmp_path}/stubs/tmp"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_an_unprivileged_controller(checkout):
+    """Hosts may be in other groups, too, and other hosts in the inventory."""
+    folder, environment = checkout
+    done = subprocess.run(
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "ansible-playbook", "-i",
+         folder / "stubs/hosts.yml", "run-sweep.yml", "--check", "--diff", "-e",
+         '{"sweep_set": ["workers=1", "server_cores=1"]}'], env=environment,
+        cwd=folder / "tree/playbooks", capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    recap = dict(re.findall(r"^(\S+) +: .*changed=(\d+) .*failed=0", done.stdout, re.M))
+    assert recap == {"fsb-server": "0", "fsb-loadgen": "0"}
+    assert "Look for what is missing (server)" in done.stdout
+    logins = (folder / "stubs/logins").read_text().split()
+    assert set(logins) == {"192.0.2.1", "192.0.2.2"}
+    assert not list((folder / "tree/results").iterdir())
