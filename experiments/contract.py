@@ -199,7 +199,12 @@ def sample_columns(factors):
 
 
 def read_run(run):
-    return json.loads((run / "run.json").read_text())
+    """OSError where it is no whole run.json, as where there is none."""
+    try:
+        return json.loads((run / "run.json").read_text())
+    except ValueError as error:
+        raise OSError(f"{run}/run.json is broken, {error}: delete the run, or restore the file"
+                      ) from error
 
 
 def write_file(path, text):

@@ -399,8 +399,8 @@ def resumable(folder, plan):
     for run in sorted(folder.glob("*T*Z"), reverse=True):
         try:
             facts = contract.read_run(run)
-        except (OSError, ValueError) as error:
-            print(f"{run.name} is left alone: its run.json cannot be read: {error}")
+        except OSError as error:
+            print(f"{run.name} is left alone: {error}")
             continue
         if facts.get("plan") == json.loads(json.dumps(plan)):
             return run if contract.unfinished(run) else None

@@ -21,6 +21,7 @@ import argparse
 import datetime
 import fcntl
 import functools
+import ipaddress
 import itertools
 import json
 import os
@@ -80,6 +81,7 @@ class Sweep:
         self.address = hosts["address"]
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
+        self.check_address()
         self.check_generators()
         # An emulated lab has no settings that are worth restoring, and is interrupted often.
         self.held = holding.hold([self.server, *self.loadgen.hosts], hosts.get("states", []),
@@ -107,6 +109,14 @@ class Sweep:
 
     def setup(self, name):
         return self.plan["setups"][name]
+
+    def check_address(self):
+        """The suite's servers listen at addresses of IPv4 only, and httperf knows no others."""
+        try:
+            ipaddress.IPv4Address(self.address)
+        except ValueError as error:
+            raise RunError(f"bench_address {self.address}: give an IPv4 address of the server in "
+                           "the inventory") from error
 
     def check_generators(self):
         """Each of them needs a connection, and each of its processes."""
@@ -474,8 +484,10 @@ def main():
         if sweep:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            sweep.stop()
-            holding.release(sweep.held, keep)
+            try:
+                sweep.stop()
+            finally:
+                holding.release(sweep.held, keep)
 
 
 if __name__ == "__main__":

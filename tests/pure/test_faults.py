@@ -262,6 +262,58 @@ def test_a_broken_run_beside(tmp_path):
     assert planned(tmp_path, *TINY) == run
 
 
+@pytest.mark.parametrize("name, words", [
+    ("experiments/summarise.py", []), ("plots/plot.py", []), ("experiments/report.py", []),
+    ("experiments/run.py", ["--hosts", "{}"])])
+def test_a_run_that_is_broken_itself(tmp_path, name, words):
+    """As after a crash of the machine: it is named in one sentence."""
+    run = planned(tmp_path, *TINY)
+    sample(run, contract.read_plan(run)[0], 1, 100)
+    (run / "tables").mkdir()
+    (run / "run.json").write_text('{"plan": {')
+    done = program(name, run, *words)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert f"{run}/run.json is broken, " in done.stderr
+
+
+@pytest.mark.parametrize("error, status", [
+    (KeyboardInterrupt, False), (runner.RunError("the load generator: load failed: "), True)])
+def test_hosts_are_released_if_the_server_is_gone(tmp_path, monkeypatch, error, status):
+    """Those that are still there are told who puts back their settings."""
+    run, released = planned(tmp_path, *TINY), []
+
+    class Gone:
+        held = ["a load generator"]
+
+        def all(self):
+            raise error
+
+        def stop(self):
+            raise runner.RunError("the server: stop failed: ssh: no route to host")
+
+    monkeypatch.setattr(runner, "Sweep", lambda *_: Gone())
+    monkeypatch.setattr(runner.holding, "release", lambda *words: released.append(words))
+    monkeypatch.setattr(runner.sys, "argv", ["run.py", str(run), "--hosts", "{}"])
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(runner.RunError, match="the server: stop failed"):
+            runner.main()
+    finally:
+        for number, handler in handlers:
+            signal.signal(number, handler)
+    assert released == [(["a load generator"], status)]
+
+
+@pytest.mark.parametrize("address", ["fd66::1", "server.example", ""])
+def test_an_address_that_no_server_listens_at(tmp_path, address):
+    run = planned(tmp_path, *TINY)
+    hosts = {"lab": False, "address": address, "nic": "lo", "backend": {}, "inventory": "x",
+             "server": ["false"], "loadgen": [["false"]], "states": []}
+    done = program("experiments/run.py", run, "--hosts", json.dumps(hosts))
+    assert (done.returncode, done.stderr) == (1, f"run: bench_address {address}: give an IPv4 "
+                                              "address of the server in the inventory\n")
+
+
 def test_a_run_of_an_older_version_gets_the_new_columns(tmp_path):
     run = planned(tmp_path, *TINY)
     sample(run, contract.read_plan(run)[0], 1, 100)
