@@ -188,6 +188,8 @@ FACTS = {
     "library_sha256": "of libfsocket.so",
     "demo_sha256": "of the demo server",
     "perf": "its version",
+    "profile_event": "what takes the samples of profiles: cycles, of the processor, or cpu-clock, "
+                     "a timer, where it has no counters that perf could read",
     "packages": "Debian's, with versions: of the server kernels, compiler, C library and servers; "
                 "of load generators the tools",
     "accelerator": "what runs the lab's server: tcg, which emulates, or kvm",

@@ -78,7 +78,7 @@ def spinning_places(study):
 
 
 def bound(study):
-    return ("share of busy samples, %, at least" if study.emulated()
+    return ("share of busy samples, %, at least" if study.blind()
             else "share of busy samples, %")
 
 

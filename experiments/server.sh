@@ -50,6 +50,7 @@ facts() { # NIC PACKAGE...
 	sha256 library /usr/local/lib/libfsocket.so
 	sha256 demo /usr/local/bin/fsbench-server
 	echo "perf $(perf --version)"
+	echo "profile_event $(profile_event)"
 	shift
 	packages linux-perf 'linux-image-*' gcc libc6 "$@"
 }
@@ -361,9 +362,18 @@ ended() { # NAME
 	while systemctl -q is-active "fsbench-$1"; do sleep 0.1; done
 }
 
+counters_answer() {
+	perf stat -x, -e cycles true 2>&1 | grep -q '^[0-9]'
+}
+
+# What takes the samples of a profile. Of both only cycles sees code that runs with interrupts off.
+profile_event() {
+	if counters_answer; then echo cycles; else echo cpu-clock; fi
+}
+
 perf_start() {
 	end_perf
-	prepare perf record -q -a -g -F 499 -e cpu-clock
+	prepare perf record -q -a -g -F 499 -e "$(profile_event)"
 	enable perf
 }
 
@@ -474,7 +484,7 @@ perf-data) cat $run/perf.data ;;
 locks-start) locks_start ;;
 locks-stop) locks_stop ;;
 symbols) cat /proc/kallsyms ;;
-counts-probe) perf stat -x, -e cycles true 2>&1 | grep -q '^[0-9]' ||
+counts-probe) counters_answer ||
 	die "its processor has no counters that perf stat could read: run on hardware, or in the lab" ;;
 counts-start) counts_start ;;
 counts-stop) counts_stop ;;

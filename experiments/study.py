@@ -144,6 +144,11 @@ class Study:
     def emulated(self):
         return self.facts.get("server", {}).get("accelerator") == "tcg"
 
+    def blind(self):
+        """Whether profiles cannot see code that runs with interrupts off. Runs that do not say what
+        took their samples had a timer."""
+        return self.facts.get("server", {}).get("profile_event", "cpu-clock") == "cpu-clock"
+
     def host(self):
         """The place of measuring, in words for tables and figures."""
         server = self.facts.get("server", {})

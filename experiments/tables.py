@@ -266,7 +266,7 @@ def notes(study):
             "more")
     end = study.facts.get("rounds_end", {}).get("why")
     lower = (" Shares of spinning are lower bounds: the profile cannot see sections with "
-             "interrupts off." if study.emulated() else "")
+             "interrupts off." if study.blind() else "")
     return (f"Run `{study.plan['experiment']}/{study.run.name}`, {study.host()}. n: timed "
             "repetitions, or rounds that have both cells of a ratio; [ ]: 95 % interval, none "
             f"below n = {intervals.SMALLEST}; of ratios {boot}. Verdicts are on "

@@ -5,6 +5,8 @@ import subprocess
 import pytest
 
 import measure
+import places
+from study import Study
 from test_sweep import ROOT, STATE
 
 # Of eight queues: two cores beyond the first 32, and interrupts in another order than the queues.
@@ -80,6 +82,26 @@ def test_an_interrupt_that_is_not_known(shell, tmp_path):
     assert (done.returncode, done.stderr) == (
         1, "eth9: the interrupt of its receive queue rx-4 is not known, so rps: workers cannot be "
         "set\n")
+
+
+@pytest.mark.parametrize("printed, event", [
+    ("5123,,cycles,900,100.00,,", "cycles"), ("<not supported>,,cycles,0,100.00,,", "cpu-clock"),
+    ("No permission to enable cycles event.", "cpu-clock")])
+def test_cycles_take_samples_where_they_can_be_counted(shell, tmp_path, printed, event):
+    """And run.json says it, since without them spinning is a lower bound."""
+    (tmp_path / "perf").write_text(f"#!/bin/sh\necho '{printed}' >&2\n")
+    (tmp_path / "perf").chmod(0o755)
+    (tmp_path / "proc/cmdline").touch()
+    done = shell("0", f"PATH={tmp_path}:$PATH; end_perf() {{ :; }}; enable() {{ :; }}\n"
+                 'prepare() { echo "$@"; }; host_facts() { :; }; perf_start; '
+                 "facts lo | grep profile_event")
+    assert done.stdout.splitlines() == [
+        f"perf record -q -a -g -F 499 -e {event}", f"profile_event {event}"], done.stderr
+    study = object.__new__(Study)
+    for facts, blind in (({"profile_event": event}, event == "cpu-clock"), ({}, True)):
+        study.facts = {"server": facts}
+        assert study.blind() == blind
+        assert places.bound(study).endswith("at least") == blind
 
 
 QUEUES = ("receives rx-0 0 0,00000000\nreceives rx-1 1 0\nreceives rx-2 2 00,00000001\n"
