@@ -4,7 +4,7 @@
 A boot shifts all that is measured in it, by about as much as rounds within it differ: so
 rounds come from several. The lab is booted anew; other hosts at least get the module
 loaded anew, which run.py does at each start. Where server_cores is workers, a boot has as
-many cores as its repetitions have workers.
+many cores as its repetitions have workers; where the kernel is a factor, a boot has one kernel.
 """
 # With rounds: auto, unless the profile says otherwise.
 MOST_ROUNDS = 60
@@ -18,6 +18,21 @@ def most_rounds(plan):
 
 def by_workers(plan):
     return plan["server_cores"] == AS_WORKERS
+
+
+def kernel_of(plan, step):
+    """The kernel that a repetition is for, or None: any."""
+    return plan["setups"][step["setup"]].get("kernel")
+
+
+def kernels(plan):
+    """Those that are measured, in the order of their boots."""
+    return list(dict.fromkeys(setup["kernel"] for setup in plan["setups"].values()
+                              if "kernel" in setup))
+
+
+def runs(release, kernel):
+    return release.startswith(f"{kernel}.")
 
 
 def boot_of(plan, repetition):
@@ -38,6 +53,8 @@ def another(plan, step, had):
     a list of run.json's."""
     if by_workers(plan):
         return bool(had) and had[-1]["cores"] != int(step["workers"])
+    if kernels(plan):
+        return bool(had) and not runs(had[-1]["kernel"], kernel_of(plan, step))
     return boot_of(plan, step["repetition"]) > len(had)
 
 
@@ -45,4 +62,13 @@ def cores(plan, steps):
     """The server's cores in each boot that these repetitions are spread over."""
     if by_workers(plan):
         return sorted({int(step["workers"]) for step in steps})
-    return [plan["server_cores"]] * plan.get("boots", 1)
+    return [plan["server_cores"]] * (len(dict.fromkeys(kernel_of(plan, step) for step in steps))
+                                     if kernels(plan) else plan.get("boots", 1))
+
+
+def words(plan, steps):
+    """For the playbook, each of these boots as CORES, or CORES:KERNEL."""
+    if not kernels(plan):
+        return list(map(str, cores(plan, steps)))
+    return [f"{plan['server_cores']}:{kernel}"
+            for kernel in dict.fromkeys(kernel_of(plan, step) for step in steps)]

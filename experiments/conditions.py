@@ -19,6 +19,9 @@ MEMORY = 0.01
 MAY_CHANGE = {"module_sha256"}
 # Of a server that is booted with each number of cores, what belongs to a boot.
 OF_A_BOOT = ("memory_mb", "siblings", "numa")
+# The same of one that is booted with each kernel.
+OF_A_KERNEL = ("kernel", "command_line", "mitigations", "clock_source", "memory_mb",
+               "module_srcversion", "module_sha256")
 FRESH = "start a new run (plan.py --fresh, or -e fresh=true)"
 
 
@@ -95,6 +98,21 @@ def check_cores(plan, server, steps):
     levels = plan["factors"]["workers"]
     server["cores"] = f"{min(levels)} to {max(levels)}"
     return {"cores": cores, **{name: server.pop(name) for name in OF_A_BOOT if name in server}}
+
+
+def check_kernel(plan, server, steps):
+    """The same where the kernel is a factor."""
+    kernels = boots.kernels(plan)
+    if not kernels:
+        return {}
+    wanted = boots.kernel_of(plan, steps[0]) if steps else None
+    if wanted and not boots.runs(server["kernel"], wanted):
+        raise RunError(f"the server runs kernel {server['kernel']}, and what is measured next "
+                       f"needs {wanted}: boot it with that (the lab: make lab-down, and the same "
+                       "command again)")
+    own = {name: server.pop(name) for name in OF_A_KERNEL if name in server}
+    server["kernel"] = ", ".join(kernels)
+    return own
 
 
 def command(facts, inventory):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Factors that are settings of the server: parameter:NAME, of the module, and sysctl:NAME.
+"""Factors that are settings of the server: parameter:NAME, of the module, sysctl:NAME, and kernel.
 
 Their levels are set on top of what the setups say, and become setups of their own, which are
 called SETUP+NAME=LEVEL. So the columns of the result files are the same in every run, samples.csv
 names the level in its column setup, and tables and figures need no special case. The settings are
 read back before each load like all others: a row is valid only if the server ran with them.
+
+A kernel is a boot of its own (boots.py), and repetitions of different boots are not compared. So
+each setup is compared with its usual baseline on the same kernel, and each kernel has its pairs.
 """
 import itertools
 import re
@@ -16,6 +19,7 @@ from tools import TOOLS
 COLUMNS = {"setup", "tool", "concurrency", "workers"}
 # kind: the key of a setup that gets the levels.
 KINDS = {"parameter": "parameters", "sysctl": "sysctls"}
+KERNEL = "kernel"
 # The name of the factor concurrency if it is the rate of an open loop.
 RATE = "rate"
 # Keys of an experiment that choose cells: mappings of factor: level, or list of levels.
@@ -44,12 +48,12 @@ def module_parameters():
 
 
 def is_setting(factor):
-    """Whether it is parameter:NAME or sysctl:NAME."""
-    return factor.partition(":")[0] in KINDS and ":" in factor
+    """Whether it is parameter:NAME, sysctl:NAME or kernel."""
+    return factor == KERNEL or factor.partition(":")[0] in KINDS and ":" in factor
 
 
 def named(factor):
-    return factor.partition(":")[2]
+    return factor.partition(":")[2] or factor
 
 
 def check_names(factors):
@@ -57,10 +61,11 @@ def check_names(factors):
     for factor in factors:
         kind, _, name = factor.partition(":")
         if not is_setting(factor):
-            known("factor", [factor], COLUMNS | {RATE} | {f"{one}:NAME" for one in KINDS})
+            known("factor", [factor], COLUMNS | {RATE, KERNEL} | {
+                f"{one}:NAME" for one in KINDS})
         elif kind == "parameter":
             known("parameter", [name], module_parameters())
-        elif not re.fullmatch(r"\w[\w-]*(\.[\w-]+)+", name):
+        elif factor != KERNEL and not re.fullmatch(r"\w[\w-]*(\.[\w-]+)+", name):
             raise PlanError(f"{factor}: give the name of a sysctl, with dots")
 
 
@@ -70,6 +75,8 @@ def check_levels(factor, levels):
             raise PlanError(f"{factor}: level {level} is given twice: give each level once")
         if factor.startswith("parameter:") and (not isinstance(level, int) or level < 0):
             raise PlanError(f"{factor}: level {level}: give whole numbers from 0")
+        if factor == KERNEL and not re.fullmatch(r"\d+\.\d+", str(level)):
+            raise PlanError(f"kernel: level {level}: give versions as 6.1")
         if factor.startswith("sysctl:") and not re.fullmatch(r"[\w.+-]+", str(level)):
             raise PlanError(f"{factor}: level {level}: give values of one word, of letters, "
                             "digits, and . + - _")
@@ -78,7 +85,7 @@ def check_levels(factor, levels):
 def concerns(factor, setup):
     """Whether a setup, a mapping, differs between the factor's levels: a parameter is nothing to
     what runs without the module."""
-    return factor.startswith("sysctl:") or (
+    return not factor.startswith("parameter:") or (
         bool(setup.get("preload")) and setup.get("backend", "module") == "module")
 
 
@@ -148,8 +155,15 @@ class Spread:
                 return made
         return name
 
-    def at_base(self, name):
-        return self.at(name, self.base)
+    def at_base(self, name, levels=()):
+        """At the base levels, but on the kernel of levels, a mapping."""
+        own = {KERNEL: levels[KERNEL]} if KERNEL in levels else {}
+        return self.at(name, {**self.base, **own})
+
+    def on_each_kernel(self, names):
+        """Lists of these setups at the base levels, one for each kernel."""
+        return [[self.at_base(name, {KERNEL: kernel}) for name in names]
+                for kernel in self.levels.get(KERNEL, [None])]
 
     def setup(self, name, levels):
         """The setup at these levels, a mapping."""
@@ -159,19 +173,19 @@ class Spread:
             new["text"] = ", ".join([old.get("text", TITLES.get(name, name)), *(
                 f"{named(factor)} {level}" for factor, level in levels.items())])
         for factor, level in levels.items():
-            key = KINDS[factor.partition(":")[0]]
-            new[key] = {**new.get(key, {}), named(factor): level}
+            key = KINDS.get(factor.partition(":")[0])
+            new[key or KERNEL] = {**new.get(key, {}), named(factor): level} if key else level
         against = [self.at(one, {**self.base, **levels}) for one in old.get("against", [])]
-        if any(levels[factor] != self.base[factor] for factor in levels):
+        usual = old.get("baseline", self.experiment["baseline"]["setup"])
+        if any(levels[factor] != self.base[factor] for factor in levels if factor != KERNEL):
             # The level is compared with the base level, and the setup also with its usual baseline.
-            other = self.at(old.get("baseline", self.experiment["baseline"]["setup"]),
-                            {**self.base, **levels})
-            new["baseline"] = self.at_base(name)
+            other = self.at(usual, {**self.base, **levels})
+            new["baseline"] = self.at_base(name, levels)
             against += [other] if other != self.at(name, {**self.base, **levels}) else []
             new.pop("idea", None)
             new.pop("successor", None)
-        elif "baseline" in old:
-            new["baseline"] = self.at_base(old["baseline"])
+        elif "baseline" in old or KERNEL in levels:
+            new["baseline"] = self.at_base(usual, levels)
         if against:
             new["against"] = list(dict.fromkeys(against))
         return new
@@ -221,12 +235,14 @@ def rename(experiment, one):
             experiment[key] = one.chosen(experiment[key])
     if "skip" in experiment:
         experiment["skip"] = [one.chosen(wanted) for wanted in experiment["skip"]]
-    for key in ("without", "with"):
-        if key in experiment:
-            experiment[key] = one.at_base(experiment[key])
-    if "pairs" in experiment:
-        experiment["pairs"] = [[one.at_base(name) for name in pair]
-                               for pair in experiment["pairs"]]
+    # The first kernel's setups without and with keep their role; those of the others are pairs.
+    own = [[experiment[key] for key in ("without", "with")]] if "with" in experiment else []
+    pairs = [made for pair in own + experiment.get("pairs", [])
+             for made in one.on_each_kernel(pair)]
+    if own:
+        experiment["without"], experiment["with"] = pairs.pop(0)
+    if pairs:
+        experiment["pairs"] = pairs
     times = experiment["reference"].get("time_s")
     if times:
         experiment["reference"]["time_s"] = {one.at_base(name): time

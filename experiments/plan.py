@@ -47,7 +47,9 @@ factors       what is varied: setup, tool (see tools/), concurrency (connections
               parameter:NAME (of the module) and sysctl:NAME (of the server), which are set on
               top of each setup that they concern: parameters are nothing to a setup without the
               module. That makes setups SETUP+NAME=LEVEL, each compared with the one at the
-              level that baseline names, or the first; that one with what the setup always is
+              level that baseline names, or the first; that one with what the setup always is.
+              And kernel, as "6.1", in the lab or on a server that somebody boots: each is a boot
+              of its own, in which setups are compared with each other
 skip          combinations to leave out: lists of factor: level (optional)
 baseline      the levels that mark the cell others are compared with
 perf          cells that are also run under perf: factor: list of levels (default: none)
@@ -109,7 +111,8 @@ KEYS = {"question", "reference", "server_cores", "saturates", "setups", "ideas",
         "profiles"}
 FACTORS = factors_of.COLUMNS
 SETUP_KEYS = {"server", "command", "mode", "preload", "backend", "environment", "parameters",
-              "sysctls", "rfs", "rps", "halt_s", "baseline", "against", "text", "idea", "successor"}
+              "sysctls", "rfs", "rps", "halt_s", "kernel", "baseline", "against", "text", "idea",
+              "successor"}
 BACKENDS = {"module", "kernel"}
 # Variables that server.sh sets.
 OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
@@ -139,7 +142,7 @@ def override(experiment, profile, settings):
         name, _, text = setting.partition("=")
         if not factors_of.is_setting(name):
             known("factor or profile key", [name], FACTORS | PROFILE_KEYS
-                  | {factors_of.RATE, CORES}
+                  | {factors_of.RATE, factors_of.KERNEL, CORES}
                   | {f"{kind}:NAME" for kind in factors_of.KINDS})
         values = [int(value) if value.isdigit() else value for value in text.split(",")]
         if name in FACTORS | {factors_of.RATE} or factors_of.is_setting(name):
@@ -329,6 +332,10 @@ def resolve(name, profile, settings):
     if boots.by_workers(plan) and (plan["rounds"] == "auto" or plan.get("boots", 1) > 1):
         raise PlanError("server_cores: workers has a boot for each number of workers: give rounds "
                         "as a number, and no boots")
+    if boots.kernels(plan) and (boots.by_workers(plan) or plan["rounds"] == "auto"
+                                or plan.get("boots", 1) > 1):
+        raise PlanError("kernel: each is a boot: give rounds and server_cores as numbers, and no "
+                        "boots")
     add_null(plan)
     if not cells(plan):
         raise PlanError("the factors leave no cell: see skip in the experiment file")
@@ -360,9 +367,11 @@ def steps(plan, seed):
                            if matches(cell, wanted) and cell["setup"] != AGAIN])
     for one in rounds:
         shuffle.shuffle(one)
-    # A number of cores is a boot, and a boot begins once.
-    return sorted(itertools.chain(*rounds),
-                  key=lambda step: step["workers"] if boots.by_workers(plan) else 0)
+    # A number of cores is a boot, and so is a kernel; and a boot begins once.
+    kernels = boots.kernels(plan)
+    return sorted(itertools.chain(*rounds), key=lambda step: (
+        step["workers"] if boots.by_workers(plan) else 0,
+        kernels.index(boots.kernel_of(plan, step)) if kernels else 0))
 
 
 def seconds(plan, left):
@@ -450,7 +459,8 @@ def main():
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
                         help="only check, and print what the run will do; in the last line, how "
-                             "many cores the server needs in each of its boots to come")
+                             "many cores the server needs in each of its boots to come, and behind "
+                             "a colon which kernel, where that is a factor")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
@@ -459,7 +469,7 @@ def main():
     if args.check:
         left = contract.unfinished(run) if run else steps(plan, 0)
         print(announcement(plan, left, run))
-        print(*boots.cores(plan, left))
+        print(*boots.words(plan, left))
         return
     if run:
         print(f"resuming {run.name}: {len(contract.unfinished(run))} of "

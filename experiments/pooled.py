@@ -32,7 +32,7 @@ COUNTS = [("line transfers between cores per connection", "line_transfers_per_re
           ("kernel instructions per connection", "kernel_instructions_per_req", 0)]
 # Keys of a setup that make the server another one.
 KEYS = ("server", "command", "mode", "preload", "backend", "environment", "sysctls", "rfs",
-        "rps", "halt_s")
+        "rps", "halt_s", "kernel")
 # Defaults of the module; a setup that names them is the same setup.
 DEFAULTS = {"enable_listen_spawn": 2, "enable_fast_epoll": 1}
 

@@ -166,7 +166,8 @@ class Sweep:
         steps = contract.unfinished(self.run)
         first = self.order + 1
         boot = {"boot_id": server.pop("boot_id"), "first_order": first,
-                **conditions.check_cores(self.plan, server, steps)}
+                **conditions.check_cores(self.plan, server, steps),
+                **conditions.check_kernel(self.plan, server, steps)}
         if self.lab:
             server["accelerator"] = counts.accelerator()
             boot["emulator"] = counts.emulator()

@@ -258,8 +258,8 @@ def null_note(study):
 def notes(study):
     """The notes under every table."""
     timed = study.valid[study.valid["kind"] == "timed"]
-    # If each number of cores is a boot, all cells that are compared share one.
-    boots = 1 if boots_of.by_workers(study.plan) else max(1, (
+    # If each number of cores, or each kernel, is a boot, all cells that are compared share one.
+    boots = 1 if boots_of.by_workers(study.plan) or boots_of.kernels(study.plan) else max(1, (
         timed["boot"] if len(timed) else study.valid["boot"]).nunique())
     boot = (f"over {boots} boots of the server, which are the unit" if boots >= intervals.BOOTS
             else f"within {boots} boot{'s' * (boots != 1)} of the server: another may differ by "

@@ -6,7 +6,7 @@ import boots
 import conditions
 import contract
 from hosts import RunError
-from made import planned_of, program, sample
+from made import planned_of, program, sample, summary_of
 
 
 def test_rounds_are_spread_evenly():
@@ -49,6 +49,62 @@ def test_a_number_of_cores_is_a_boot(tmp_path):
         done.stdout)
     done = program("experiments/plan.py", "null", "--check", "--set", "boots=3")
     assert done.stdout.splitlines()[-1] == "8 8 8"
+
+
+KERNELS = ["kernel=6.12,6.1", "setup=shared,fastsocket", "tool=ab", "concurrency=100", "rounds=2",
+           "perf_repetitions=0", "count_repetitions=1"]
+TWO = [word for setting in KERNELS for word in ("--set", setting)]
+
+
+def test_a_kernel_is_a_boot(tmp_path):
+    """In each boot, setups are compared with each other, and pairs are printed for each."""
+    run = planned_of(tmp_path, "seed-demo", *TWO)
+    plan, steps = contract.read_run(run)["plan"], contract.read_plan(run)
+    assert [boots.kernel_of(plan, step) for step in steps] == ["6.12"] * 8 + ["6.1"] * 6
+    assert boots.words(plan, steps) == ["8:6.12", "8:6.1"] and boots.cores(plan, steps) == [8, 8]
+    assert boots.words(plan, steps[8:]) == ["8:6.1"] and boots.words(
+        {"setups": {}, "server_cores": 4}, []) == ["4"]
+    assert not boots.another(plan, steps[7], [{"kernel": "6.12.9-amd64"}])
+    assert boots.another(plan, steps[8], [{"kernel": "6.12.9-amd64"}])
+    assert boots.another(plan, steps[0], [{"kernel": "6.1.0-9-amd64"}])
+    facts = contract.read_run(run)
+    facts["boots"] = [{"boot_id": str(first), "first_order": first, "kernel": kernel}
+                      for first, kernel in ((1, "6.12.9-amd64"), (9, "6.1.0-9-amd64"))]
+    contract.write_run(run, facts)
+    for order, step in enumerate(steps, 1):
+        more = {"line_transfers_per_req": 100} if step["repetition"] == "c1" else {"time_s": 1}
+        sample(run, step, order, None if step["repetition"] == "c1" else 100 + (
+            50 if "fastsocket" in step["setup"] else 0), **more)
+    printed, rows = summary_of(run)
+    for kernel in ("6.12", "6.1"):
+        assert rows[f"fastsocket+kernel={kernel}"]["throughput_rps_ratio"] == "1.5"
+        assert f"| requests per second, without: shared listener, kernel {kernel}, ab -c 100" in (
+            printed) or f"| time for 5,000 requests, without: shared listener, kernel {kernel}" in (
+                printed)
+    assert "of ratios within 1 boot of the server" in printed
+
+
+def test_the_server_has_the_kernel_of_the_boot(tmp_path):
+    run = planned_of(tmp_path, "seed-demo", *TWO)
+    plan, steps = contract.read_run(run)["plan"], contract.read_plan(run)
+    server = {"kernel": "6.12.9-amd64", "mitigations": "x", "cores": "8", "module_sha256": "a"}
+    assert conditions.check_kernel(plan, server, steps) == {
+        "kernel": "6.12.9-amd64", "mitigations": "x", "module_sha256": "a"}
+    assert server == {"kernel": "6.12, 6.1", "cores": "8"}
+    with pytest.raises(RunError, match="runs kernel 6.1.0-9-amd64, .* needs 6.12: boot it"):
+        conditions.check_kernel(plan, {"kernel": "6.1.0-9-amd64"}, steps)
+    assert conditions.check_kernel({"setups": {"shared": {}}}, {"kernel": "6.1"}, steps) == {}
+
+
+@pytest.mark.parametrize("settings, sentence", [
+    (["kernel=6"], "kernel: level 6: give versions as 6.1"),
+    (["kernel=6.1", "rounds=auto"], "kernel: each is a boot"),
+    (["kernel=6.1", "boots=2"], "kernel: each is a boot"),
+    (["kernel=6.1", "server_cores=workers"], "kernel: each is a boot")])
+def test_bad_kernels(tmp_path, settings, sentence):
+    done = program("experiments/plan.py", "seed-demo", "--results", tmp_path, *(
+        word for setting in settings for word in ("--set", setting)))
+    assert done.returncode == 1 and done.stderr.startswith(f"plan: {sentence}"), done.stderr
 
 
 def test_the_server_has_the_cores_of_the_boot():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The playbooks without hosts."""
+import json
 import os
 import re
 import shutil
@@ -16,14 +17,18 @@ def results():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="asking for the lab needs root")
-def test_checking_a_sweep_changes_nothing():
+@pytest.mark.parametrize("settings, boot", [
+    ([], "--cpus 8 --kernel 6.1"),
+    (["kernel=6.12,6.1", "server_cores=4", "workers=4"], "--cpus 4 --kernel 6.12")])
+def test_checking_a_sweep_changes_nothing(settings, boot):
     lab = ROOT / ".lab/pid"
     before, was_up = results(), lab.exists()
-    done = subprocess.run(["ansible-playbook", "run-sweep.yml", "--check", "--diff"],
+    done = subprocess.run(["ansible-playbook", "run-sweep.yml", "--check", "--diff", "-v",
+                           "-e", json.dumps({"sweep_set": settings})],
                           cwd=ROOT / "playbooks", capture_output=True, text=True, check=False,
-                          timeout=300)
+                          env={**os.environ, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"}, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "changed=0" in done.stdout
+    assert "changed=0" in done.stdout and f"lab.sh up {boot}\"" in done.stdout
     assert results() == before
     assert lab.exists() == was_up
 
