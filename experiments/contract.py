@@ -90,8 +90,10 @@ METRICS = {
     "cache_misses_per_req": "its cache misses; with a PMU only",
     "counts_source": "what counted: pmu, or the emulator with its quantum and, as it makes the "
                      "server slow, how many times longer connections wait for a late worker",
-    "local_accept_pct": "accepts from the accepting worker's own local listener, % of all; "
-                        "with Fastsocket only",
+    "local_accept_pct": "connections whose SYN came to the core of the worker that accepted them, "
+                        "% of all accepts, by the module's counters; those of cores without a "
+                        "worker are not among them, but for the first of each; with Fastsocket "
+                        "only",
     "listen_overflows": "connections the server dropped because an accept queue was full "
                         "(TcpExt ListenOverflows)",
     "time_wait_overflows_per_req": "connections per request that ended without TIME_WAIT, as the "
