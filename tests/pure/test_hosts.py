@@ -105,6 +105,56 @@ def test_nothing_is_written_back_after_a_reboot(tmp_path):
     assert not state.exists()
 
 
+def shifted(tmp_path, state, **programs):
+    """Runs restore.sh with folders and programs of its own."""
+    for name, text in {"systemctl": "exit 1", "sleep": ":", **programs}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    text = RESTORE.read_text()
+    for folder in ("/run/fsbench", "/sys/module", "/usr/local/src"):
+        (tmp_path / folder[1:]).mkdir(parents=True, exist_ok=True)
+        text = text.replace(folder, f"{tmp_path}{folder}")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    return subprocess.run(["sh", "-c", text, "restore", state], capture_output=True, text=True,
+                          check=False, env={**os.environ, "PATH": path})
+
+
+@pytest.mark.parametrize("refusals, status", [(3, 0), (1000, 1)])
+def test_a_module_that_is_still_in_use(tmp_path, refusals, status):
+    """For a moment, as sockets close; or for longer, by another program."""
+    module = tmp_path / "sys/module/fastsocket"
+    module.mkdir(parents=True)
+    (tmp_path / "usr/local/src/fsbench/kmod").mkdir(parents=True)
+    done = shifted(tmp_path, tmp_path / "state", rmmod=f"""echo >> {tmp_path}/tried
+[ $(wc -l < {tmp_path}/tried) -gt {refusals} ] && rmdir {module}""")
+    assert done.returncode == status, done.stderr
+    assert ("changed: module unloaded" in done.stdout) == (not status)
+    assert ("cannot be put back: fastsocket=unloaded(some program uses the module);" in done.stderr
+            ) == bool(status)
+
+
+def test_a_module_of_somebody_else_stays(tmp_path):
+    """As on a load generator, where the role install has put none."""
+    (tmp_path / "sys/module/fastsocket").mkdir(parents=True)
+    done = shifted(tmp_path, tmp_path / "state", rmmod=f"touch {tmp_path}/asked")
+    assert done.returncode == 0 and not (tmp_path / "asked").exists()
+
+
+def test_what_a_killed_repetition_has_set_is_kept_on_record(tmp_path):
+    setting = tmp_path / "rps_cpus"
+    setting.write_text("ff\n")
+    undo = tmp_path / "run/fsbench/undo"
+    undo.parent.mkdir(parents=True)
+    # A folder cannot be written to, not even by root.
+    undo.write_text(f"{tmp_path} 1\n{setting} 0\n")
+    done = shifted(tmp_path, tmp_path / "state")
+    assert done.returncode == 1 and f"cannot be put back: {tmp_path}=1;" in done.stderr
+    assert setting.read_text() == "0\n" and undo.exists()
+    undo.write_text(f"{setting} 3\n")
+    assert shifted(tmp_path, tmp_path / "state").returncode == 0
+    assert setting.read_text() == "3\n" and not undo.exists()
+
+
 def test_what_cannot_be_put_back_is_named_and_kept(tmp_path):
     state = tmp_path / "state"
     state.mkdir()

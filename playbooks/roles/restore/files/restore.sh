@@ -31,7 +31,7 @@ if [ -e /run/fsbench/undo ]; then
 	while read -r path value; do
 		put_back "$path" "$value"
 	done < /run/fsbench/undo
-	rm -f /run/fsbench/undo
+	[ -n "$failed" ] || rm -f /run/fsbench/undo
 fi
 # Stop a backend on the load generator. After a reboot another process may have its number.
 if [ -e "$state/backend" ] && read -r pid < "$state/backend" &&
@@ -39,9 +39,18 @@ if [ -e "$state/backend" ] && read -r pid < "$state/backend" &&
 	kill "$pid"
 	echo "changed: backend stopped"
 fi
-if [ -e /sys/module/fastsocket ] && rmmod fastsocket; then
-	echo "changed: module unloaded"
-fi
+# The role install loads the module, on a server; a module on a load generator is somebody else's. The
+# server's last sockets may take a moment to close.
+tries=0
+while [ -d /usr/local/src/fsbench/kmod ] && [ -e /sys/module/fastsocket ] && [ "$tries" -lt 20 ]; do
+	if rmmod fastsocket 2> /dev/null; then
+		echo "changed: module unloaded"
+		break
+	fi
+	tries=$((tries + 1))
+	sleep 0.5
+done
+[ "$tries" -lt 20 ] || failed="$failed fastsocket=unloaded(some program uses the module)"
 if [ -e "$state/boot" ] && [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
 	echo "changed: the records of an earlier boot are deleted"
 	rm -rf "$state"
@@ -72,7 +81,7 @@ if [ -e "$state/irqbalance" ]; then
 	systemctl start irqbalance && echo "changed: irqbalance started"
 fi
 [ -z "$failed" ] || {
-	echo "$(hostname): these cannot be put back:$failed; the record is kept in $state: set them by hand, or run teardown.yml again" >&2
+	echo "$(hostname): these cannot be put back:$failed; the record is kept in $state, or in /run/fsbench/undo: set them by hand, or run teardown.yml again" >&2
 	exit 1
 }
 rm -rf "$state"
