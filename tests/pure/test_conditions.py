@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What run.json says of hosts and sources, and what of it may change."""
 import json
+import os
 import subprocess
 
 import pytest
@@ -97,6 +98,18 @@ def test_what_a_tree_is_more_than_its_commit_is_kept(tree, tmp_path):
     fresh = {}
     conditions.record_sources(fresh, run, 1)
     assert fresh["git_dirty"] and fresh["git_difference"] == "tree-2.diff"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_a_checkout_of_another_user(tree, tmp_path, monkeypatch):
+    """As root in a user's clone: without git, a run would be called one of a clean tree."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    subprocess.run(["chown", "-R", "nobody:", tree], check=True)
+    (tree / "file").write_text("two\n")
+    facts = {}
+    conditions.record_sources(facts, tmp_path, 1)
+    assert len(facts["git_commit"]) == 40 and facts["git_dirty"] is True
 
 
 def test_the_command_that_makes_such_a_run():
