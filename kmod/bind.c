@@ -110,6 +110,11 @@ static struct sock *fsocket_bind_syn_recv_sock(FSOCKET_SYN_RECV_PARAMS)
 	return child;
 }
 
+bool fsocket_bound_privately(const struct sock *sk)
+{
+	return READ_ONCE(inet_csk(sk)->icsk_af_ops)->syn_recv_sock == fsocket_bind_syn_recv_sock;
+}
+
 /* Puts @local, to which nothing else refers yet, into new buckets like those of @guard. */
 static struct inet_bind2_bucket *fsocket_bind_buckets(struct sock *local,
 						      const struct sock *guard)

@@ -9,6 +9,9 @@ struct socket;
 /* Whether @sk is bound to no particular address. */
 bool fsocket_bound_to_any(const struct sock *sk);
 
+/* Whether the TCP socket @sk is bound by private buckets: a local listener that has not ended. */
+bool fsocket_bound_privately(const struct sock *sk);
+
 /*
  * Returns a socket that keeps the port of the listener @shared in the kernel's
  * bind table as @shared does, for as long as connections of the port may be in

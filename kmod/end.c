@@ -80,7 +80,7 @@ void fsocket_listener_clear(struct fsocket_listener *l)
 {
 	int cpu;
 
-	l->ended = true;
+	WRITE_ONCE(l->ended, true);
 	fsocket_claims_drop(l, NULL, NULL, NULL);
 	/* Park all before the first becomes quiet: then none has the wait queue of another. */
 	for_each_possible_cpu(cpu) {

@@ -7,6 +7,7 @@
  */
 #include <linux/cgroup.h>
 #include <linux/ipv6.h>
+#include <linux/sock_diag.h>
 #include <linux/tcp.h>
 #include <net/ipv6.h>
 #include <net/request_sock.h>
@@ -92,7 +93,11 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 
 	WRITE_ONCE(to->sk_bound_dev_if, READ_ONCE(from->sk_bound_dev_if));
 	to->sk_reuse = from->sk_reuse;
-	to->sk_userlocks = from->sk_userlocks;
+	/*
+	 * tcp_abort() of a local listener must not let go of the port, whose buckets bind.c
+	 * uses until it has settled them. Connections do not inherit this bit.
+	 */
+	to->sk_userlocks = from->sk_userlocks | SOCK_BINDPORT_LOCK;
 	to->sk_rcvbuf = from->sk_rcvbuf;
 	to->sk_sndbuf = from->sk_sndbuf;
 	to->sk_rcvlowat = from->sk_rcvlowat;
@@ -187,6 +192,14 @@ void fsocket_inherit_address(struct sock *to, const struct sock *from)
 	}
 #endif
 	fsocket_inherit_cgroup(to, from);
+}
+
+void fsocket_inherit_cookie(struct sock *to, struct sock *from)
+{
+	u32 cookie[2];
+
+	sock_diag_save_cookie(from, cookie);
+	atomic64_set(&to->sk_cookie, (u64)cookie[1] << 32 | cookie[0]);
 }
 
 static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)

@@ -19,6 +19,12 @@ const char *fsocket_inherit_obstacle(const struct sock *sk);
 void fsocket_inherit_address(struct sock *to, const struct sock *from);
 
 /*
+ * Gives @to the cookie of the listener @from. A lookup by address finds either of them,
+ * and ss -K, which has the address from the kernel's list, also names the cookie.
+ */
+void fsocket_inherit_cookie(struct sock *to, struct sock *from);
+
+/*
  * Copies to the local listener @to every option of the listener @from that a
  * connection inherits from its listener. Called for each new local listener, and for
  * all of them when an option of @from changes.

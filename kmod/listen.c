@@ -66,8 +66,12 @@ static void fsocket_state_changes(void *unused, const struct sock *sk,
 	if (likely(old != TCP_LISTEN) || new == TCP_LISTEN)
 		return;
 	sock = READ_ONCE(sk->sk_socket);
-	if (!sock || !fsocket_listen_is_ours(sock))
+	if (!sock)
 		return;
+	if (!fsocket_listen_is_ours(sock)) {
+		fsocket_local_left(sk);
+		return;
+	}
 	l = fsocket_listener_get(sock);
 	if (!l)
 		return;

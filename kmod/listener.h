@@ -273,6 +273,12 @@ void fsocket_follow_pin(struct fsocket_listener *l);
 
 /* Function of the work item that fsocket_listener_tidy() queues. */
 void fsocket_tidy_work(struct work_struct *work);
+/*
+ * @sk, a locked socket that is not a shared listener, leaves TCP_LISTEN. If it is a local
+ * listener whose listener has not ended, somebody has aborted it, and the work item aborts
+ * the shared listener, too. Called with preemption off.
+ */
+void fsocket_local_left(const struct sock *sk);
 
 /* accept.c */
 

@@ -380,6 +380,7 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	/* The guard stays bound as the shared listener was bound when it listened. */
 	fsocket_inherit_address(sk, l->guard->sk);
 	security_sk_clone(shared, sk);
+	fsocket_inherit_cookie(sk, shared);
 	/*
 	 * The socket joins the group, and the port does not open to SO_REUSEPORT
 	 * sockets that could not join before: those must be of the same user
@@ -537,8 +538,7 @@ void fsocket_local_unbind(struct fsocket_local *local)
 		return;
 	sk = local->sock->sk;
 	lock_sock(sk);
-	/* The port stays until the children are settled. */
-	sk->sk_userlocks |= SOCK_BINDPORT_LOCK;
+	/* The port stays until the children are settled: SOCK_BINDPORT_LOCK is set. */
 	tcp_set_state(sk, TCP_CLOSE);
 	inet_csk_listen_stop(sk);
 	release_sock(sk);

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Brings a listener up to date after a worker has ended, a CPU has gone or come, or a
- * CPU without a worker has handled SYNs. A work item does this, since only tasks that
- * the listener's users may make wait take the listener's lock.
+ * Brings a listener up to date after a worker has ended, a CPU has gone or come, a CPU
+ * without a worker has handled SYNs, or somebody has aborted a local listener. A work item
+ * does this, since only tasks that the listener's users may make wait take the listener's
+ * lock.
  */
 #include <linux/cpumask.h>
+#include <net/sock.h>
+#include <net/tcp.h>
 
+#include "bind.h"
 #include "hotplug.h"
 #include "listener.h"
+#include "ops.h"
 
 /* Parks the local listeners of CPUs that have gone, and starts those of CPUs that are back. */
 static void fsocket_follow_cpus(struct fsocket_listener *l)
@@ -26,17 +31,64 @@ static void fsocket_follow_cpus(struct fsocket_listener *l)
 	}
 }
 
+/* Returns whether @sk no longer listens. The tracepoint comes before its state changes. */
+static bool fsocket_has_left(struct sock *sk)
+{
+	bool left;
+
+	lock_sock(sk);
+	left = sk->sk_state != TCP_LISTEN;
+	release_sock(sk);
+	return left;
+}
+
+/*
+ * ss -K looks a listening socket up by its address, and may get a local listener. Returns
+ * true if one was aborted, and does the same to the shared listener, which was meant.
+ */
+static bool fsocket_follow_abort(struct fsocket_listener *l)
+{
+	const struct fsocket_local *local;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		local = l->locals[cpu];
+		if (!local || !local->sock || !fsocket_has_left(local->sock->sk))
+			continue;
+		/*
+		 * fsocket_state_changes() sees that and ends the listener. If the socket no
+		 * longer has our ops, it has left TCP_LISTEN already.
+		 */
+		if (fsocket_listen_is_ours(l->sock))
+			tcp_abort(l->sock->sk, ECONNABORTED);
+		return true;
+	}
+	return false;
+}
+
+void fsocket_local_left(const struct sock *sk)
+{
+	struct fsocket_listener *l;
+
+	if (!sk_is_tcp(sk) || !fsocket_bound_privately(sk))
+		return;
+	/* The wait queue is that of its own place, or of its host's. */
+	l = container_of(rcu_access_pointer(sk->sk_wq), struct fsocket_local, wq)->listener;
+	if (!READ_ONCE(l->ended))
+		fsocket_listener_tidy(l);
+}
+
 void fsocket_tidy_work(struct work_struct *work)
 {
 	struct fsocket_listener *l =
 		container_of(work, struct fsocket_listener, tidy_work);
 
 	mutex_lock(&l->lock);
-	if (!l->ended) {
+	if (!l->ended && !fsocket_follow_abort(l)) {
 		fsocket_claims_drop_dead(l);
 		fsocket_follow_cpus(l);
+		fsocket_cover(l);
 	}
-	fsocket_cover(l);
 	mutex_unlock(&l->lock);
 	fsocket_listener_put(l);
 }

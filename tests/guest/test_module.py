@@ -60,7 +60,7 @@ def test_paths(lab, name):
             "test_paths", name)
 
 
-@each_of("test_listener", "test_limits", "test_workers", "test_cover")
+@each_of("test_listener", "test_limits", "test_workers", "test_cover", "test_abort")
 def test_listener(lab, program, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko", program, name)
 
