@@ -30,6 +30,7 @@
  */
 #include <linux/mm.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter_bridge.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6.h>
 #include <linux/rcupdate.h>
@@ -319,6 +320,19 @@ static const struct tcphdr *fsocket_tcp_header(struct sk_buff *skb)
 }
 
 /*
+ * Whether br_netfilter shows @skb to the hooks of IP while a bridge handles it. The packet
+ * may leave by another port, and there queueing disciplines take skb->sk for its sender.
+ */
+static bool fsocket_is_bridged(const struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_BRIDGE_NETFILTER)
+	return nf_bridge_info_exists(skb);
+#else
+	return false;
+#endif
+}
+
+/*
  * Whether @skb passes the hook a second time, with the VRF as its device, or moves to
  * another network namespace (ipvlan in L3S mode). Which sockets may receive it is known
  * only then. @climbed: its device is the VRF already.
@@ -335,6 +349,7 @@ static unsigned int fsocket_prerouting4(void *priv, struct sk_buff *skb,
 	struct fsocket_tuple t = { .net = state->net };
 
 	if (ip_hdr(skb)->protocol != IPPROTO_TCP || ip_is_fragment(ip_hdr(skb)) ||
+	    fsocket_is_bridged(skb) ||
 	    fsocket_comes_again(skb, ipv4_l3mdev_skb(IPCB(skb)->flags)))
 		return NF_ACCEPT;
 	t.th = fsocket_tcp_header(skb);
@@ -355,7 +370,7 @@ static unsigned int fsocket_prerouting6(void *priv, struct sk_buff *skb,
 {
 	struct fsocket_tuple t = { .net = state->net, .v6 = true };
 
-	if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP ||
+	if (ipv6_hdr(skb)->nexthdr != IPPROTO_TCP || fsocket_is_bridged(skb) ||
 	    fsocket_comes_again(skb, ipv6_l3mdev_skb(IP6CB(skb)->flags)))
 		return NF_ACCEPT;
 	t.th = fsocket_tcp_header(skb);

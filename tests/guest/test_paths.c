@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Paths of a packet other than the plain one: VRF, VLAN on veth, containers. The test
+ * Paths of a packet other than the plain one: VRF, VLAN on veth, containers, a bridge. The test
  * compares what each socket gets with what it gets without the module. Runs as root in
  * the guest; with $POLICY_KO, the example policy. Usage: test_paths [TEST]
  */
@@ -10,6 +10,10 @@
 #define FRAMEWORK PARAM "enable_rps_framework"
 
 #define OTHER "ip netns exec paths "
+#define THIRD "ip netns exec paths3 "
+
+/* The namespace of the client. */
+static const char *container;
 
 static void run(const char *command)
 {
@@ -24,6 +28,7 @@ static int setup(void **state)
 {
 	(void)state;
 	unpin();
+	container = "/run/netns/paths";
 	run("ip netns add paths && ip link add pa type veth peer name pb netns paths &&"
 	    "ip link set pa up && ip address add 10.77.0.1/24 dev pa &&"
 	    "ip link add link pa name pa.5 type vlan id 5 && ip link set pa.5 up &&"
@@ -41,7 +46,8 @@ static int teardown(void **state)
 	syscall(SYS_delete_module, "policy_port", O_NONBLOCK);
 	write_file(LOCAL, "0");
 	write_file(FRAMEWORK, "0");
-	return system("ip netns delete paths; ip link delete vrf0 2> /dev/null;"
+	return system("ip netns delete paths; ip netns delete paths3 2> /dev/null;"
+		      "modprobe -qr br_netfilter; ip link delete vrf0 2> /dev/null;"
 		      "ip link delete pa 2> /dev/null; true") ? -1 : 0;
 }
 
@@ -62,7 +68,7 @@ static int connect_from_container(const char *to, uint16_t port)
 	child = fork();
 	if (!child) {
 		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = port };
-		int ns = open("/run/netns/paths", O_RDONLY), fd;
+		int ns = open(container, O_RDONLY), fd;
 
 		inet_pton(AF_INET, to, &a.sin_addr);
 		if (setns(ns, CLONE_NEWNET))
@@ -207,6 +213,70 @@ static void stacked(void **state)
 	steered_once("10.78.0.1");
 }
 
+/* Runs in a child, in the namespace of the bridge: the packets that the hook has looked up. */
+static unsigned long long looked_up(void)
+{
+	int ns = open("/run/netns/paths", O_RDONLY), ends[2];
+	unsigned long long number = ~0ULL;
+	pid_t child;
+
+	assert_ok(ns);
+	assert_ok(pipe(ends));
+	child = fork();
+	if (!child) {
+		if (setns(ns, CLONE_NEWNET))
+			_exit(1);
+		number = counter("established_hit", -1) + counter("established_miss", -1) +
+			 counter("established_remote", -1);
+		_exit(write(ends[1], &number, sizeof(number)) != sizeof(number));
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &number, sizeof(number)), sizeof(number));
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	close(ends[0]);
+	close(ns);
+	return number;
+}
+
+/*
+ * Packets that pass a bridge get no socket of the host that has the bridge: with
+ * br_netfilter, all of them pass the hooks of IP.
+ */
+static void bridged(void **state)
+{
+	int fd, client, conn, i;
+	uint16_t port;
+	char byte = 'x';
+
+	(void)state;
+	/* Debian's kernels have it. */
+	if (system("[ -e /proc/sys/net/bridge ] || modprobe -q br_netfilter"))
+		skip();
+	run("ip netns add paths3 &&"
+	    OTHER "sh -e -c 'ip address flush dev pb; ip link add br0 type bridge;"
+	    "ip link set br0 up; ip link set pb master br0;"
+	    "ip link add pc type veth peer name pd netns paths3; ip link set pc up;"
+	    "ip link set pc master br0; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables' &&"
+	    THIRD "sh -e -c 'ip link set lo up; ip link set pd up;"
+	    "ip address add 10.77.0.2/24 dev pd'");
+	container = "/run/netns/paths3";
+	write_file(LOCAL, "1");
+	fd = listen_on("10.77.0.1", &port);
+	client = connect_from_container("10.77.0.1", port);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	for (i = 0; i < 10; i++) {
+		assert_int_equal(write(client, &byte, 1), 1);
+		assert_int_equal(read(conn, &byte, 1), 1);
+		assert_int_equal(write(conn, &byte, 1), 1);
+		assert_int_equal(read(client, &byte, 1), 1);
+	}
+	assert_int_equal(looked_up(), 0);
+	close(client);
+	close(conn);
+	close(fd);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -215,6 +285,7 @@ int main(int argc, char **argv)
 		T(vrf),
 		T(containers),
 		T(stacked),
+		T(bridged),
 	};
 
 	if (argc > 1)
