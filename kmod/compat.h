@@ -95,13 +95,15 @@ static inline struct file *fsocket_fd_file(struct fd f)
 #define FSOCKET_PP_FLAGS	PP_FLAG_PAGE_FRAG
 #endif
 
-/* 6.6 turned the bit fields of struct inet_sock into one word of flags. */
+/*
+ * 6.6 turned the bit fields of struct inet_sock into one word of flags. Stable kernels have
+ * the range of ports: see Kbuild.
+ */
 static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 					   const struct inet_sock *from)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 	to->inet_flags = from->inet_flags;
-	to->local_port_range = from->local_port_range;
 #else
 	to->cmsg_flags = from->cmsg_flags;
 	to->recverr = from->recverr;
@@ -112,6 +114,9 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 	to->mc_all = from->mc_all;
 	to->nodefrag = from->nodefrag;
 	to->bind_address_no_port = from->bind_address_no_port;
+#endif
+#ifdef FSOCKET_LOCAL_PORT_RANGE
+	to->local_port_range = from->local_port_range;
 #endif
 }
 

@@ -93,6 +93,7 @@ static void fsocket_inherit_sock(struct sock *to, const struct sock *from)
 
 	WRITE_ONCE(to->sk_bound_dev_if, READ_ONCE(from->sk_bound_dev_if));
 	to->sk_reuse = from->sk_reuse;
+	to->sk_no_check_tx = from->sk_no_check_tx;
 	/*
 	 * tcp_abort() of a local listener must not let go of the port, whose buckets bind.c
 	 * uses until it has settled them. Connections do not inherit this bit.
@@ -194,6 +195,12 @@ void fsocket_inherit_address(struct sock *to, const struct sock *from)
 	fsocket_inherit_cgroup(to, from);
 }
 
+/* HAProxy sets TCP_QUICKACK on its listeners. */
+void fsocket_inherit_quickack(struct sock *to, const struct sock *from)
+{
+	inet_csk(to)->icsk_ack.pingpong = inet_csk(from)->icsk_ack.pingpong;
+}
+
 void fsocket_inherit_cookie(struct sock *to, struct sock *from)
 {
 	u32 cookie[2];
@@ -215,8 +222,7 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	ticsk->icsk_syn_retries = ficsk->icsk_syn_retries;
 	ticsk->icsk_rto_min = ficsk->icsk_rto_min;
 	ticsk->icsk_delack_max = ficsk->icsk_delack_max;
-	/* The option TCP_QUICKACK, which HAProxy sets on its listeners. */
-	ticsk->icsk_ack.pingpong = ficsk->icsk_ack.pingpong;
+	fsocket_inherit_quickack(to, from);
 	ticsk->icsk_accept_queue.rskq_defer_accept =
 		ficsk->icsk_accept_queue.rskq_defer_accept;
 
@@ -224,6 +230,8 @@ static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)
 	tt->thin_lto = ft->thin_lto;
 	tt->recvmsg_inq = ft->recvmsg_inq;
 	tt->save_syn = ft->save_syn;
+	tt->fastopen_connect = ft->fastopen_connect;
+	tt->fastopen_no_cookie = ft->fastopen_no_cookie;
 	tt->tcp_tx_delay = ft->tcp_tx_delay;
 	tt->window_clamp = ft->window_clamp;
 	tt->rx_opt.user_mss = ft->rx_opt.user_mss;

@@ -19,6 +19,12 @@ const char *fsocket_inherit_obstacle(const struct sock *sk);
 void fsocket_inherit_address(struct sock *to, const struct sock *from);
 
 /*
+ * Copies the option TCP_QUICKACK. fsocket_inherit() does so, too, but when @to begins to
+ * listen, inet_csk_listen_start() clears it.
+ */
+void fsocket_inherit_quickack(struct sock *to, const struct sock *from);
+
+/*
  * Gives @to the cookie of the listener @from. A lookup by address finds either of them,
  * and ss -K, which has the address from the kernel's list, also names the cookie.
  */

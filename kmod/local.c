@@ -440,6 +440,7 @@ static int fsocket_local_listen(struct fsocket_local *local)
 	ret = fsocket_listen_start(sock->sk);
 	if (ret)
 		goto err_settle;
+	fsocket_inherit_quickack(sock->sk, shared);
 	/* accept() and poll() take no lock, so publish it complete. */
 	smp_store_release(&local->sock, sock);
 	return 0;
@@ -538,7 +539,6 @@ void fsocket_local_unbind(struct fsocket_local *local)
 		return;
 	sk = local->sock->sk;
 	lock_sock(sk);
-	/* The port stays until the children are settled: SOCK_BINDPORT_LOCK is set. */
 	tcp_set_state(sk, TCP_CLOSE);
 	inet_csk_listen_stop(sk);
 	release_sock(sk);
