@@ -110,6 +110,11 @@ bool fsocket_group_inherit(int member, int fd, int family);
  * will share.
  */
 struct route *fsocket_route_new(int memory);
+/*
+ * Moves the memory of a new route to where that of a group is that has gone, and returns where it is
+ * then. Another thread may still look at the old one, so that is never only unmapped.
+ */
+struct route *fsocket_route_replace(struct route *old, struct route *new);
 /* Returns a claim for the calling thread, or NULL if there is no room. */
 struct claim *fsocket_route_claim(struct group *g, unsigned int *owner);
 void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner);

@@ -272,6 +272,8 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		*g = before;
 		return NULL;
 	}
+	if (before.route)
+		g->route = fsocket_route_replace(before.route, g->route);
 	g->inode = fsocket_inode(fd);
 	fsocket_member_address(fd, &g->address);
 	atomic_store(&fsocket_group_made, true);

@@ -42,8 +42,9 @@ static ino_t inodes[FSOCKET_MAX_FD];
 
 /*
  * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since a socket
- * may have several descriptors. New entries replace the oldest ones. Processes share this memory as
- * they share their sockets: a parent reads the value that its child has set.
+ * may have several descriptors. New entries replace the oldest ones, but none of a listener that this
+ * process still has. Processes share this memory as they share their sockets: a parent reads the value
+ * that its child has set.
  */
 #define MAX_OPTIONS 256
 struct options {
@@ -102,6 +103,26 @@ static struct options *all_options(void)
 	return atomic_load(&options);
 }
 
+static bool listens(ino_t socket)
+{
+	for (int fd = 0; fd < FSOCKET_MAX_FD; fd++)
+		if (fsocket_fd(fd) & FD_LISTENER && inodes[fd] == socket)
+			return true;
+	return false;
+}
+
+static unsigned int next_note(struct options *all)
+{
+	unsigned int i = 0;
+
+	for (int tries = 0; tries < MAX_OPTIONS; tries++) {
+		i = atomic_fetch_add(&all->count, 1) % MAX_OPTIONS;
+		if (!listens(all->notes[i].inode))
+			break;
+	}
+	return i;
+}
+
 atomic_bool *fsocket_listener_remember(int fd)
 {
 	struct options *all = all_options();
@@ -110,7 +131,7 @@ atomic_bool *fsocket_listener_remember(int fd)
 
 	if (!all || find_reuseport(socket))
 		return find_reuseport(socket);
-	i = atomic_fetch_add(&all->count, 1) % MAX_OPTIONS;
+	i = next_note(all);
 	all->notes[i].inode = 0;
 	atomic_store(&all->notes[i].reuseport, fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT) > 0);
 	all->notes[i].inode = socket;

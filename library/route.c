@@ -41,6 +41,14 @@ struct route *fsocket_route_new(int memory)
 	return r;
 }
 
+struct route *fsocket_route_replace(struct route *old, struct route *new)
+{
+	long at = RAW5(SYS_mremap, new, sizeof(*new), sizeof(*new), MREMAP_MAYMOVE | MREMAP_FIXED,
+		       old);
+
+	return at == (long)old ? old : new;
+}
+
 /*
  * The lock is a record lock of a file that all processes of the server have. The kernel keeps
  * it, so a process that can write to the memory cannot make the lock harm another one, and

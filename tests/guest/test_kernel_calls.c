@@ -240,6 +240,34 @@ static void test_program_of_bpf(void **state)
 	close(copy);
 }
 
+static int mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	int count = 0, c;
+
+	assert_non_null(maps);
+	while ((c = fgetc(maps)) != EOF)
+		count += c == '\n';
+	fclose(maps);
+	return count;
+}
+
+/* As an FTP server does, which listens for each transfer. */
+static void test_many_listeners(void **state)
+{
+	union address b;
+	int before = 0;
+
+	(void)state;
+	for (int i = 0; i < 400; i++) {
+		close(listener(AF_INET, &b));
+		if (i == 100)
+			before = mappings();
+	}
+	assert_in_range(mappings(), 0, before + 20);
+	assert_int_equal(reuseport(fd), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +280,7 @@ int main(int argc, char **argv)
 		T(test_pwait2_duration),
 		T(test_listen_after_shutdown),
 		T(test_program_of_bpf),
+		T(test_many_listeners),
 	};
 
 	alarm(60);
