@@ -162,16 +162,19 @@ void fsocket_route_seen(struct route *r)
 		atomic_fetch_add(&r->generation, 1);
 }
 
+/* Threads may have small stacks, so there is room for as many instructions as the CPUs need. */
+#define LONGEST(cpus)	(3 * (cpus) + 1)
+
 struct program {
-	struct sock_filter code[BPF_MAXINSNS];
-	int length;
+	struct sock_filter *code;
+	int length, room;
 	const unsigned char *map;
 };
 
 static void emit(struct program *p, unsigned short code, unsigned char jt, unsigned char jf,
 		 unsigned int k)
 {
-	if (p->length < BPF_MAXINSNS)
+	if (p->length < p->room)
 		p->code[p->length++] = (struct sock_filter){ code, jt, jf, k };
 }
 
@@ -198,8 +201,9 @@ static void emit_tree(struct program *p, int low, int high)
 
 static void attach(const struct group *g, const unsigned char *map, int cpus)
 {
-	struct program p = { .map = map };
-	struct sock_fprog program = { .filter = p.code };
+	struct sock_filter code[LONGEST(cpus)];
+	struct program p = { .code = code, .room = LONGEST(cpus), .map = map };
+	struct sock_fprog program = { .filter = code };
 
 	emit(&p, BPF_LD | BPF_W | BPF_ABS, 0, 0, SKF_AD_OFF + SKF_AD_CPU);
 	/* CPUs from cpus on get index 0. */

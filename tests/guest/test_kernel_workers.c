@@ -6,6 +6,9 @@
  */
 #include "kernel_workers.h"
 
+#include <limits.h>
+#include <stdatomic.h>
+
 static void test_accept_by_number(void **state)
 {
 	(void)state;
@@ -143,6 +146,36 @@ static void test_one_event_of_one_registration(void **state)
 	close(epoll);
 }
 
+static void *serve_in_thread(void *arg)
+{
+	atomic_store((atomic_int *)arg, gettid());
+	serve('t', accept_by_name);
+	return NULL;
+}
+
+/* Servers with thousands of threads give each as little as there may be. */
+static void test_small_stacks(void **state)
+{
+	atomic_int tids[2] = { 0 };
+	pthread_t threads[2];
+	pthread_attr_t attr;
+
+	(void)state;
+	assert_int_equal(pthread_attr_init(&attr), 0);
+	assert_int_equal(pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], &attr, serve_in_thread, &tids[i]), 0);
+	for (int i = 0; i < 4000 && (cpu_of(tids[0]) < 0 || cpu_of(tids[1]) < 0); i++) {
+		assert_int_equal(ask(i % 2), 't');
+		usleep(1000);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_true(cpu_of(tids[i]) >= 0);
+		pthread_cancel(threads[i]);
+		pthread_join(threads[i], NULL);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,6 +187,7 @@ int main(int argc, char **argv)
 		T(test_stopped_before_others_came),
 		T(test_number_used_again),
 		T(test_one_event_of_one_registration),
+		T(test_small_stacks),
 	};
 
 	alarm(60);
