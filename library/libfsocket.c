@@ -421,9 +421,24 @@ int accept(int fd, struct sockaddr *addr, socklen_t *len)
 	return accepted(fd, real_accept(fd, addr, len));
 }
 
+/* A listener that is connected to AF_UNSPEC listens no more, as after shutdown(). */
+static RARELY int connect_beside_groups(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int ret;
+
+	REAL(connect);
+	ret = real(fd, addr, len);
+	/* addr can surely be read only if the call has succeeded. */
+	if (!ret && addr->sa_family == AF_UNSPEC)
+		fsocket_group_shutdown(fd);
+	return ret;
+}
+
 int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	REAL(connect);
+	if (RARE(atomic_load_explicit(&fsocket_group_count, memory_order_relaxed)))
+		return connect_beside_groups(fd, addr, len);
 	if (fsocket_features->receive_flow_deliver) {
 		struct fsocket_ioctl_arg arg = { .fd = fd };
 		int ret;

@@ -193,6 +193,33 @@ static void test_listen_after_shutdown(void **state)
 	close(client);
 }
 
+static void disconnect(void)
+{
+	const struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+
+	if (connect(fd, &nobody, sizeof(nobody)))
+		_exit(1);
+}
+
+static void test_listener_is_disconnected(void **state)
+{
+	int epoll, client;
+	pid_t other;
+
+	(void)state;
+	other = start_workers(&epoll, disconnect);
+	tell(1);
+	await_stage(2);
+	for (int i = 0; i < 4; i++) {
+		client = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(client);
+		pin(i % 2);
+		assert_errno(connect(client, &a.sa, address_len(&a)), ECONNREFUSED);
+		close(client);
+	}
+	stop_workers(other, epoll);
+}
+
 /* The errors of a socket that is in no group of the program's. */
 static void assert_no_program(int socket, int detaching)
 {
@@ -279,6 +306,7 @@ int main(int argc, char **argv)
 		T(test_pwait2_invalid),
 		T(test_pwait2_duration),
 		T(test_listen_after_shutdown),
+		T(test_listener_is_disconnected),
 		T(test_program_of_bpf),
 		T(test_many_listeners),
 	};
