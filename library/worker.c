@@ -286,8 +286,12 @@ static void look_for_others(struct watch *w, bool there)
 	}
 }
 
-/* Prepares the calling thread's wait in the instance of w. */
-static void settle(struct watch *w)
+/*
+ * Prepares the calling thread's wait in the instance of w. asks: it does not wait there, but only
+ * asks what is ready, as a program does that waits for the instance by poll() or in another one. It
+ * never looks up at the others then, so this makes no worker of it.
+ */
+static void settle(struct watch *w, bool asks)
 {
 	struct route *r = w->group->route;
 
@@ -304,7 +308,7 @@ static void settle(struct watch *w)
 		w->ours = false;
 	}
 	if (!w->claim) {
-		if (!nonblocking(w->fd))
+		if (asks || !nonblocking(w->fd))
 			return;
 		prepare();
 		w->claim = fsocket_route_claim(w->group, &w->owner);
@@ -433,31 +437,31 @@ static int real_wait(int epfd, struct epoll_event *events, int maxevents, int ti
  * Returns whether there is nothing to settle, without the lock: a signal handler or another thread
  * may remove the watch meanwhile.
  */
-static bool settled(const struct watch *w)
+static bool settled(const struct watch *w, bool asks)
 {
 	const struct group *g = w->group;
 	const struct claim *c = w->claim;
 
 	/* One without a claim has given up all that settle() would have it give up. */
-	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute))
+	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks))
 		return true;
 	return w->thread == &fsocket_mine && w->wanted && g && c &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&
 	       !w->alone_since && !(w->active && !c->ready) && !atomic_load(&g->route->broken);
 }
 
-static bool settle_all(void)
+static bool settle_all(bool asks)
 {
 	bool active = false;
 
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 
-		if (!settled(w)) {
+		if (!settled(w, asks)) {
 			if (!fsocket_worker_hold())
 				return false;
 			if (fsocket_worker_known())
-				settle(w);
+				settle(w, asks);
 			fsocket_worker_let_go();
 		}
 		active |= w->active && w->claim;
@@ -497,7 +501,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			if (left <= 0)
 				break;
 		}
-		settle_all();
+		settle_all(false);
 		if (look_around(events, true, &away)) {
 			count = 1;
 			break;
@@ -547,7 +551,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		return true;
 	}
 	fsocket_pin_again();
-	active = settle_all();
+	active = settle_all(!timeout);
 	if (active && maxevents > 0 && events && fsocket_now_ms() - fsocket_mine.looked >= look_every() &&
 	    look_around(events, false, &away)) {
 		*count = 1;

@@ -176,6 +176,43 @@ static void test_small_stacks(void **state)
 	}
 }
 
+/* It waits for its instance, and only asks the instance what is ready. */
+static void start_outer_worker(int i)
+{
+	struct epoll_event event;
+	int epoll;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = watch_listener();
+	for (;;)
+		if (readable(epoll, -1) == 1 && epoll_wait(epoll, &event, 1, 0) == 1)
+			greet_all('0' + i, accept_by_name);
+}
+
+/* The other one takes all connections, though it never looks what a dead one has left. */
+static void test_outer_waits(void **state)
+{
+	int conn;
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		start_outer_worker(i);
+	for (int i = 0; i < 300; i++) {
+		assert_true(ask(i % 2));
+		usleep(2000);
+	}
+	kill_worker(0);
+	for (int i = 0; i < 2; i++) {
+		conn = connect_on(i, &a);
+		assert_int_equal(readable(conn, 20000), 1);
+		close(conn);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -188,6 +225,7 @@ int main(int argc, char **argv)
 		T(test_number_used_again),
 		T(test_one_event_of_one_registration),
 		T(test_small_stacks),
+		T(test_outer_waits),
 	};
 
 	alarm(60);
