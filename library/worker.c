@@ -312,8 +312,10 @@ static void settle(struct watch *w, bool asks)
 			return;
 		prepare();
 		w->claim = fsocket_route_claim(w->group, &w->owner);
-		if (!w->claim)
+		if (!w->claim) {
+			w->retry = fsocket_now_ms() + SILENT(r);
 			return;
+		}
 		w->generation = r->generation - 1;
 	}
 	if (w->generation == r->generation && !w->alone_since && (w->claim->ready || !w->active))
@@ -443,7 +445,8 @@ static bool settled(const struct watch *w, bool asks)
 	const struct claim *c = w->claim;
 
 	/* One without a claim has given up all that settle() would have it give up. */
-	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks))
+	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks ||
+			fsocket_now_ms() < w->retry))
 		return true;
 	return w->thread == &fsocket_mine && w->wanted && g && c &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&

@@ -27,6 +27,7 @@ struct watch {
 	long alone_since;		/* and there are none; 0: there are */
 	unsigned int accepts;		/* of the thread, when it looked at its member last */
 	unsigned char unheeded;		/* looks since then at which connections waited there */
+	long retry;			/* there was no room for a claim: none is tried before */
 	bool mute;			/* it accepts by calls that the library does not see */
 };
 

@@ -213,6 +213,63 @@ static void test_outer_waits(void **state)
 	}
 }
 
+/* Forks a process that waits for the listener, and returns when it has done so once. */
+static void start_idle_worker(const int *ready)
+{
+	struct epoll_event event;
+	char byte = 'r';
+	int epoll;
+	pid_t pid = fork();
+
+	assert_ok(pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		epoll = watch_listener();
+		epoll_wait(epoll, &event, 1, 1);
+		if (write(ready[1], &byte, 1) != 1)
+			_exit(1);
+		for (;;)
+			epoll_wait(epoll, &event, 1, -1);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+}
+
+/* Returns how often this process has read a file. */
+static long reads(void)
+{
+	FILE *io = fopen("/proc/self/io", "r");
+	char line[64];
+	long count = -1;
+
+	if (!io)
+		skip();
+	while (fgets(line, sizeof(line), io))
+		sscanf(line, "syscr: %ld", &count);
+	fclose(io);
+	return count;
+}
+
+/* The library has room for 256 workers, and one more does not ask for room each time it waits. */
+static void test_more_workers_than_room(void **state)
+{
+	struct epoll_event event;
+	int ready[2], epoll;
+	long before;
+
+	(void)state;
+	set_late("1000");
+	assert_ok(pipe(ready));
+	for (int i = 0; i < 256; i++)
+		start_idle_worker(ready);
+	epoll = watch_listener();
+	epoll_wait(epoll, &event, 1, 1);
+	before = reads();
+	for (int i = 0; i < 50; i++)
+		epoll_wait(epoll, &event, 1, 1);
+	assert_in_range(reads(), before, before + 25);
+	close(epoll);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +283,7 @@ int main(int argc, char **argv)
 		T(test_one_event_of_one_registration),
 		T(test_small_stacks),
 		T(test_outer_waits),
+		T(test_more_workers_than_room),
 	};
 
 	alarm(60);
