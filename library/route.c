@@ -443,12 +443,24 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 	unlock(g);
 }
 
+/*
+ * Returns whether nobody has asked for the state of the worker in this interval of looks. Many may be
+ * silent, since each is at work for long, and many look.
+ */
+static bool unasked(struct route *r, const struct claim *c)
+{
+	struct sample *s = &r->samples[c - r->claims];
+	long now = fsocket_now_ms(), last = atomic_load(&s->asked);
+
+	return now - last >= LOOK(r) && atomic_compare_exchange_strong(&s->asked, &last, now);
+}
+
 /* Returns whether the claim of a silent worker has to be changed; if act, changes it, under the lock. */
-static bool mend(const struct route *r, struct claim *c, bool act)
+static bool mend(struct route *r, struct claim *c, bool act)
 {
 	enum condition now;
 
-	if (!c->owner || age(c) < SILENT(r))
+	if (!c->owner || age(c) < SILENT(r) || (!act && !unasked(r, c)))
 		return false;
 	now = condition(c);
 	if (now == ENDED) {

@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 /* Increased whenever this layout changes. */
-#define ROUTE_MAGIC	0xf50c2b9e47d80004
+#define ROUTE_MAGIC	0xf50c2b9e47d80005
 
 #define GROUP_MEMBERS	128
 #define GROUP_CLAIMS	256
@@ -55,10 +55,11 @@ struct claim {
 	atomic_ulong started;		/* see fsocket_proc_started(); 0: unknown */
 };
 
-/* The worker's CPU time when another worker last read it. */
+/* What others last read of a worker: its CPU time, and when they asked for its state. */
 struct sample {
 	atomic_uint owner;
 	atomic_long at, cpu;
+	atomic_long asked;
 };
 
 /*

@@ -213,8 +213,8 @@ static void test_outer_waits(void **state)
 	}
 }
 
-/* Forks a process that waits for the listener, and returns when it has done so once. */
-static void start_idle_worker(const int *ready)
+/* Forks a process that waits for the listener, once or for ever; returns when it has waited once. */
+static pid_t start_idle_worker(const int *ready, bool once)
 {
 	struct epoll_event event;
 	char byte = 'r';
@@ -228,19 +228,24 @@ static void start_idle_worker(const int *ready)
 		epoll_wait(epoll, &event, 1, 1);
 		if (write(ready[1], &byte, 1) != 1)
 			_exit(1);
+		while (once)
+			pause();
 		for (;;)
 			epoll_wait(epoll, &event, 1, -1);
 	}
 	assert_int_equal(read(ready[0], &byte, 1), 1);
+	return pid;
 }
 
-/* Returns how often this process has read a file. */
-static long reads(void)
+/* Returns how often the process has read a file. */
+static long reads(pid_t pid)
 {
-	FILE *io = fopen("/proc/self/io", "r");
 	char line[64];
 	long count = -1;
+	FILE *io;
 
+	snprintf(line, sizeof(line), "/proc/%d/io", pid);
+	io = fopen(line, "r");
 	if (!io)
 		skip();
 	while (fgets(line, sizeof(line), io))
@@ -260,14 +265,58 @@ static void test_more_workers_than_room(void **state)
 	set_late("1000");
 	assert_ok(pipe(ready));
 	for (int i = 0; i < 256; i++)
-		start_idle_worker(ready);
+		start_idle_worker(ready, false);
 	epoll = watch_listener();
 	epoll_wait(epoll, &event, 1, 1);
-	before = reads();
+	before = reads(getpid());
 	for (int i = 0; i < 50; i++)
 		epoll_wait(epoll, &event, 1, 1);
-	assert_in_range(reads(), before, before + 25);
+	assert_in_range(reads(getpid()), before, before + 25);
 	close(epoll);
+}
+
+static long reads_of_workers(void)
+{
+	long count = 0;
+
+	for (int i = 0; i < MOST; i++)
+		count += reads(workers[i]);
+	return count;
+}
+
+static long milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Twenty workers are away. However many others are idle, they read the state of each no more often
+ * together than one looks up, which is ten times a second.
+ */
+static void test_many_are_away(void **state)
+{
+	pid_t away[20];
+	long before, begin;
+	int ready[2];
+
+	(void)state;
+	assert_ok(pipe(ready));
+	for (int i = 0; i < 20; i++)
+		away[i] = start_idle_worker(ready, true);
+	for (int i = 0; i < MOST; i++)
+		workers[i] = start_idle_worker(ready, false);
+	let_others_see();
+	before = reads_of_workers();
+	begin = milliseconds();
+	sleep(2);
+	assert_in_range(reads_of_workers() - before, 0, 2 * 20 * (milliseconds() - begin) / 100);
+	for (int i = 0; i < 20; i++) {
+		kill(away[i], SIGKILL);
+		waitpid(away[i], NULL, 0);
+	}
 }
 
 int main(int argc, char **argv)
@@ -284,6 +333,7 @@ int main(int argc, char **argv)
 		T(test_small_stacks),
 		T(test_outer_waits),
 		T(test_more_workers_than_room),
+		T(test_many_are_away),
 	};
 
 	alarm(60);
