@@ -281,6 +281,12 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	return g;
 }
 
+/* Another thread of the parent may have held it. */
+static void in_child(void)
+{
+	pthread_mutex_init(&making, NULL);
+}
+
 bool fsocket_group_note(int fd, bool made_here)
 {
 	static bool prepared;
@@ -291,8 +297,10 @@ bool fsocket_group_note(int fd, bool made_here)
 	    fsocket_process_borrowed())
 		return false;
 	pthread_mutex_lock(&making);
-	if (!prepared)
+	if (!prepared) {
 		prepared = !pthread_atfork(fsocket_pin_lift, NULL, NULL);
+		fsocket_process_at_copy(in_child);
+	}
 	g = find_group(fsocket_inode(fd));
 	if (!g)
 		g = make_group(fd, made_here, &adopted);

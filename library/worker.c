@@ -131,15 +131,17 @@ static void prepare(void)
 	static atomic_bool prepared;
 	static pthread_key_t key;
 
-	if (!atomic_exchange(&prepared, true)) {
-		fsocket_process_at_copy(in_child);
+	if (!atomic_exchange(&prepared, true))
 		pthread_key_create(&key, thread_ends);
-	}
 	pthread_setspecific(key, &fsocket_mine);
 }
 
 static struct watch *new_watch(int epfd, int fd, struct group *g)
 {
+	static atomic_bool prepared;
+
+	if (!atomic_exchange(&prepared, true))
+		fsocket_process_at_copy(in_child);
 	for (int i = 0; i < MAX_WATCHES; i++) {
 		struct watch *w = &watches[i];
 

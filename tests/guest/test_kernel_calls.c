@@ -295,6 +295,57 @@ static void test_many_listeners(void **state)
 	assert_int_equal(reuseport(fd), 0);
 }
 
+static void listen_once(void)
+{
+	union address b;
+
+	close(listener(AF_INET, &b));
+}
+
+static void wait_once(void)
+{
+	close(instance());
+}
+
+static void *repeats(void *call)
+{
+	for (;;) {
+		((void (*)(void))call)();
+		pthread_testcancel();
+	}
+	return NULL;
+}
+
+/* A child does what another thread of its parent was about to do when it was forked. */
+static void assert_children_can(void (*call)(void))
+{
+	pthread_t thread;
+	int status;
+
+	assert_int_equal(pthread_create(&thread, NULL, repeats, call), 0);
+	for (int i = 0; i < 300; i++) {
+		pid_t child = fork();
+
+		assert_ok(child);
+		if (!child) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			call();
+			_exit(0);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+	pthread_cancel(thread);
+	pthread_join(thread, NULL);
+}
+
+static void test_fork_beside_a_thread(void **state)
+{
+	(void)state;
+	assert_children_can(listen_once);
+	assert_children_can(wait_once);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +360,7 @@ int main(int argc, char **argv)
 		T(test_listener_is_disconnected),
 		T(test_program_of_bpf),
 		T(test_many_listeners),
+		T(test_fork_beside_a_thread),
 	};
 
 	alarm(60);

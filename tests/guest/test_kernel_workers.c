@@ -213,6 +213,42 @@ static void test_outer_waits(void **state)
 	}
 }
 
+static void start_worker_of(int epoll, int i)
+{
+	struct epoll_event event;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		if (epoll_wait(epoll, &event, 1, -1) == 1)
+			greet_all('0' + i, accept_by_name);
+}
+
+/* Children that share their parent's instance: an event that one gets is gone for the others. */
+static void test_shared_instance(void **state)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int epoll = epoll_create1(0), conn;
+
+	(void)state;
+	assert_ok(epoll);
+	/* Nobody looks what others have left. */
+	set_late("10000");
+	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+	for (int i = 0; i < 2; i++)
+		start_worker_of(epoll, i);
+	for (int i = 0; i < 300; i++) {
+		conn = connect_on(i % 2, &a);
+		assert_int_equal(readable(conn, 8000), 1);
+		close(conn);
+		usleep(1000);
+	}
+	close(epoll);
+}
+
 /* Forks a process that waits for the listener, once or for ever; returns when it has waited once. */
 static pid_t start_idle_worker(const int *ready, bool once)
 {
@@ -332,6 +368,7 @@ int main(int argc, char **argv)
 		T(test_one_event_of_one_registration),
 		T(test_small_stacks),
 		T(test_outer_waits),
+		T(test_shared_instance),
 		T(test_more_workers_than_room),
 		T(test_many_are_away),
 	};
