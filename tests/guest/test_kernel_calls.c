@@ -267,6 +267,110 @@ static void test_program_of_bpf(void **state)
 	close(copy);
 }
 
+struct option {
+	int level, name, value;
+};
+
+static const struct option set[] = {
+	/* It is that size already, but the kernel changes it no more. */
+	{ SOL_SOCKET, SO_RCVBUF, 131072 / 2 },
+	{ SOL_SOCKET, SO_BROADCAST, 1 },
+	{ SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1 },
+	{ SOL_SOCKET, SO_PEEK_OFF, 3 },
+	{ IPPROTO_IP, 12 /* IP_RECVTTL */, 1 },
+	{ IPPROTO_TCP, 44 /* TCP_RTO_MAX_MS */, 2000 },
+};
+
+enum { OPTIONS = sizeof(set) / sizeof(*set) };
+
+/* Reads what is there of the options, and SO_BUF_LOCK. */
+static void read_options(int socket, int *values)
+{
+	for (int i = 0; i <= OPTIONS; i++) {
+		socklen_t len = sizeof(int);
+
+		values[i] = -1;
+		if (i == OPTIONS)
+			getsockopt(socket, SOL_SOCKET, SO_BUF_LOCK, &values[i], &len);
+		else
+			getsockopt(socket, set[i].level, set[i].name, &values[i], &len);
+	}
+}
+
+/* A connection has the options of its listener, whichever worker accepts it. */
+static void test_options_of_connections(void **state)
+{
+	int epoll, client, conn, wanted[OPTIONS + 1], values[OPTIONS + 1];
+	struct epoll_event event;
+	pid_t other;
+
+	(void)state;
+	close(fd);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	assert_ok(fd);
+	for (int i = 0; i < OPTIONS; i++)
+		/* An old kernel has not all of them. */
+		setsockopt(fd, set[i].level, set[i].name, &set[i].value, sizeof(int));
+	read_options(fd, wanted);
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	assert_ok(listen(fd, 16));
+	other = start_workers(&epoll, nothing);
+	for (int i = 0; i < 200; i++) {
+		client = connect_on(i % 2, &a);
+		epoll_wait(epoll, &event, 1, 1);
+		conn = accept(fd, NULL, NULL);
+		if (conn >= 0) {
+			read_options(conn, values);
+			assert_memory_equal(values, wanted, sizeof(wanted));
+			close(conn);
+		}
+		close(client);
+	}
+	stop_workers(other, epoll);
+}
+
+static void wait_for_a_while(void)
+{
+	int epoll = instance();
+
+	for (int i = 0; i < 100; i++)
+		work(epoll, 'w', 1);
+	close(epoll);
+}
+
+/* A listener for a device that is not there gets no connection by another one. */
+static void test_device_that_is_not_there(void **state)
+{
+	int index = 12345, client;
+	pid_t other;
+
+	(void)state;
+	close(fd);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	assert_ok(fd);
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, sizeof(index)));
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	assert_ok(listen(fd, 16));
+	other = fork();
+	assert_ok(other);
+	if (!other) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			wait_for_a_while();
+	}
+	for (int i = 0; i < 10; i++) {
+		wait_for_a_while();
+		client = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(client);
+		pin(i % 2);
+		assert_errno(connect(client, &a.sa, address_len(&a)), ECONNREFUSED);
+		unpin();
+		close(client);
+	}
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
+}
+
 static int mappings(void)
 {
 	FILE *maps = fopen("/proc/self/maps", "r");
@@ -359,6 +463,8 @@ int main(int argc, char **argv)
 		T(test_listen_after_shutdown),
 		T(test_listener_is_disconnected),
 		T(test_program_of_bpf),
+		T(test_options_of_connections),
+		T(test_device_that_is_not_there),
 		T(test_many_listeners),
 		T(test_fork_beside_a_thread),
 	};
