@@ -43,7 +43,7 @@ static bool overdue(struct group *g)
 	bool timely[GROUP_MEMBERS];
 
 	fsocket_route_tend(g);
-	fsocket_route_timely(g->route, NULL, g->route->late, timely);
+	fsocket_route_timely(g->route, NULL, late_of(g->route), timely);
 	return fsocket_members_readable(g, timely);
 }
 

@@ -526,7 +526,7 @@ static bool at_work(struct route *r, int i)
 
 	if (cpu < 0)
 		return false;
-	if (known && since < r->late)
+	if (known && since < late_of(r))
 		return true;
 	s->owner = c->owner;
 	s->at = now;

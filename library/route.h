@@ -25,17 +25,17 @@
  */
 #define LATE_MS		10
 /* A worker that waits looks up this often, so that others see that it is alive. */
-#define LOOK(r)		(10 * (r)->late)
+#define LOOK(r)		(10 * late_of(r))
 /* A worker that is at work, and so will accept by itself, gets this much time to do so. */
-#define BUSY(r)		(10 * (r)->late)
+#define BUSY(r)		(10 * late_of(r))
 /* A worker that has not looked up for this long may be dead: others look after its queue. */
-#define SILENT(r)	(30 * (r)->late)
+#define SILENT(r)	(30 * late_of(r))
 /*
  * A worker that was late or silent for this long, whether it is stopped or gets no CPU,
  * is sent no connections. All others look after its queue, also those that have work of
  * their own.
  */
-#define STALE(r)	(100 * (r)->late)
+#define STALE(r)	(100 * late_of(r))
 
 /* One worker that waits for a listener. Other workers read it only from time to time. */
 struct claim {
@@ -78,7 +78,7 @@ struct route {
 	atomic_bool seen;			/* see fsocket_route_seen() */
 	atomic_int backlog;
 	atomic_bool reuseport;			/* as the program has set it since */
-	int late;				/* see LATE_MS */
+	int late;				/* see LATE_MS and late_of() */
 	unsigned char index[GROUP_MEMBERS];	/* in the kernel's group; 0: it does not listen */
 	unsigned int last_owner;
 	struct claim claims[GROUP_CLAIMS];
@@ -94,6 +94,13 @@ static inline int claims_of(const struct route *r)
 	int end = atomic_load(&r->end);
 
 	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
+}
+
+static inline int late_of(const struct route *r)
+{
+	int late = __atomic_load_n(&r->late, __ATOMIC_RELAXED);
+
+	return late < 1 || late > 10000 ? LATE_MS : late;
 }
 
 /* Returns a negative number if it has none. */

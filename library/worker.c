@@ -386,7 +386,7 @@ static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 		}
 		fsocket_route_tend(w->group);
 		*away |= fsocket_route_timely(r, w->claim,
-					       idle ? r->late : STALE(r),
+					       idle ? late_of(r) : STALE(r),
 					       timely);
 		if (!fsocket_members_readable(w->group, timely))
 			continue;
@@ -489,7 +489,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	int64_t until = fsocket_now_ns() + timeout * 1000000LL;
-	int count, left = timeout, look = fsocket_mine.route->late, saved = errno;
+	int count, left = timeout, look = late_of(fsocket_mine.route), saved = errno;
 	bool away;
 	sigset_t all, own;
 

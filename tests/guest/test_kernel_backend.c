@@ -421,7 +421,7 @@ static void test_options(void **state)
 		int client = connect_on(i % 2, &a);
 
 		usleep(1000);
-		if (epoll_wait(epoll, &event, 1, 0) == 1 &&
+		if (epoll_wait(epoll, &event, 1, 1) == 1 &&
 		    (conn = accept(fd, NULL, NULL)) >= 0) {
 			assert_ok(getsockopt(conn, IPPROTO_TCP, TCP_NODELAY, &value, &len));
 			assert_int_equal(value, 1);
@@ -459,7 +459,7 @@ static void test_signals(void **state)
 	watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN);
 	for (int i = 0; i < 400 && pinned_cpu() < 0; i++) {
 		ask(i % 2);
-		epoll_wait(epoll, &event, 1, 0);
+		epoll_wait(epoll, &event, 1, 1);
 	}
 	assert_true(pinned_cpu() >= 0);
 	assert_ok(sigaction(SIGALRM, &action, NULL));
@@ -488,7 +488,7 @@ static void test_time_of_waits(void **state)
 	watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN);
 	for (int i = 0; i < 400 && pinned_cpu() < 0; i++) {
 		ask(i % 2);
-		epoll_wait(epoll, &event, 1, 0);
+		epoll_wait(epoll, &event, 1, 1);
 		while (accept(fd, NULL, NULL) >= 0)
 			;
 	}
@@ -552,11 +552,11 @@ static void test_hostile_process(void **state)
 	hostile = fork();
 	if (!hostile)
 		write_nonsense(memory, size);
-	for (int i = 0; i < 10000; i++) {
+	for (int i = 0; i < 2000; i++) {
 		epoll = epoll_create1(0);
 		assert_ok(epoll);
 		watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN);
-		epoll_wait(epoll, &event, 1, 0);
+		epoll_wait(epoll, &event, 1, 1);
 		conn = accept(fd, NULL, NULL);
 		if (conn >= 0)
 			close(conn);
