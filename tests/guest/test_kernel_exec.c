@@ -331,7 +331,7 @@ static void by_worker(char **arguments)
 	struct epoll_event event;
 	int epoll = watch_listener();
 
-	epoll_wait(epoll, &event, 1, 0);
+	epoll_wait(epoll, &event, 1, 1);
 	if (claims_here() == 1)
 		execv(program, arguments);
 }

@@ -80,7 +80,7 @@ static void start(void)
 	watch_listener();
 	for (int i = 0; i < 4000 && pinned_cpu() < 0; i++) {
 		close(connect_on(i % 2, &a));
-		accept_all(0);
+		accept_all(1);
 	}
 	assert_true(pinned_cpu() >= 0);
 }
