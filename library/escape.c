@@ -319,7 +319,7 @@ static void by_cancel(ARGUMENTS)
 
 static void by_shutdown(ARGUMENTS)
 {
-	if ((int)b != SHUT_WR)
+	if ((int)b == SHUT_RD || (int)b == SHUT_RDWR)
 		fsocket_group_shutdown(a);
 }
 

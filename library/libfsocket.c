@@ -390,8 +390,9 @@ static RARELY int accept4_specially(int fd, struct sockaddr *addr, socklen_t *le
 {
 	int conn;
 
-	/* Flags below 0 are an error, and mean accept() below. */
-	if ((flags < 0 || !accept_by_worker(fd, addr, len, flags, &conn)) &&
+	/* The kernel says that other flags are wrong. Flags below 0 mean accept() below. */
+	if ((flags & ~(SOCK_CLOEXEC | SOCK_NONBLOCK) ||
+	     !accept_by_worker(fd, addr, len, flags, &conn)) &&
 	    !accept_from_pool(fd, addr, len, flags, &conn))
 		conn = real_accept4(fd, addr, len, flags);
 	return accepted(fd, conn);

@@ -220,6 +220,40 @@ static void test_listener_is_disconnected(void **state)
 	stop_workers(other, epoll);
 }
 
+static void shut_down_wrongly(void)
+{
+	tell(3);
+	await_stage(4);
+	assert_errno(shutdown(fd, 9), EINVAL);
+	assert_errno(accept4(fd, NULL, NULL, 0x1234), EINVAL);
+}
+
+/* What fails changes nothing: the connections that wait are not lost. */
+static void test_wrong_arguments(void **state)
+{
+	int epoll, clients[8], answered = 0;
+	pid_t other;
+
+	(void)state;
+	other = start_workers(&epoll, shut_down_wrongly);
+	tell(1);
+	await_stage(3);
+	for (int i = 0; i < 8; i++)
+		clients[i] = connect_on(i % 2, &a);
+	tell(4);
+	await_stage(2);
+	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
+		work(epoll, 'm', 1);
+		while (answered < 8 && readable(clients[answered], 0) == 1)
+			assert_true(greeting(clients[answered++]));
+	}
+	assert_int_equal(answered, 8);
+	assert_errno(accept4(fd, NULL, NULL, 0x1234), EINVAL);
+	for (int i = 0; i < 8; i++)
+		close(clients[i]);
+	stop_workers(other, epoll);
+}
+
 /* The errors of a socket that is in no group of the program's. */
 static void assert_no_program(int socket, int detaching)
 {
@@ -462,6 +496,7 @@ int main(int argc, char **argv)
 		T(test_pwait2_duration),
 		T(test_listen_after_shutdown),
 		T(test_listener_is_disconnected),
+		T(test_wrong_arguments),
 		T(test_program_of_bpf),
 		T(test_options_of_connections),
 		T(test_device_that_is_not_there),
