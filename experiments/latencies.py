@@ -16,11 +16,17 @@ PERCENTS = (50, 90, 99, 99.9, 99.99)
 
 
 def requests_by_latency(study, raw, cell):
-    """Sorted [(ms, requests)] over the repetitions of a cell; empty where there are none."""
+    """Sorted [(ms, requests)] over the repetitions of a cell; empty where there are none.
+
+    It is empty, too, where a valid repetition has no such file: an old run kept none of degraded
+    repetitions, and the requests of the others alone would look faster than the cell was.
+    """
     counts = Counter()
     for sample in study.own(cell, "timed").to_dict("records"):
         content = raw.read(cell, sample["repetition"], "latencies.csv")
-        for row in csv.DictReader(io.StringIO((content or b"").decode())):
+        if content is None:
+            return []
+        for row in csv.DictReader(io.StringIO(content.decode())):
             if row["time"] == "total":
                 # Whole ms, but of wrk finer ones.
                 ms = int(row["ms"]) if row["ms"].isdigit() else float(row["ms"])

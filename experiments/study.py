@@ -155,6 +155,7 @@ class Study:
         real = self.facts.get("loadgen", {}).get("cores", "?")
         kernel = server.get("kernel", "an unknown kernel").removesuffix("-amd64")
         if self.emulated():
-            return f"{server['cores']} emulated cores on {real} real ones, Linux {kernel}"
+            cores = "core" if server["cores"] == "1" else "cores"
+            return f"{server['cores']} emulated {cores} on {real} real ones, Linux {kernel}"
         return f"{server.get('cpu_model', 'unknown CPU')}, {server.get('cores', '?')} cores, " \
                f"Linux {kernel}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/forest: every setup's ratio to its baseline, and that of the null cell."""
 import intervals
-from look import AGAIN, heading, load_label, plt, save, style
+from look import AGAIN, heading, load_label, plt, ratios, save, style
 
 LINES = "line_transfers_per_req"
 # Counts come first, since they do not depend on how busy the machine was.
@@ -41,20 +41,7 @@ def panel(axes, study, metric, rows, places):
                       markerfacecolor=colour if told or metric == LINES else "white")
         axes.text(1.01, place, f"{one.value:.2f}  n={one.n}", va="center", fontsize="small",
                   transform=axes.get_yaxis_transform())
-    axes.axvline(1, color="black", linewidth=1)
-    if metric != LINES:
-        axes.axvspan(1 / intervals.MARGIN, intervals.MARGIN, color="#eeeeee", zorder=0)
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5)
-             if low <= tick <= high]
-    # Labels closer than this would overlap.
-    if high / low > 3:
-        ticks = [tick for tick in ticks if tick not in (0.7, 0.8, 0.9, 1.1, 1.25)]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.grid(axis="x", color="#dddddd")
-    axes.set_axisbelow(True)
+    ratios(axes, metric != LINES)
 
 
 def draw(study):
@@ -77,11 +64,14 @@ def draw(study):
     panels[0][0].set_yticks(range(len(cells)), [label(study, load, cell, loads)
                                                 for _, (load, cell) in cells])
     panels[0][0].set_ylim(len(cells) - 0.5, -0.5)
-    figure.suptitle(f"{heading(study)}: ratios within rounds, 95 % interval from n = "
-                    f"{intervals.SMALLEST};\nfilled: a verdict after Holm's correction, hollow: "
-                    "not told apart; grey: the same within 5 %", fontsize="medium")
+    timed = [one for one in found if one[0] != LINES]
+    text = f"{heading(study)}: ratios within rounds, 95 % interval from n = {intervals.SMALLEST}"
+    if timed:
+        text += (";\nfilled: a count, or a verdict after Holm's correction; hollow: not told "
+                 "apart; grey: the same within 5 %")
+    figure.suptitle(text, fontsize="medium")
     figure.tight_layout()
-    if any(metric != LINES for metric, _, _ in found):
+    if timed:
         save(study, figure, "forest")
     else:
         save(study, figure, "forest", "n_counts", "counting repetitions")

@@ -3,6 +3,7 @@
 import io
 import zlib
 
+import intervals
 import matplotlib
 from PIL import Image
 
@@ -32,11 +33,19 @@ GROUPS = {"only": (0.0, ""), "to": (-0.35, "//"), "not": (0.5, "..")}
 IDEAS = {"listen": "#D55E00", "vfs": "#E69F00", "established": "#009E73", "rfd": "#CC79A7",
          "direct": "#AA4499", "rcs": "#44AA99", "epoll": "#0072B2", "skb": "#999933",
          "send": "#88CCEE"}
+# A setup that differs from another one by the delivery of packets has its colour, lighter.
+WAYS = {"rps": (0.5, "oo")}
 # Setups of another server have the same colour, darker or lighter.
 SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0, "own": 0.0}
 OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
 MARKERS = {"demo": "o", "nginx": "s", "haproxy": "D", "redis": "^", "own": "v"}
 DASHES = {"demo": "-", "nginx": "--", "haproxy": ":", "redis": "-.", "own": "-"}
+# Labels of an axis of ratios whose ends have at least this ratio to each other.
+TICKS = [(20, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)),
+         (3, (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5)),
+         (1.6, (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 2.5, 3)),
+         (1.2, (0.8, 0.85, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.3, 1.4)),
+         (0, [tick / 100 for tick in range(80, 121, 2)])]
 
 
 def parts(setup):
@@ -58,6 +67,9 @@ def style(setup):
     group, _, idea = variant.partition("-")
     if group in GROUPS and idea in IDEAS:
         return shaded(IDEAS[idea], GROUPS[group][0]), GROUPS[group][1]
+    base, _, way = variant.rpartition("-")
+    if way in WAYS and base in VARIANTS:
+        return shaded(shaded(VARIANTS[base][0], SERVERS[server]), WAYS[way][0]), WAYS[way][1]
     number = zlib.crc32(variant.encode())
     colour, hatch = VARIANTS.get(
         variant, (IDEAS.get(variant, OTHERS[number % len(OTHERS)]), ""))
@@ -112,6 +124,22 @@ def legend(panels):
             shown.setdefault(name, handle)
     panels[-1].legend(shown.values(), shown.keys(), loc="upper left", bbox_to_anchor=(1, 1),
                       frameon=False)
+
+
+def ratios(axes, margin):
+    """A horizontal axis of ratios: logarithmic, so that 0.5 and 2 are as far from the line at 1."""
+    axes.axvline(1, color="black", linewidth=1)
+    if margin:
+        axes.axvspan(1 / intervals.MARGIN, intervals.MARGIN, color="#eeeeee", zorder=0)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    # More labels than these would overlap.
+    ticks = next(ticks for width, ticks in TICKS if high / low > width)
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
 
 
 def save(study, figure, name, kind="n_valid", what="timed repetitions"):

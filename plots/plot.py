@@ -13,6 +13,8 @@
                            several numbers of workers W TOOL-latency-C-W. Not of more setups
                            than can be told apart
   figures/tail             the slowest requests
+  figures/compared-A       the run beside run A, of documents that compare both: make docs draws
+                           it (docs/fill.py)
 """
 import argparse
 import shutil
@@ -42,6 +44,9 @@ def draw(study):
         figures.mkdir()
         for drawing in (stacks, forest, times, tails):
             drawing.draw(study)
+        # make docs draws those, since they need another run as well.
+        for kept in old.glob("compared-*"):
+            shutil.copy2(kept, figures)
     except BaseException:
         shutil.rmtree(figures, ignore_errors=True)
         old.rename(figures)

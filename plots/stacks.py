@@ -5,11 +5,12 @@ import boots
 import counted as tables
 from look import AGAIN, curve, heading, load_label, plt, save
 
-# The groups of counting/groups.c; of Okabe and Ito, for all kinds of colour vision.
-COLOURS = {"memory": "#D55E00", "bind bucket and TIME_WAIT": "#E69F00", "listener": "#0072B2",
-           "epoll": "#56B4E9", "routes": "#009E73", "scheduler": "#CC79A7", "ehash": "#F0E442",
-           "rest": "#CCCCCC", "other": "#CCCCCC"}
-UNKNOWN = ["#882255", "#44AA99", "#332288", "#DDCC77"]
+# The groups of counting/groups.c have colours that no setup has (look.py), for all kinds of
+# colour vision: Tol's medium contrast.
+COLOURS = {"memory": "#6699CC", "bind bucket and TIME_WAIT": "#EECC66", "listener": "#994455",
+           "epoll": "#EE99AA", "routes": "#BBCC33", "scheduler": "#004488", "ehash": "#997700",
+           "rest": "#E6E6E6", "other": "#E6E6E6"}
+UNKNOWN = ["#663333", "#225555", "#BBCCEE", "#AAAA00"]
 # The original's figure: thousand connections/s of nginx by cores, 24 real ones, 10 GbE.
 ORIGINAL_CORES = (1, 4, 8, 12, 16, 20, 24)
 ORIGINAL = {"Fastsocket": ((22, 90, 180, 270, 345, 420, 475), "#D55E00"),
@@ -83,6 +84,7 @@ def over_workers(study):
         axes.set_xticks(sorted(set(study.cells["workers"])))
         axes.set_ylabel(f"{text}, median of n = {n}")
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.grid(color="#dddddd")
     panels[0].legend(frameon=False, fontsize="small")
     original(panels[2])
@@ -96,7 +98,7 @@ def original(axes):
     for name, (rates, colour) in ORIGINAL.items():
         axes.plot(ORIGINAL_CORES, rates, color=colour, marker="o", label=name)
     axes.plot((1, 24), (22, 22 * 24), ":", color="#bbbbbb", label="ideal")
-    axes.set_xlabel("cores")
+    axes.set_xlabel("real cores")
     axes.set_ylabel("nginx, thousand connections/s (2014, published)")
     axes.set_ylim(bottom=0)
     axes.grid(color="#dddddd")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """figures/throughput and latency by setup, and over workers or connections where they vary."""
+import math
+
 from look import AGAIN, curve, heading, legend, load_label, plt, save, style
 from tools import TOOLS
 
@@ -7,16 +9,28 @@ from tools import TOOLS
 FEW = 6
 
 
+def errors(one):
+    """(error below, error above) of (median, low, high)."""
+    median, low, high = one
+    return (math.nan, math.nan) if low is None else (median - low, high - median)
+
+
+def error_bars(below, above):
+    """The argument of matplotlib for errors(), which warns of errors that are all no numbers."""
+    return None if all(map(math.isnan, below)) else [below, above]
+
+
 def values(study, load, metric):
-    """{setup: (median, error below, error above)} of one load, for setups that were measured."""
+    """{setup: (median, error below, error above)} of one load, for setups that were measured.
+
+    Without an interval the errors are no numbers: 0 would be drawn as an interval without width.
+    """
     found = {}
     for setup in study.plan["factors"]["setup"]:
         cell = study.cell_of(load, setup)
         one = study.median(cell, metric) if cell else None
         if one:
-            median, low, high = one
-            found[setup] = (median, median - low if low is not None else 0,
-                            high - median if high is not None else 0)
+            found[setup] = (one[0], *errors(one))
     return found
 
 
@@ -34,9 +48,9 @@ def bars(axes, groups, setups, labels, study):
             continue
         places = [place + (i - (len(setups) - 1) / 2) * width for place, _ in bar]
         medians, below, above = zip(*(one for _, one in bar))
-        axes.bar(places, medians, width, yerr=[below, above], capsize=3, color=colour,
-                 hatch=hatch, edgecolor="black", linewidth=0.6, label=study.title(setup),
-                 error_kw={"linewidth": 1})
+        axes.bar(places, medians, width, yerr=error_bars(below, above), capsize=3,
+                 color=colour, hatch=hatch, edgecolor="black", linewidth=0.6,
+                 label=study.title(setup), error_kw={"linewidth": 1})
     axes.set_xticks(range(len(groups)), labels)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd")
@@ -61,16 +75,15 @@ def throughput_of_many(study, setups, loads):
     figure, panels = rows_of_setups(study, setups, loads)
     for axes, load in zip(panels, loads):
         measured = values(study, load, "throughput_rps")
-        for place, setup in enumerate(setups):
-            if setup in measured:
-                median, below, above = measured[setup]
-                colour, hatch = style(setup)
-                axes.barh(place, median, 0.7, xerr=[[below], [above]], capsize=3, color=colour,
-                          hatch=hatch, edgecolor="black", linewidth=0.6,
-                          error_kw={"linewidth": 1})
-                axes.text(median + above, place, f"  {median:,.0f}", va="center",
-                          fontsize="small")
-        axes.set_xlim(0, 1.15 * max((one[0] + one[2] for one in measured.values()), default=1))
+        ends = {setup: median + (0 if math.isnan(above) else above)
+                for setup, (median, _, above) in measured.items()}
+        for setup, (median, below, above) in measured.items():
+            place, (colour, hatch) = setups.index(setup), style(setup)
+            axes.barh(place, median, 0.7, xerr=error_bars([below], [above]), capsize=3,
+                      color=colour, hatch=hatch, edgecolor="black", linewidth=0.6,
+                      error_kw={"linewidth": 1})
+            axes.text(ends[setup], place, f"  {median:,.0f}", va="center", fontsize="small")
+        axes.set_xlim(0, 1.15 * max(ends.values(), default=1))
         axes.set_xlabel("throughput (requests/s)")
     return figure
 
@@ -90,17 +103,17 @@ def throughput(study, setups, loads):
 
 
 def latency_of_many(study, setups, loads):
+    """The marker tells the percentile, and the colour the setup, as in all figures."""
     figure, panels = rows_of_setups(study, setups, loads)
     for axes, load in zip(panels, loads):
-        for percent, marker, colour in ((50, "o", "#0072B2"), (90, "s", "#E69F00"),
-                                        (99, "^", "#D55E00")):
+        for percent, marker in ((50, "o"), (90, "s"), (99, "^")):
             measured = values(study, load, f"latency_p{percent}_ms")
-            places = [place for place, setup in enumerate(setups) if setup in measured]
-            if places:
-                medians, below, above = zip(*(measured[setups[place]] for place in places))
-                axes.errorbar(medians, places, xerr=[below, above], fmt=marker, color=colour,
-                              markeredgecolor="black", capsize=3, linewidth=1,
-                              label=f"p{percent}")
+            for setup, (median, below, above) in measured.items():
+                axes.errorbar(median, setups.index(setup), xerr=error_bars([below], [above]),
+                              fmt=marker, color=style(setup)[0], markeredgecolor="black",
+                              capsize=3, linewidth=1)
+            axes.plot([], [], linestyle="", marker=marker, color="white", markeredgecolor="black",
+                      label=f"p{percent}")
         axes.set_xlim(left=0)
         axes.set_xlabel("latency (ms)")
     return figure, panels
@@ -140,11 +153,9 @@ def curves(study, factor):
             points = [(level, *found) for level, found in points if found]
             if not points or setup == AGAIN:
                 continue
-            levels, medians, lows, highs = zip(*points)
-            axes.errorbar(levels, medians, label=study.title(setup), **curve(setup), yerr=[
-                [median - (median if low is None else low) for median, low in zip(medians, lows)],
-                [(median if high is None else high) - median
-                 for median, high in zip(medians, highs)]])
+            levels, medians = zip(*((level, median) for level, median, *_ in points))
+            axes.errorbar(levels, medians, label=study.title(setup), **curve(setup),
+                          yerr=error_bars(*zip(*(errors(point[1:]) for point in points))))
             doubtful = [(level, median) for level, median in zip(levels, medians)
                         if mostly_degraded(study, cells, factor, level)]
             if doubtful:
@@ -154,7 +165,7 @@ def curves(study, factor):
         axes.set_ylabel(label)
     if factor == "workers":
         ideal(panels[0], study)
-    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    legend(panels)
     figure.suptitle(f"{heading(study)}: median of repetitions, and 95 % interval from n = 6; "
                     "hollow: most of them degraded")
     figure.tight_layout()
@@ -175,11 +186,11 @@ def ideal(axes, study):
     if first:
         workers = [cell["workers"] for cell in cells]
         top = axes.get_ylim()[1]
-        axes.plot(workers, [first[0] * number / workers[0] for number in workers], ":",
-                  color="#bbbbbb", label="ideal")
-        axes.set_ylim(0, top)
-        axes.text(0.99, 0.02, "dotted: the first, times the number of workers", color="#888888",
-                  ha="right", transform=axes.transAxes, fontsize="small")
+        name = study.title(study.plan["baseline"]["setup"])
+        axes.plot(workers, [first[0] * number / workers[0] for number in workers],
+                  color="black", linewidth=0.8,
+                  label=f"ideal: as many times the first rate\nof \"{name}\" as workers")
+        axes.set_ylim(0, max(top, 1.5 * first[0] * workers[1] / workers[0]))
 
 
 def finish(axes, study, factor, metric):
@@ -189,6 +200,7 @@ def finish(axes, study, factor, metric):
         axes.set_yscale("log" if metric.startswith("latency") else "linear")
     axes.set_xticks(levels, [f"{level:,}" for level in levels])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
     rate = any(TOOLS[tool].open_loop for tool in set(study.cells["tool"]) & set(TOOLS))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The sweep's programs on files alone: plan, parse, resume, summarise, draw."""
 import csv
+import itertools
 import lzma
 import shutil
 from pathlib import Path
@@ -350,8 +351,8 @@ def test_figures_of_many_setups(tmp_path):
 def test_figures(tmp_path):
     run = planned(tmp_path, *TINY)
     fill(run, {"shared": [100, 200, 400], "fastsocket": [150, 260, 600]})
-    for setup in ("shared", "fastsocket"):
-        raw = run / "raw" / setup / "1"
+    for setup, repetition in itertools.product(("shared", "fastsocket"), "123"):
+        raw = run / "raw" / setup / repetition
         raw.mkdir(parents=True)
         (raw / "latencies.csv").write_text("time,ms,requests\nconnect,1,100\n" + "".join(
             f"total,{n},{200 - n}\n" for n in range(100)))
