@@ -9,6 +9,8 @@ Between one of these lines and the next "<!-- end -->" it writes
   <!-- table: PATTERN -->    only the rows of a table, without the notes below it
   <!-- link: PATTERN -->     a link to that file, for tables that are long
   <!-- pooled -->            one comparison over all committed runs (experiments/pooled.py)
+  <!-- compare: A B -->      what make compare prints of two runs, without profiles, and its forest
+                             plot, which it draws into B's figures/
 
 If no file matches, it writes that.
 """
@@ -20,9 +22,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
-import pooled  # noqa: E402 (its folder has to be named first)
+sys.path.insert(0, str(ROOT / "plots"))
+import compare  # noqa: E402 (its folder has to be named first)
+import difference  # noqa: E402
+import pooled  # noqa: E402
+from study import Study  # noqa: E402
 
-BLOCK = re.compile(r"(<!-- (result|table|link|pooled)(?:: (\S+))? -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (result|table|link|pooled|compare)(?:: (\S+(?: \S+)?))? -->\n).*?"
+                   r"(<!-- end -->)", re.S)
 
 
 @functools.lru_cache(maxsize=None)
@@ -36,9 +43,32 @@ def pooled_table():
     return pooled.table([(ROOT / path).parent for path in committed("results/*/*/samples.csv")])
 
 
+def compared(document, runs):
+    """The comparison of two runs, and a link to its forest plot."""
+    a, b = (Study(ROOT / run) for run in runs.split())
+    up = "../" * len(document.parent.relative_to(ROOT).parts)
+    return (f"{compare.report(a, b, profiled=False)[0]}\n"
+            f"![{b.plan['experiment']} compared with {a.plan['experiment']}]"
+            f"({up}{picture(a, b).relative_to(ROOT)})\n")
+
+
+def picture(a, b):
+    return b.run / "figures" / f"compared-{a.plan['experiment']}-{a.run.name}.png"
+
+
+def draw(document):
+    """Draws the forest plots of the document's comparisons."""
+    for _, kind, runs, _ in BLOCK.findall(document.read_text(encoding="utf-8")):
+        if kind == "compare":
+            a, b = (Study(ROOT / run) for run in runs.split())
+            difference.write(difference.draw(a, b), picture(a, b))
+
+
 def content(document, kind, pattern):
     if kind == "pooled":
         return pooled_table()
+    if kind == "compare":
+        return compared(document, pattern)
     found = committed(pattern)
     if not found:
         return (f"No run is committed yet: `make sweep EXPERIMENT={pattern.split('/')[1]}`, then "
@@ -69,4 +99,5 @@ def documents():
 
 if __name__ == "__main__":
     for each in documents():
+        draw(each)
         each.write_text(filled(each), encoding="utf-8")

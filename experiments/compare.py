@@ -10,7 +10,8 @@ What differs between the hosts comes first. Then, for each cell that both runs h
            whether it has changed, or whether the machine was slower
 
 --check makes it a test: exit status 1 when a count of B is above its limit times A's, when a
-ratio is worse by a verdict, or when the runs have nothing in common that could be compared.
+ratio is worse by a verdict, or when the runs have nothing in common that could be compared. The
+status is 2, with and without --check, when there are no two runs.
 """
 import argparse
 import collections
@@ -35,6 +36,8 @@ Count = collections.namedtuple("Count", "heading digits limit least")
 COUNTS = {"line_transfers_per_req": Count("line transfers", 1, 1.05, False),
           "kernel_instructions_per_req": Count("kernel instructions", 0, 1.05, False),
           "user_instructions_per_req": Count("user instructions, least of all", 0, 1.03, True)}
+# The exit status where there is nothing to compare.
+CANNOT = 2
 # The number of functions of a profile that are shown.
 MOST = 12
 # Parts of run.json that are compared; two runs of one host always differ in the others.
@@ -133,9 +136,9 @@ def profiles(a, b):
     return found
 
 
-def report(a, b):
-    """(the comparison as Markdown, sentences on what became worse, or None where the runs have
-    nothing in common).
+def report(a, b, profiled=True):
+    """(the comparison as Markdown, with tables of the profiles if profiled; sentences on what
+    became worse, or None where the runs have nothing in common).
     """
     parts = [f"A: `{a.plan['experiment']}/{a.run.name}`, {a.host()}\n\n"
              f"B: `{b.plan['experiment']}/{b.run.name}`, {b.host()}\n",
@@ -154,7 +157,7 @@ def report(a, b):
             for cell, what, one, word in timed]))
         worse += [f"{cell}: {what} {tables.ratio_text(one)} times A's"
                   for cell, what, one, word in timed if word == "below"]
-    parts += profiles(a, b)
+    parts += profiles(a, b) if profiled else []
     if not (counted or timed):
         parts.append("The runs have no cell in common: give two runs of one experiment, "
                      "ls -d results/*/* lists them.\n")
@@ -171,6 +174,21 @@ def reference(run):
     return found[-1] if found else None
 
 
+def chosen(given):
+    """[A, B] of one or two paths; ValueError says what is wrong with them."""
+    runs = [path.resolve() for path in given]
+    if len(runs) == 1:
+        runs.insert(0, reference(runs[0]))
+    if len(runs) != 2 or runs[0] is None:
+        raise ValueError("give two runs' folders, A and B, or B alone where its experiment has "
+                         "another run")
+    for run in runs:
+        if not contract.read_samples(run):
+            raise ValueError(f"{run} has no samples: give a run that was measured; "
+                             "ls -d results/*/* lists them")
+    return runs
+
+
 def main():
     parser = argparse.ArgumentParser(description="Compare two runs.")
     parser.add_argument("run", type=Path, nargs="+",
@@ -178,16 +196,11 @@ def main():
     parser.add_argument("--check", action="store_true",
                         help="exit status 1 when B is worse than A")
     args = parser.parse_args()
-    runs = [path.resolve() for path in args.run]
-    if len(runs) == 1:
-        runs.insert(0, reference(runs[0]))
-    if len(runs) != 2 or runs[0] is None:
-        sys.exit("compare: give two runs' folders, A and B, or B alone where its experiment has "
-                 "another run")
-    for run in runs:
-        if not contract.read_samples(run):
-            sys.exit(f"compare: {run} has no samples: give a run that was measured; "
-                     "ls -d results/*/* lists them")
+    try:
+        runs = chosen(args.run)
+    except ValueError as error:
+        print(f"compare: {error}", file=sys.stderr)
+        sys.exit(CANNOT)
     text, worse = report(*map(Study, runs))
     print(text, end="")
     if worse:
@@ -201,4 +214,5 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as error:
-        sys.exit(f"compare: {error}")
+        print(f"compare: {error}", file=sys.stderr)
+        sys.exit(CANNOT)

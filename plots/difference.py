@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments"))
 import compare  # noqa: E402 (its folder has to be named first)
-import intervals  # noqa: E402
-from look import plt, shrink, style  # noqa: E402
+from forest import label  # noqa: E402
+from look import plt, ratios, shrink, style  # noqa: E402
 from study import Study  # noqa: E402
 
 
@@ -26,10 +26,14 @@ def panel(axes, rows, places, setups):
                       markeredgecolor="black", markerfacecolor=colour if filled else "white")
         axes.text(1.01, places[cell], f"{value:.2f}  {note}", va="center", fontsize="small",
                   transform=axes.get_yaxis_transform())
-    axes.axvline(1, color="black", linewidth=1)
-    axes.axvspan(1 / intervals.MARGIN, intervals.MARGIN, color="#eeeeee", zorder=0)
-    axes.grid(axis="x", color="#dddddd")
-    axes.set_axisbelow(True)
+    ratios(axes, True)
+
+
+def names(a, cells):
+    """The cells' setups in words, as in the forest plot of A, with the load where it varies."""
+    rows = a.cells.set_index("cell", drop=False).loc[cells].to_dict("records")
+    loads = [(row["tool"], row["concurrency"], row["workers"]) for row in rows]
+    return [label(a, load, row, len(set(loads))) for load, row in zip(loads, rows)]
 
 
 def draw(a, b):
@@ -40,21 +44,21 @@ def draw(a, b):
               if count.heading == "line transfers"]
     times = [(cell, one.value, one.low, one.high, word in ("above", "below", "same"),
               f"n={one.n}") for cell, _, one, word in compare.judged(compare.times(a, b))]
-    panels = [(rows, label) for rows, label in (
-        (counts, "line transfers per connection, B / A"),
-        (times, "requests/s, ratio to the baseline, B / A")) if rows]
+    panels = [(rows, text) for rows, text in (
+        (counts, "line transfers per connection, B / A\n(left is less)"),
+        (times, "requests/s, ratio to the baseline, B / A\n(right is faster)")) if rows]
     if not panels:
         return None
     cells = list(dict.fromkeys(row[0] for rows, _ in panels for row in rows))
     places = {cell: place for place, cell in enumerate(cells)}
     setups = dict(zip(a.cells["cell"], a.cells["setup"]))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 + 5 * len(panels),
-                                                         1.8 + 0.36 * len(cells)),
+                                                         2 + 0.5 * len(cells)),
                                 squeeze=False, sharey=True)
-    for one, (rows, label) in zip(axes[0], panels):
+    for one, (rows, text) in zip(axes[0], panels):
         panel(one, rows, places, setups)
-        one.set_xlabel(label)
-    axes[0][0].set_yticks(range(len(cells)), cells)
+        one.set_xlabel(text)
+    axes[0][0].set_yticks(range(len(cells)), names(a, cells))
     axes[0][0].set_ylim(len(cells) - 0.5, -0.5)
     figure.suptitle(f"A: {a.plan['experiment']}/{a.run.name}, {a.host()}\n"
                     f"B: {b.plan['experiment']}/{b.run.name}, {b.host()}\nfilled: a count, or "
@@ -64,23 +68,32 @@ def draw(a, b):
     return figure
 
 
-def main():
-    parser = argparse.ArgumentParser(description="Draw how run B differs from run A.")
-    parser.add_argument("a", type=Path, help="a run's folder")
-    parser.add_argument("b", type=Path, help="the other's")
-    parser.add_argument("out", type=Path, help="the picture, without .png or .svg")
-    args = parser.parse_args()
-    figure = draw(Study(args.a.resolve()), Study(args.b.resolve()))
-    if figure is None:
-        sys.exit("difference: the runs have no cell in common: give two runs of one experiment")
-    figure.savefig(args.out.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
+def write(figure, out):
+    """out: the picture, without .png or .svg."""
+    figure.savefig(out.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
-    shrink(drawn, args.out.with_suffix(".png"))
+    shrink(drawn, out.with_suffix(".png"))
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Draw how run B differs from run A.")
+    parser.add_argument("run", type=Path, nargs="+",
+                        help="A and B; B alone is compared with the newest other run")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="the picture, without .png or .svg")
+    args = parser.parse_args()
+    figure = draw(*map(Study, compare.chosen(args.run)))
+    if figure is None:
+        sys.exit("difference: the runs have no cell in common: give two runs of one experiment")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write(figure, args.out)
+    print(f"figure: {args.out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"difference: {error}")

@@ -226,7 +226,7 @@ def test_the_figure_of_two_runs_has_their_counts(run):
     other = run.with_name("20990101T000000Z")
     shutil.copytree(run, other)
     panels = [axes.get_xlabel() for axes in difference.draw(Study(run), Study(other)).axes]
-    assert panels[0] == "line transfers per connection, B / A"
+    assert panels[0] == "line transfers per connection, B / A\n(left is less)"
 
 
 def test_bound(run):

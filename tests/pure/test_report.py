@@ -208,11 +208,23 @@ def test_a_run_and_itself_have_no_differences():
     assert "difference" not in text
 
 
+def test_a_comparison_is_drawn(run, tmp_path):
+    """Of B alone as well, in words, with the direction that is better."""
+    other = copy_of(run, 0.8)
+    assert program("plots/difference.py", other, "--out", tmp_path / "new/out").returncode == 0
+    text = (tmp_path / "new/out.svg").read_text()
+    assert f"A: seed-demo/{run.name}" in text and "with Fastsocket" in text
+    assert "(right is faster)" in text
+    assert (tmp_path / "new/out.png").stat().st_size > 1000
+
+
 def test_nothing_to_compare(run, tmp_path):
     done = program("experiments/compare.py", run)
-    assert done.returncode == 1 and done.stderr.startswith("compare: give two runs' folders")
+    assert done.returncode == 2 and done.stderr.startswith("compare: give two runs' folders")
     done = program("experiments/compare.py", run, tmp_path)
-    assert done.returncode == 1 and "has no samples" in done.stderr
+    assert done.returncode == 2 and "has no samples" in done.stderr
+    done = program("plots/difference.py", run, "--out", tmp_path / "out")
+    assert done.returncode == 1 and done.stderr.startswith("difference: give two runs' folders")
 
 
 def test_a_check_that_compares_nothing_fails(run):
