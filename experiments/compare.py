@@ -175,8 +175,10 @@ def reference(run):
 
 
 def chosen(given):
-    """[A, B] of one or two paths; ValueError says what is wrong with them."""
+    """[A, B] of one or two paths; ValueError or OSError says what is wrong."""
     runs = [path.resolve() for path in given]
+    for run in runs:
+        contract.known(run)
     if len(runs) == 1:
         runs.insert(0, reference(runs[0]))
     if len(runs) != 2 or runs[0] is None:
@@ -198,7 +200,7 @@ def main():
     args = parser.parse_args()
     try:
         runs = chosen(args.run)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
         sys.exit(CANNOT)
     text, worse = report(*map(Study, runs))

@@ -250,6 +250,13 @@ def read_plan(run):
     return read_csv(run / "plan.csv")
 
 
+def known(run):
+    """Raises FileNotFoundError with a sentence if the folder is no run."""
+    if not (run / "run.json").is_file():
+        raise FileNotFoundError(f"{run} is no run's folder: ls -d results/*/* lists the runs, and "
+                                "make sweep makes one")
+
+
 def read_samples(run):
     """Returns whole rows only: a row that a kill or a crash has cut short does not count."""
     path = run / "samples.csv"

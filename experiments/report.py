@@ -182,6 +182,7 @@ def main():
     parser = argparse.ArgumentParser(description="Write report.html of runs.")
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
     for run in parser.parse_args().run:
+        contract.known(run)
         if not (run / "tables").is_dir():
             sys.exit(f"report: {run.name} has no tables: run experiments/summarise.py and "
                      "plots/plot.py first")

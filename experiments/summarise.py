@@ -88,6 +88,7 @@ def main():
         description="Summarise runs: summary.csv and tables/*.md from samples.csv.")
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
     for run in parser.parse_args().run:
+        contract.known(run)
         if not contract.read_samples(run):
             print(f"{run.name}: no repetition has finished yet, so there are no tables; make "
                   "sweep begins or continues a run")

@@ -58,6 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description="Draw the figures of runs.")
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder")
     for run in parser.parse_args().run:
+        contract.known(run)
         if not contract.read_samples(run):
             print(f"{run.name}: no repetition has finished yet, so nothing is drawn; make sweep "
                   "begins or continues a run")

@@ -62,6 +62,7 @@ def test_help_lists_every_target_under_a_title():
     (["plots", "RUN=nope"], "ls -d results"), (["tables", "RUN=nope"], "ls -d results"),
     (["report", "RUN=nope"], "ls -d results"), (["pack", "RUN=nope"], "ls -d results"),
     (["compare"], "no runs are given: make compare A="),
+    (["compare", "A=results/few/1"], "B= is not given: make compare B=results/few/1"),
     (["sweep", "EXPERIMENT=nope"], "experiment nope: there is none of that name: give one of"),
     (["sweep", "PROFILE=nope"], "profile nope: there is none of that name: give one of"),
     # Before packages are installed.

@@ -221,10 +221,20 @@ def test_a_comparison_is_drawn(run, tmp_path):
 def test_nothing_to_compare(run, tmp_path):
     done = program("experiments/compare.py", run)
     assert done.returncode == 2 and done.stderr.startswith("compare: give two runs' folders")
-    done = program("experiments/compare.py", run, tmp_path)
+    empty = planned(tmp_path / "other", *TINY)
+    done = program("experiments/compare.py", run, empty)
     assert done.returncode == 2 and "has no samples" in done.stderr
     done = program("plots/difference.py", run, "--out", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("difference: give two runs' folders")
+
+
+@pytest.mark.parametrize("name", ["experiments/summarise.py", "experiments/report.py",
+                                  "experiments/compare.py", "plots/plot.py"])
+@pytest.mark.parametrize("folder", ["", "nope"], ids=["other folder", "no folder"])
+def test_a_folder_that_is_no_run_is_named(name, folder, tmp_path):
+    done = program(name, tmp_path / folder)
+    assert done.returncode and not done.stdout
+    assert f"{tmp_path / folder} is no run's folder: ls -d results/*/* lists" in done.stderr
 
 
 def test_a_check_that_compares_nothing_fails(run):
