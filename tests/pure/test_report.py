@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The report of a run, and the comparison of two."""
+import html
 import re
 import shutil
 import subprocess
@@ -103,6 +104,23 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_others(tmp_path, folder):
     names = {path.name for path in (run / "figures").iterdir()}
     assert "forest.png" in names and "tail.svg" not in names
     assert not (run / "figures.old").exists()
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
+def test_a_phone_shows_the_ratio(run, tmp_path):
+    """The first table's ratio is to be seen at 390 pixels, without scrolling sideways."""
+    program("experiments/report.py", run)
+    measured = ("<script>onload = () => parent.document.title = 'right end: ' + document"
+                ".querySelector('table tbody td:nth-child(4)').getBoundingClientRect().right"
+                "</script>")
+    page = tmp_path / "phone.html"
+    page.write_text('<iframe style="width: 390px; border: 0" srcdoc="{}"></iframe>'.format(
+        html.escape((run / "report.html").read_text() + measured)))
+    done = subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                           f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+                           f"file://{page}"], check=True, capture_output=True, text=True,
+                          timeout=90)
+    assert float(re.search(r"<title>right end: ([\d.]+)", done.stdout)[1]) <= 390
 
 
 def test_profiles_side_by_side():
