@@ -76,16 +76,17 @@ bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *hwaddr);
 uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *hwaddr);
 
 /*
- * Not of the interface, but exported. What QEMU 7.2 is to call for accesses of its helper
- * functions is kept in a pointer of each CPU, which some ways out of a block leave as it
- * is: later accesses, or those of an interrupt's delivery, would be told to a callback
- * that is not theirs, or, after a switch, no more.
+ * These two functions are exported, but are not part of the interface for plugins. QEMU
+ * 7.2 keeps the callback for accesses of its helper functions in a pointer of each CPU, and
+ * does not clear it on some ways out of a block. It would then report later accesses, such
+ * as those of an interrupt's delivery, to the callback of another instruction, or to one
+ * that a switch has freed.
  */
 struct CPUState;
 __attribute__((weak)) struct CPUState *qemu_get_cpu(int index);
 __attribute__((weak)) void qemu_plugin_disable_mem_helpers(struct CPUState *cpu);
 
-/* Not of the interface either: work for a vCPU's thread, and work while all stand still. */
+/* Also exported only: queue work for a vCPU's thread, and work for when all stand still. */
 union run_on_cpu_data {
 	uint64_t number;
 	void *pointer;

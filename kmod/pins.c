@@ -249,7 +249,7 @@ int fsocket_pin(struct task_struct *task, int cpu)
 	mutex_lock(&pin->lock);
 	ret = fsocket_pin_to(pin, cpu);
 	mutex_unlock(&pin->lock);
-	/* Else until fsocket_unpin(). */
+	/* After success the reference stays until fsocket_unpin(). */
 	if (ret)
 		fsocket_pin_put(pin);
 	return ret;

@@ -384,7 +384,10 @@ bool fsocket_group_child(int conn)
 		return false;
 	if (is_child(conn))
 		return true;
-	/* Another descriptor of one, or another process's. A group that has gone left its address. */
+	/*
+	 * conn may also be a copy of such a connection, or from another process. The address of
+	 * a group that has been closed is still there.
+	 */
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (groups[i].route && !groups[i].route->reuseport &&
 		    fsocket_member_reached(conn, &groups[i].address))

@@ -52,8 +52,8 @@ bool fsocket_group_option_allowed(int fd, int level, int name);
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len);
 /*
  * accepted(): conn has been accepted from fd, and has inherited the SO_REUSEPORT that
- * the library has set. child() returns whether conn has the option so, not from the
- * program. own(): from now on conn is another socket.
+ * the library has set. child() returns whether conn has inherited the option so, and the
+ * program has not set it. own(): the number conn belongs to another socket from now on.
  */
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);

@@ -140,7 +140,7 @@ static inline bool fsocket_shadow_following(void)
 	       !atomic_load_explicit(&fsocket_shadow_obstacles, memory_order_relaxed);
 }
 
-/* Changes with everything that a number in the notes stands for. */
+/* Incremented whenever a descriptor in the notes may begin to stand for another file. */
 extern unsigned int fsocket_shadow_changes;
 
 /*

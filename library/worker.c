@@ -446,7 +446,7 @@ static bool settled(const struct watch *w, bool asks)
 	const struct group *g = w->group;
 	const struct claim *c = w->claim;
 
-	/* One without a claim has given up all that settle() would have it give up. */
+	/* A watch without a claim has nothing left that settle() would take from it. */
 	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks ||
 			fsocket_now_ms() < w->retry))
 		return true;

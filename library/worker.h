@@ -23,8 +23,8 @@ struct watch {
 	const void *thread;
 	struct claim *_Atomic claim;
 	unsigned int owner, generation;
-	bool active;			/* there are other workers, or were a short time ago */
-	long alone_since;		/* and there are none; 0: there are */
+	bool active;			/* another worker exists, or did a short time ago */
+	long alone_since;		/* time since which there is none; 0: there is one */
 	unsigned int accepts;		/* of the thread, when it looked at its member last */
 	unsigned char unheeded;		/* looks since then at which connections waited there */
 	long retry;			/* there was no room for a claim: none is tried before */

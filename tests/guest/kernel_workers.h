@@ -50,7 +50,7 @@ static inline void set_late(const char *ms)
 	set_nonblock(fd);
 }
 
-/* As programs do that do not call the C library. */
+/* Accepts by a system call instruction of its own, as Go programs do. */
 static inline int accept_inline(int from)
 {
 	register long r10 asm("r10") = 0;
@@ -204,7 +204,7 @@ static inline void await_local(int first, int last)
 	for (int i = 0; i < 100; i++) {
 		if (all_local(first, last))
 			return;
-		/* Connections wake those that do not know of the others yet. */
+		/* Connections wake the workers that do not know of the others yet. */
 		for (int k = 0; k < 10; k++)
 			ask(k % 2);
 		usleep(20000);
@@ -212,7 +212,7 @@ static inline void await_local(int first, int last)
 	fail();
 }
 
-/* By then the others have seen that one is silent: STALE() in library/route.h. */
+/* Waits until the others have seen that a worker is silent: STALE() in library/route.h. */
 static inline void let_others_see(void)
 {
 	usleep(1500000);

@@ -85,8 +85,8 @@ static void do_listen(void)
 	int fd = any(), ret;
 
 	/*
-	 * Not if the parent does not know of it: then it could not tell which process
-	 * has set SO_REUSEPORT, a limit that libfsocket(7) names.
+	 * A child makes no listener: the parent would not know of it, and then the library
+	 * cannot tell which process has set SO_REUSEPORT, a limit that libfsocket(7) names.
 	 */
 	if (in_child)
 		return;

@@ -166,7 +166,7 @@ static void on_alarm(int sig)
 static void blocking_accept(void **state)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
-	/* It comes again if it came before accept(). */
+	/* The signal comes again, in case the first one came before accept(). */
 	struct itimerval often = { { .tv_usec = 300000 }, { .tv_usec = 300000 } };
 	struct timeval limit = { .tv_usec = 200000 };
 	struct timespec t0, t1;
@@ -177,8 +177,8 @@ static void blocking_accept(void **state)
 	(void)state;
 	assert_ok(spawn(fd, 1));
 	/*
-	 * The local listener wakes it (CPU 1), and then the socket that the SYN of CPU
-	 * 2 goes to.
+	 * The child in accept() is woken by a connection at the local listener (CPU 1),
+	 * and then by one at the socket to which the group gives a SYN of CPU 2.
 	 */
 	for (cpu = 1; cpu <= 2; cpu++) {
 		pid = fork();
@@ -200,7 +200,7 @@ static void blocking_accept(void **state)
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	assert_errno(accept(fd, NULL, NULL), EAGAIN);
 	clock_gettime(CLOCK_MONOTONIC, &t1);
-	/* It has waited: the kernel counts in ticks, which may lag behind the clock. */
+	/* accept() has waited: its timeout is in ticks, which may lag behind the clock. */
 	assert_true((t1.tv_sec - t0.tv_sec) * 1000 + (t1.tv_nsec - t0.tv_nsec) / 1000000 >= 100);
 	close(fd);
 }

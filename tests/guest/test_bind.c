@@ -221,7 +221,7 @@ static void disconnected_child(void **state)
 	assert_ok(ioctl(dev, FSOCKET_IOC_SPAWN_LISTEN, &arg));
 	count = connect_all(&s, fd, port, clients, children);
 	assert_int_equal(count, 3);
-	/* Do this before and after the listener has gone. */
+	/* Do this to one child before the listener is closed, and to another one after that. */
 	assert_ok(connect(children[0], &none, sizeof(none)));
 	assert_ok(bind(children[0], &a.sa, address_len(&a)));
 	assert_ok(listen(children[0], 1));

@@ -391,7 +391,7 @@ static void drive(accept_fn *fn, int family, int how, char *text, size_t size)
 	LOG(len);
 	LOG(getsockname(client, &name.sa, &name_len));
 	LOG(memcmp(&name, &peer, len));
-	/* It is like the listener's children. */
+	/* The connection outlives its listener. */
 	LOG(close(fd));
 	drive_file(log, conn, family);
 	drive_fcntl(log, conn);

@@ -52,7 +52,7 @@ static void talk(int one, int other)
 	assert_int_equal(read(one, &byte, 1), 1);
 }
 
-/* kTLS copies the ops of the first socket that asks for it for all others. */
+/* kTLS copies the ops of the first socket that asks for it, and all other sockets get that copy. */
 static void no_option_spreads_them(void **state)
 {
 	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), ret, i;
@@ -96,7 +96,7 @@ static void such_a_socket_can_listen(void **state)
 static void they_outlive_the_module(void **state)
 {
 	int client = connect_on(1, &where), conn = accept(ours, NULL, NULL), on = 1;
-	/* accept() has not reached the connection of that one. */
+	/* A socket without a connection, as accept() has it before it takes one. */
 	int fresh = copied_to(socket(AF_INET, SOCK_STREAM, 0));
 
 	(void)state;
@@ -116,7 +116,7 @@ static void they_outlive_the_module(void **state)
 	ours = dev = -1;
 }
 
-/* What the module has left in a socket of an earlier load is not what others have. */
+/* Ops that an earlier load of the module has left in a socket stay in that socket alone. */
 static void they_stay_with_their_socket(void **state)
 {
 	union address a;
@@ -190,7 +190,7 @@ static void closing_one_does_not_keep_the_module(void **state)
 	close(ours);
 	close(dev);
 	wait_for(unloaded);
-	/* It waits for the client, which gets all. */
+	/* close() still waits for the client, which gets all data. */
 	assert_int_equal(pthread_tryjoin_np(c.thread, NULL), EBUSY);
 	while ((n = read(client, buf, sizeof(buf))) > 0)
 		received += n;

@@ -117,7 +117,7 @@ static void by_one_worker(void **state)
 	for (cpu = 2; cpu < 4; cpu++) {
 		host = covered(&a, cpu);
 		assert_in_range(host, 0, 1);
-		/* The first connections may have woken it, too. */
+		/* The first connections may have woken the other worker, too. */
 		await(asleep(pids[!host]));
 		slept = waits(pids[!host]);
 		shared = counter("accept_global", -1);

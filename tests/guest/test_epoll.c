@@ -439,7 +439,7 @@ static void child_shares_an_instance(void **state)
 	if (!pid) {
 		struct pair own = connection(0);
 
-		/* The parent has to see this. */
+		/* The parent has to see this registration, as both share the instance. */
 		if (ctl(0, EPOLL_CTL_ADD, own.fd, EPOLLOUT, 43))
 			_exit(1);
 		pause();
@@ -490,7 +490,7 @@ static void page_of_features(void **state)
 
 	page = mmap(NULL, size, PROT_READ, MAP_SHARED, device, 0);
 	assert_ptr_not_equal(page, MAP_FAILED);
-	/* The registration outlives the file. */
+	/* The mapping outlives the descriptor of the device. */
 	close(device);
 	assert_errno(mprotect((void *)page, size, PROT_READ | PROT_WRITE), EACCES);
 	assert_int_equal(page->fast_epoll, 1);
@@ -551,7 +551,7 @@ int main(int argc, char **argv)
 		T(counter_of_spared_calls),
 	};
 
-	/* There are also more than poll() has room for. */
+	/* One test has more descriptors than poll() takes under the usual limit. */
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 12000, 12000 });
 	oldest_instance = epoll_create1(EPOLL_CLOEXEC);
 	setvbuf(stdout, NULL, _IOLBF, 0);

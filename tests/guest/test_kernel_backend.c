@@ -135,7 +135,7 @@ static void await_locality(int count)
 	for (int i = 0; i < 4000 && right < 20; i++) {
 		cpu = cpu_of(workers[i % count].pid);
 		if (cpu < 0) {
-			/* It sleeps, so it does not know of the others. */
+			/* The worker learns of the others when a connection wakes it. */
 			ask(i % 2);
 			usleep(1000);
 			right = 0;
@@ -297,7 +297,7 @@ static void test_descriptors(void **state)
 	assert_int_equal(other, low);
 	close(other);
 	assert_int_equal(open_files(&highest), files);
-	/* A file that takes a number of the library's keeps it. */
+	/* The library leaves a number alone that the program has given to a file of its own. */
 	assert_int_equal(dup2(0, highest), highest);
 	assert_ok(close(highest));
 	start_worker(0);
@@ -531,14 +531,14 @@ static void write_nonsense(uint64_t *memory, size_t size)
 	memcpy(before, memory, size);
 	for (;;) {
 		seed = seed * 6364136223846793005 + 1442695040888963407;
-		/* Most of it is in the first page, with all that is not about one worker. */
+		/* Most writes go to the first page, which has all but most workers' claims. */
 		at = memory + (seed >> 33) % ((seed >> 20 & 3 ? 4096 : size) / sizeof(*at));
 		*at = seed >> 24 & 3 ? before[at - memory] :
 		      seed >> 28 & 1 ? 0x4141414141414141 : seed * 0x9e3779b97f4a7c15;
 	}
 }
 
-/* A process that has given up rights may still write there, and others may have kept theirs. */
+/* A process that has given up rights may still write to the group's memory. */
 static void test_hostile_process(void **state)
 {
 	size_t size;

@@ -21,7 +21,7 @@ static int beside(int type, in_addr_t address)
 	return other;
 }
 
-/* As a server of HTTP/3 has beside its listener. */
+/* A UDP socket at the same port, as a server of HTTP/3 has it, keeps its SO_REUSEPORT. */
 static void test_reuseport_of_udp(void **state)
 {
 	int other = beside(SOCK_DGRAM, INADDR_LOOPBACK);
@@ -37,7 +37,7 @@ static void test_reuseport_at_another_address(void **state)
 
 	(void)state;
 	assert_int_equal(reuseport(other), 1);
-	/* Without listen(), it may also connect. */
+	/* A socket that does not listen may also connect. */
 	conn = connect(other, &a.sa, address_len(&a));
 	assert_ok(conn);
 	assert_int_equal(reuseport(other), 1);
@@ -69,7 +69,7 @@ static void test_reuseport_of_connections(void **state)
 	close(copy);
 }
 
-/* The number of a connection that has been closed says nothing of the next file. */
+/* Notes about a closed connection do not hold for the next file of the same number. */
 static void take_number_of_a_connection(int other)
 {
 	int client = connect_on(0, &a), conn, copy;
@@ -254,7 +254,7 @@ static void test_wrong_arguments(void **state)
 	stop_workers(other, epoll);
 }
 
-/* The errors of a socket that is in no group of the program's. */
+/* Asserts the errors of a socket that is in no group which the program has made. */
 static void assert_no_program(int socket, int detaching)
 {
 	struct sock_filter zero = { BPF_RET | BPF_K, 0, 0, 0 };
@@ -271,7 +271,7 @@ static void nothing(void)
 {
 }
 
-/* The program has attached none, also while the library has; by each descriptor of the listener. */
+/* The program sees no BPF program while the library has attached one, by any descriptor. */
 static void test_program_of_bpf(void **state)
 {
 	int epoll, copy, client, conn;

@@ -26,7 +26,7 @@ static void wait_for(pid_t child)
 	assert_int_equal(status, 0);
 }
 
-/* As posix_spawn() does for a program that shall not have the listener. */
+/* A child of vfork() closes the listener, as posix_spawn() does by a file action. */
 static void test_vfork_and_close(void **state)
 {
 	pid_t child = vfork();
@@ -128,7 +128,7 @@ static void test_child_by_clone(void **state)
 	assert_both_close(child, closed);
 }
 
-/* Other numbers of the listener: with FSOCKET_REQUIRED=1 the program ends if it has no group. */
+/* A copy of the listener has the group, too: FSOCKET_REQUIRED=1 would end a program without one. */
 static void test_copy(void **state)
 {
 	int copies[] = { dup(fd), fcntl(fd, F_DUPFD_CLOEXEC, 100), dup2(fd, 200) };
@@ -149,7 +149,7 @@ static void test_copy(void **state)
 	assert_port_is_free();
 }
 
-/* The program does not use the copy. */
+/* The program closes a copy of the listener that it has not used. */
 static void test_copy_is_closed(void **state)
 {
 	int copy = dup(fd);
@@ -161,7 +161,7 @@ static void test_copy_is_closed(void **state)
 	assert_port_is_free();
 }
 
-/* By a system call that names its number. */
+/* dup2() of a listener by syscall(SYS_dup2), which the library has to follow as well. */
 static void test_system_call_dup2(void **state)
 {
 	int null = open("/dev/null", O_RDWR);
@@ -226,7 +226,7 @@ static void test_numbers_of_members(void **state)
 	free_numbers();
 }
 
-/* A program that may have few descriptors can have all, with all numbers. */
+/* The library takes no descriptor of a program that may have few. */
 static void test_few_descriptors(void **state)
 {
 	struct rlimit old, few = { .rlim_cur = 250 };
@@ -236,7 +236,7 @@ static void test_few_descriptors(void **state)
 	(void)state;
 	assert_ok(getrlimit(RLIMIT_NOFILE, &old));
 	few.rlim_max = old.rlim_max;
-	/* Take away what setup() has made with the higher limit. */
+	/* Close the listener that setup() has made with the higher limit, and with it the group. */
 	close(fd);
 	assert_ok(setrlimit(RLIMIT_NOFILE, &few));
 	other = listener(AF_INET, &b);

@@ -202,7 +202,7 @@ static void await_locality(const struct server *s)
 		int worker = i % WORKERS, cpu = cpu_of(s->now.workers[worker]);
 
 		if (cpu < 0) {
-			/* It sleeps, so it does not know of the others. */
+			/* The worker learns of the others when a connection wakes it. */
 			ask(i % 2);
 			usleep(1000);
 			right = 0;
@@ -265,7 +265,7 @@ static void test_reload(void **state)
 		}
 	}
 	await_locality(&s);
-	/* It is gone with the server: nobody else keeps the port. */
+	/* The listener is closed with the server: no other process keeps the port. */
 	kill(s.pid, SIGKILL);
 	waitpid(s.pid, NULL, 0);
 	for (int i = 0; i < WORKERS; i++)
@@ -399,7 +399,7 @@ static void test_same_program(void **state)
 	found = told_by(by_path);
 	assert_int_equal(found.all, high_numbers(false));
 	assert_int_equal(found.inherited, 0);
-	/* They go with the listener. */
+	/* close() of the listener closes the library's descriptors, too. */
 	assert_int_equal(found.after_close, 0);
 	found = told_by(by_worker);
 	assert_int_equal(found.all, high_numbers(false));
@@ -481,7 +481,7 @@ static void test_vfork(void **state)
 	found = told_by_vfork(false);
 	assert_int_equal(found.all, high_numbers(false));
 	assert_int_equal(found.inherited, 0);
-	/* One number has become the program's. */
+	/* The program has given one of the numbers to a file of its own, which stays open. */
 	found = told_by_vfork(true);
 	assert_int_equal(found.all, 1);
 	assert_int_equal(found.after_close, 1);
@@ -490,7 +490,7 @@ static void test_vfork(void **state)
 	close(fd);
 }
 
-/* The variable of another process means nothing. */
+/* The library ignores a variable that names the process ID of another process. */
 static void test_old_variable(void **state)
 {
 	char text[64];
@@ -509,7 +509,7 @@ static int setup(void **state)
 	ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
 	(void)state;
-	/* What this program itself has inherited is not the library's. */
+	/* Close what this program has inherited, so that high numbers are those of the library. */
 	for (int number = HIGH; number < 1024; number++)
 		close(number);
 	return length < 0;

@@ -116,7 +116,7 @@ static void interrupt(int *what)
 		came = !until;
 		until = 0;
 		assert_true(!came || *victim == -1);
-		/* It waits no longer, or for nothing, and the library gives it no connection. */
+		/* The library gives a thread that waits no longer no connection. */
 		epoll_wait(epoll, &event, 1, 2);
 		stop();
 	} while (came);

@@ -237,7 +237,7 @@ static void test_confined(void **state)
 	for (int i = 0; i < 2; i++) {
 		struct pollfd closed = { .fd = done[0], .events = POLLIN };
 
-		/* An order that comes between two waits is heard only when it comes again. */
+		/* The worker may miss a signal between two waits, so send it again. */
 		do {
 			assert_ok(kill(workers[i], SIGUSR2));
 		} while (!poll(&closed, 1, 100));

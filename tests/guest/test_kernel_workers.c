@@ -54,7 +54,7 @@ static void test_dead_and_not_reaped(void **state)
 	await_local(1, 2);
 }
 
-/* A lone worker sleeps, and so never learns of those that come after it has stopped. */
+/* A lone worker does not look up, so it never learns of workers that come while it is stopped. */
 static void test_stopped_before_others_came(void **state)
 {
 	(void)state;
@@ -70,7 +70,7 @@ static void test_stopped_before_others_came(void **state)
 	await_local(0, 2);
 }
 
-/* A program that is no worker gets the number of a dead one that the others do not know as dead. */
+/* A program that is no worker gets the thread ID of a worker that others take for alive. */
 static void test_number_used_again(void **state)
 {
 	char text[16];
@@ -118,7 +118,7 @@ static void test_one_event_of_one_registration(void **state)
 	set_late("1000");
 	start_worker(0, accept_by_name);
 	epoll = watch_listener();
-	/* Until the other worker leaves a connection to this one, whose member then has it. */
+	/* Connect until the other worker leaves a connection in the member of this one. */
 	for (int i = 0; i < 400; i++) {
 		if (pinned_cpu() >= 0 && cpu_of(workers[0]) >= 0 && !waiting_in_listener()) {
 			conns[0] = connect_on(pinned_cpu(), &a);
@@ -133,7 +133,7 @@ static void test_one_event_of_one_registration(void **state)
 		conns[0] = -1;
 	}
 	assert_true(conns[0] >= 0);
-	/* It tells the others that it ends, and from then on the listener gets all. */
+	/* The worker frees its claim when it ends; then the listener gets all connections. */
 	kill(workers[0], SIGTERM);
 	assert_int_equal(waitpid(workers[0], NULL, 0), workers[0]);
 	workers[0] = 0;

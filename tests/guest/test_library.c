@@ -451,7 +451,7 @@ int main(int argc, char **argv)
 		T(reuseport_is_the_programs),
 		T(refused_listener_serves_all_the_same),
 		T(one_device_for_many_listeners),
-		/* It makes its listener itself. */
+		/* This test needs no setup(), since it makes its own listener. */
 		cmocka_unit_test(without_memory),
 	};
 

@@ -240,7 +240,7 @@ static void waits_in_accept(void **state)
 	unpin();
 	stolen = counter("stolen", -1);
 	client = connect_on(1, &a);
-	/* Then it is in the shared queue, where accept() looks first. */
+	/* The timer moves the connection to the shared queue, where accept() looks first. */
 	await(counter("stolen", -1) != stolen);
 	assert_int_equal(pthread_create(&setter, NULL, sets_option, &s), 0);
 	assert_int_equal(readable(s.fault, 20000), 1);

@@ -52,7 +52,7 @@ static void options_inherited(void **state)
 	char name[16];
 
 	(void)state;
-	/* First on an ordinary listener, then on a local one: the results are the same. */
+	/* Round 0 has an ordinary listener and round 1 a local one, with the same results. */
 	for (round = 0; round < 2; round++) {
 		union address a;
 		int fd = bound_socket(AF_INET, &a), client, conn;
@@ -319,7 +319,7 @@ static void reuseport_kept(void **state)
 	assert_int_equal(int_option(fd, SOL_SOCKET, SO_REUSEPORT), 1);
 	close(fd);
 
-	/* Set before the first spawn, and cleared after it. */
+	/* The program sets the option before the first spawn, and clears it after that. */
 	fd = listener(AF_INET, &a);
 	assert_ok(call_dev(FSOCKET_IOC_LISTEN, fd));
 	set_reuseport(fd, 1);
@@ -348,7 +348,7 @@ static bool kernel_tells_options(void)
 	return major > 6 || (major == 6 && minor >= 7);
 }
 
-/* The same with a value that 6.1 cannot tell from the module's own. */
+/* The program sets the option after the spawn, which 6.1 cannot tell from the module's value. */
 static void reuseport_set_after_spawn(void **state)
 {
 	union address a;
@@ -414,7 +414,7 @@ static void shutdown_and_listen_again(void **state)
 	client = socket(AF_INET, SOCK_STREAM, 0);
 	assert_errno(connect(client, &a.sa, sizeof(a.in)), ECONNREFUSED);
 	close(client);
-	/* The kernel had chosen the port, and chooses again. */
+	/* The kernel had chosen the port, and chooses one again at the second listen(). */
 	assert_ok(listen(fd, 10));
 	assert_ok(getsockname(fd, &a.sa, &len));
 	client = connect_on(1, &a);

@@ -73,7 +73,7 @@ static void name_task(const struct fuzz *f, uint64_t step)
 	prctl(PR_SET_NAME, name);
 }
 
-/* Steps of a child or a thread are part of their parent's. */
+/* Does the steps of a child or of a thread, which count as a part of their parent's step. */
 void run_some(struct fuzz *f, int steps)
 {
 	while (steps-- && !shared->stop && !shared->pause)

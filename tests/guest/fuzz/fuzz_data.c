@@ -112,7 +112,7 @@ static int any_number(struct fuzz *f)
 
 static socklen_t make_value(struct fuzz *f, const struct option *option, char value[256])
 {
-	/* "Accept all", and "the socket of this CPU". */
+	/* One program accepts every packet, the other selects the socket of this CPU. */
 	static struct sock_filter accept_all[] = { BPF_STMT(BPF_RET | BPF_K, 0xffff) };
 	static struct sock_filter this_cpu[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_AD_OFF + SKF_AD_CPU),

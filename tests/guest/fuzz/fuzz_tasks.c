@@ -65,7 +65,7 @@ void step_thread(struct fuzz *f)
 		free(other);
 		return;
 	}
-	/* The memory must not go while another thread uses it: a child's slots are on its stack. */
+	/* Join first: the thread uses the slots, which may be on this stack. */
 	pthread_join(thread, NULL);
 }
 
