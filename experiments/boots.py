@@ -6,13 +6,13 @@ rounds come from several. The lab is booted anew; other hosts at least get the m
 loaded anew, which run.py does at each start. Where server_cores is workers, a boot has as
 many cores as its repetitions have workers; where the kernel is a factor, a boot has one kernel.
 """
-# With rounds: auto, unless the profile says otherwise.
+# The limit of "rounds: auto", unless the profile has a rounds_max.
 MOST_ROUNDS = 60
 AS_WORKERS = "workers"
 
 
 def most_rounds(plan):
-    """As many timed rounds as the plan has steps for."""
+    """Returns the number of timed rounds for which the plan has steps."""
     return plan.get("rounds_max", MOST_ROUNDS) if plan["rounds"] == "auto" else plan["rounds"]
 
 
@@ -49,8 +49,8 @@ def boot_of(plan, repetition):
 
 
 def another(plan, step, had):
-    """Whether a repetition is planned for a later boot than the last of those that were had:
-    a list of run.json's."""
+    """Returns whether a repetition needs a later boot than the last one of had, the list of boots
+    in run.json."""
     if by_workers(plan):
         return bool(had) and had[-1]["cores"] != int(step["workers"])
     if kernels(plan):

@@ -13,11 +13,11 @@ import boots
 import contract
 from hosts import HERE, RunError
 
-# A kernel tells a bit more or less memory at each boot; this part of it.
+# The kernel reports slightly more or less memory at each boot: by this share at most.
 MEMORY = 0.01
-# Of the server: a module that was built or signed again has the same srcversion if its sources are.
+# A run may go on with another file of the module: srcversion tells whether its sources changed.
 MAY_CHANGE = {"module_sha256"}
-# Of a server that is booted with each number of cores, what belongs to a boot.
+# Facts that depend on the number of cores with which the server was booted.
 OF_A_BOOT = ("memory_mb", "siblings", "numa")
 # The same of one that is booted with each kernel.
 OF_A_KERNEL = ("kernel", "command_line", "mitigations", "clock_source", "memory_mb",
@@ -44,13 +44,13 @@ def note(facts, name, old, new, first_order):
 
 
 def last(facts, name, first):
-    """What a thing was when it was last noted. first: when the run began."""
+    """Returns the value of a fact when it was last noted; first: its value when the run began."""
     return next((change["is"] for change in reversed(facts.get("changes", []))
                  if change["what"] == name), first)
 
 
 def note_changes(facts, part, known, found, first_order):
-    """Notes what differs of two mappings, of what both have."""
+    """Notes the names of two mappings under which both have a value, and not the same one."""
     for name in sorted(known.keys() & found.keys()):
         was = last(facts, f"{part} {name}", known[name])
         if not same(name, was, found[name]):
@@ -58,8 +58,8 @@ def note_changes(facts, part, known, found, first_order):
 
 
 def record_server(facts, server, first_order):
-    """RunError where it is not the one that the run began with. A run that an older version began
-    has less of it, and gets the rest."""
+    """Raises RunError if the server is not the one with which the run began. Adds the facts that
+    an older version, which began the run, did not record."""
     known = facts.setdefault("server", {})
     changed = sorted(name for name in known if name not in MAY_CHANGE
                      and not same(name, known[name], server.get(name)))
@@ -85,7 +85,7 @@ def record_generators(facts, generators, first_order):
 
 
 def check_cores(plan, server, steps):
-    """What of the server's facts is the boot's own, taken out of them."""
+    """Takes the facts that belong to the boot out of the server's, and returns them."""
     cores, wanted = int(server["cores"]), plan["server_cores"]
     if not boots.by_workers(plan):
         if cores < wanted:
@@ -118,7 +118,7 @@ def check_kernel(plan, server, steps):
 
 
 def command(facts, inventory):
-    """What makes such a run, in playbooks/."""
+    """Returns the command that makes such a run; it is to be given in playbooks/."""
     plan = facts["plan"]
     words = ["ansible-playbook", "-i", f"inventory/{inventory}", "run-sweep.yml",
              "-e", f"experiment={plan['experiment']}", "-e", f"profile={plan['profile']}"]
@@ -128,9 +128,9 @@ def command(facts, inventory):
 
 
 def keep_difference(run, commit):
-    """The name of the file of a run that has what the tree is more than its commit, or "".
+    """Keeps the changes of the tree that are not committed; returns the file's name, or "".
 
-    A run that is taken up with another tree has a file for each.
+    A run that goes on with another tree gets a further file.
     """
     changed = git("status", "--porcelain", "--", ":!/results")
     if not changed:

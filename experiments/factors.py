@@ -83,8 +83,8 @@ def check_levels(factor, levels):
 
 
 def concerns(factor, setup):
-    """Whether a setup, a mapping, differs between the factor's levels: a parameter is nothing to
-    what runs without the module."""
+    """Returns whether a setup, a mapping, differs between the factor's levels. Parameters have no
+    effect on setups without the module."""
     return not factor.startswith("parameter:") or (
         bool(setup.get("preload")) and setup.get("backend", "module") == "module")
 

@@ -13,11 +13,13 @@ import contract
 from hosts import RunError
 
 RESTORE = contract.ROOT / "playbooks/roles/restore/files/restore.sh"
-# Where the lock is: a name for each folder of records, since a host may be two in a lab.
+# The folder of the locks. A lock is named after the folder of records, since one machine may
+# be both hosts of a lab.
 LOCKS = "/run"
-# How long the previous sweep may take to restore settings, and a host to answer, s.
+# The seconds that the previous sweep may take to restore settings, or a host to answer.
 PATIENCE_S = 30
-# Its words: the lock; what puts back, a shell script; the folder of records.
+# Its arguments are the lock's path, a shell script that restores settings, and the folder of
+# records.
 SHELL = f"""trap '' INT TERM HUP
 exec 9> "$0" || exit
 flock -w {PATIENCE_S} 9 || {{ echo held; exit; }}
@@ -28,14 +30,14 @@ read -r word || true
 
 
 class Hold:
-    """A host that is held. restores: whether the host puts back what was changed if we die."""
+    """A host that is held. restores: the host itself restores changed settings if we die."""
 
     def __init__(self, host, state, restores):
         lock = f"{LOCKS}/fsbench{state.replace('/', '-')}.lock"
         restore = RESTORE.read_text(encoding="utf-8") if restores else ":"
         self.host = host
         try:
-            # Ctrl-C must not end it: it ends when it is told to, or when this process has ended.
+            # Ctrl-C must not end the shell, which ends by a word from here or after this process.
             self.process = subprocess.Popen(
                 [*host.argv, shlex.join(["exec", "sh", "-c", SHELL, lock, restore, state])],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -54,13 +56,13 @@ class Hold:
         raise RunError(f"{host.name} cannot be reached, or not as root")
 
     def release(self, keep):
-        """keep: changed settings stay, since the playbook around this program restores them."""
+        """Ends the hold. keep: settings stay, since the playbook that runs this restores them."""
         try:
             if keep:
                 self.process.stdin.write(b"keep\n")
             self.process.stdin.close()
         except OSError:
-            pass    # It has ended.
+            pass    # The shell has ended.
         try:
             self.process.wait(2 * PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -69,7 +71,7 @@ class Hold:
 
 
 def hold(hosts, states, restores):
-    """A Hold of each; states: the folder of records of each."""
+    """Returns a Hold of each host; states: the folder of records of each."""
     held = []
     try:
         for host, state in zip(hosts, states):

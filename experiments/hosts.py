@@ -20,8 +20,8 @@ class LoadError(RunError):
 
 
 def end(process):
-    """Politely: timeout, which the command is, then ends all that it has started, and no load
-    outlives a sweep."""
+    """Ends a command by SIGTERM first: the command is timeout(1), which then ends all that it has
+    started, so that no load outlives a sweep."""
     process.terminate()
     try:
         process.communicate(timeout=5)
@@ -30,7 +30,7 @@ def end(process):
 
 
 def run_to_the_end(argv, script, limit):
-    """subprocess.run(), but interrupted it ends the command politely."""
+    """Does what subprocess.run() does; when interrupted it ends the command by end()."""
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:
         try:
@@ -90,8 +90,8 @@ class Host:
 
 
 class Generators:
-    """The load generators. The first one is asked what only one has to say, and has the backend
-    of proxies; all of them apply load."""
+    """The load generators. All of them apply load. The first one also runs the backend of proxies,
+    and answers questions that concern one host only."""
 
     def __init__(self, argvs):
         """argvs: for each host the words that run one shell command there."""
@@ -101,14 +101,14 @@ class Generators:
         self.run = self.hosts[0].run
 
     def facts(self, *words):
-        """A list, of each host's facts by name."""
+        """Returns a list with the facts, by name, of each host."""
         return [host.facts(*words) for host in self.hosts]
 
     def together(self, words, limit, failure=LoadError, what=None):
-        """Runs words[i], a list each, on host i, all at one time; what they print, a list.
+        """Runs the words[i] on host i, on all at one time; returns a list of what they print.
 
-        Each script says that it is ready, and goes on when it is told, which all are at once:
-        hosts differ by half the way to them, not by how long it takes to log in.
+        Each script reports that it is ready, and waits for a word that all get at once. So the
+        loads begin at the same time but for the way of the word, however long logins take.
         """
         if len(self.hosts) == 1:
             return [self.hosts[0].run(*words[0], limit=limit, failure=failure, what=what)]
@@ -139,7 +139,7 @@ class Generators:
                 for host, process, output in zip(self.hosts, processes, outputs)]
 
     def started(self, host, words, limit):
-        """A process that has the script, and will say that it is ready."""
+        """Starts the script on the host, where it reports that it is ready; returns its process."""
         try:
             process = subprocess.Popen(
                 host.command(["ready", *words], limit + READY_S), stdin=subprocess.PIPE,

@@ -144,11 +144,11 @@ def summed(texts):
 
 
 def generator_busy(cell, load, lab):
-    """How busy a load generator was, %, by what is its limit.
+    """Returns how busy a load generator was, %, by whichever was nearer to its limit.
 
-    The tool's own share of what its threads can use; and its busiest core, in which interrupts and
-    softirqs are, too: a NIC's queue may fill one core while the tool has time left. Not so in the
-    lab, whose cores are the server's as well, and should be busy.
+    One is the tool's CPU time, as a share of what its threads can use. The other is the busiest
+    core, interrupts and softirqs included: a NIC's queue may fill one core while the tool has time
+    left. The lab is judged by the tool alone, since its cores are the server's, too.
     """
     real, user, system = map(float, load["time"].split())
     own = 100 * (user + system) / (real * tools.TOOLS[cell["tool"]].threads(cell, load))
@@ -162,7 +162,7 @@ def tcp(server, client, requests):
     """Columns of TCP's counters; server, client: readings before and after."""
     columns = {
         "listen_overflows": passed(server, "TcpExtListenOverflows"),
-        # As a proxy, the server sends SYNs, too.
+        # A server that is a proxy sends SYNs, too.
         "syn_retransmits": (passed(client, "TcpExtTCPSynRetrans")
                             + passed(server, "TcpExtTCPSynRetrans")),
         "retransmits": passed(server, "TcpRetransSegs") + passed(client, "TcpRetransSegs")}

@@ -119,7 +119,7 @@ OURS = {"LD_PRELOAD", "FSOCKET_BACKEND", "FSOCKET_REQUIRED"}
 PROFILE_KEYS = {"rounds", "perf_repetitions", "lock_repetitions", "count_repetitions", "requests",
                 "count_requests", "seconds", "warmup_requests", "attempts", "boots", "target_pct",
                 "rounds_max", "null", "processes", "search"}
-# A key of the experiment that --set knows, for hosts that have fewer.
+# A key of the experiment that --set can change, for hosts that have fewer cores.
 CORES = "server_cores"
 # The name of the null cell's setup.
 AGAIN = "again"
@@ -153,7 +153,7 @@ def override(experiment, profile, settings):
                 known(name, values, experiment["setups"])
             experiment["factors"][name] = values
             if name == "workers" and experiment["server_cores"] != boots.AS_WORKERS:
-                # Whoever asks for more workers has, or wants, a server with as many cores.
+                # Each worker needs a core, so more workers need a server with more cores.
                 experiment["server_cores"] = max(experiment["server_cores"], *(
                     value for value in values if isinstance(value, int)), 0)
         elif name == CORES:
@@ -170,7 +170,7 @@ def override(experiment, profile, settings):
 
 
 def check_library(name, setup):
-    """What a setup says of the library's backend, and of the environment."""
+    """Raises PlanError where a setup's backend of the library, or environment, is wrong."""
     known(f"setup {name}: backend", [setup.get("backend", "module")], BACKENDS)
     if setup.get("backend") == "kernel" and (
             not setup.get("preload") or not servers.of(setup).shares
@@ -352,11 +352,11 @@ def steps(plan, seed):
     # Counts come first, since a busy machine does not change them.
     counted = plan.get("count_repetitions", 0) if plan.get("counts") else 0
     for number in range(1, counted + 1):
-        # Requests are counted, not seconds.
+        # Tools whose loads are given in seconds cannot make a given number of requests.
         rounds.append([{**cell, "repetition": f"c{number}"} for cell in every
                        if matches(cell, plan["counts"]) and cell["setup"] != AGAIN
                        and not tools.TOOLS[cell["tool"]].by_seconds])
-    # What is watched has rounds of its own at the end, so that timed rounds stay alike.
+    # Repetitions under perf have rounds of their own at the end: timed rounds stay alike.
     for number in range(1, boots.most_rounds(plan) + 1):
         rounds.append([{**cell, "repetition": number} for cell in every])
     for mark, wanted, repetitions in (
@@ -367,7 +367,7 @@ def steps(plan, seed):
                            if matches(cell, wanted) and cell["setup"] != AGAIN])
     for one in rounds:
         shuffle.shuffle(one)
-    # A number of cores is a boot, and so is a kernel; and a boot begins once.
+    # Each number of cores and each kernel needs a boot, and is booted once.
     kernels = boots.kernels(plan)
     return sorted(itertools.chain(*rounds), key=lambda step: (
         step["workers"] if boots.by_workers(plan) else 0,
@@ -375,12 +375,12 @@ def steps(plan, seed):
 
 
 def seconds(plan, left):
-    """About how long repetitions take in the lab, which answers 2,500 requests a second."""
+    """Estimates how long repetitions take in the lab, which answers 2,500 requests a second."""
     total = 0
     for step in left:
         mark = str(step["repetition"])[0]
         if mark == "c":
-            # While it counts the lab answers 400 a second, is left idle, and is read for some.
+            # A counting lab answers 400 a second, is then left idle, and takes 3.5 s to read.
             wanted = counts.WARM + plan.get("count_requests", counts.REQUESTS)
             total += 2.5 + wanted / 400 + counts.IDLE_S + 3.5
             continue

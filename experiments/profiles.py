@@ -88,10 +88,10 @@ EVENT = re.compile(r"^ *(\S.*?) +(\d+) \[(\d+)\] +([\d.]+): +(\w+:\w+): ?(.*)$")
 def lock_places(script):
     """By (kind, function, caller) of contended locks: [how often, waited in us].
 
-    script: what perf script prints of our probes and of lock:contention_*. The
-    latter tells of spin locks only sometimes, and these the probes see: left out.
-    A wait that was not over when recording ended counts, with no time. What perf
-    itself waited for is not counted.
+    script: what perf script prints of our probes and of lock:contention_*. Spin
+    locks are taken from the probes alone, since the tracepoints report them only
+    sometimes. A wait that was not over when recording ended counts, with no time.
+    Locks for which perf itself waited are not counted.
     """
     places = defaultdict(lambda: [0, 0.0])
     waiting = defaultdict(list)
@@ -129,7 +129,7 @@ def lock_places(script):
 
 
 def system_calls(text):
-    """perf stat -x: its first event's count."""
+    """Returns the count of the first event that perf stat -x printed."""
     return int(re.search(r"^(\d+),.*sys_enter", text.decode(), re.M)[1])
 
 

@@ -119,7 +119,7 @@ class Sweep:
                            "the inventory") from error
 
     def check_generators(self):
-        """Each of them needs a connection, and each of its processes."""
+        """Raises RunError if there are fewer connections than load generators."""
         least = min(self.plan["factors"]["concurrency"])
         if least < len(self.loadgen.hosts):
             raise RunError(f"concurrency {least}: fewer connections than load generators, "
@@ -191,7 +191,8 @@ class Sweep:
         return servers.Work(setup, workers, self.backend["address"])
 
     def state(self, setup, workers, slower=1):
-        """What the server is to be, as words of server.sh start. slower: as counts.slowed()."""
+        """Returns the wanted state of the server, as the arguments of server.sh start. slower: how
+        many times slower the server is than else, for counts.slowed()."""
         server, work = servers.of(setup), self.work(setup, workers)
         words = {"server": server.name, "workers": workers, **server.words(work),
                  "config": server.config(work) or "",

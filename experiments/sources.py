@@ -9,12 +9,12 @@ again. So what a tool leaves in TIME_WAIT is counted, not assumed.
 import re
 
 TIME_WAIT_S = 60
-# With tcp_tw_reuse=1, and timestamps; 2, the kernel's default, is for loopback only.
+# The same with tcp_tw_reuse=1 and timestamps. 2, the default, holds for loopback only.
 REUSED_S = 1
-# The share that counts as nearly all.
+# From this share on, the ports in use count as all ports.
 NEARLY = 0.9
 OUT = "the load generator ran out of source ports (EADDRNOTAVAIL)"
-# The messages of ab and wrk then; the second is for an address to which ab binds.
+# What ab and wrk print when ports run out; ab prints the second where it binds to an address.
 SAID = re.compile(rb"connect(?:\(\): | to .* )Cannot assign requested address"
                   rb"|bind: Address already in use")
 FOREIGN = re.compile(rb"bind: Cannot assign requested address")
@@ -30,8 +30,8 @@ def remedy(tool):
 
 
 def capacity(load):
-    """Connections to the server that a generator can have at one time; load: sections of load.sh,
-    of an older one None."""
+    """Returns how many connections to the server a generator can have at one time, or None where
+    an older load.sh has not recorded its ports. load: sections of load.sh."""
     if "ports" not in load:
         return None
     first, last = map(int, load["ports"].split()[:2])
@@ -62,7 +62,7 @@ def named(tool, loads):
 
 
 def ran_out(tool, concurrency, loads):
-    """The same of a tool that only counts connections that it could not open."""
+    """Does what named() does, for a tool that only counts connections that it could not open."""
     for load in loads:
         most = capacity(load)
         if most and concurrency / len(loads) + waiting(load["after"]) >= NEARLY * most:
@@ -77,7 +77,7 @@ def shortage(tool, metrics, loads):
         if not most:
             continue
         left = max(waiting(load["after"]) - waiting(load["before"]), 0)
-        # Connections of the last minute remain.
+        # Of a longer load, only the sockets of its last minute are still there.
         rate = left / min(metrics["time_s"], TIME_WAIT_S)
         needed = round(rate * held_s(load))
         if needed > most:
@@ -104,7 +104,7 @@ class Forecast:
                 self.sentences[key] = sentence
 
     def tell(self, step):
-        """Before a repetition; once."""
+        """Prints the sentence of such repetitions, once. Called before a repetition."""
         key = step["setup"], step["tool"]
         if self.sentences.get(key):
             print(f"{step['setup']}: {self.sentences[key]}", flush=True)
