@@ -50,7 +50,7 @@ static inline void set_late(const char *ms)
 	set_nonblock(fd);
 }
 
-/* Accepts by a system call instruction of its own, as Go programs do. */
+/* Accepts by a system call instruction, as programs do that are not linked to the C library. */
 static inline int accept_inline(int from)
 {
 	register long r10 asm("r10") = 0;

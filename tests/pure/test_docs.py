@@ -77,6 +77,40 @@ def test_a_wrong_word_is_named_before_anything_is_done(words, sentence, tmp_path
     assert not done.stdout and "goes on with it" not in done.stderr
 
 
+@pytest.mark.parametrize("name, old, new, sentence", [
+    ("CHANGELOG.md", None, None, ""),
+    ("CHANGELOG.md", r"^## [\d.]+", "## 0.1", "but CHANGELOG.md says 0.1"),
+    ("CHANGELOG.md", r"^(## [\d.]+) .*", r"\1 (2014-01-01)", "but CHANGELOG.md of 2014-01-01"),
+    ("kmod/dkms.conf", r'(PACKAGE_VERSION=).*', r'\1"0.1"', "but kmod/dkms.conf says 0.1")])
+def test_a_release_has_one_version_and_one_date(name, old, new, sentence, tmp_path):
+    """make deb checks the same, so that a tag has what its packages say."""
+    for path in ("debian/check-version", "debian/changelog", "kmod/main.c", "kmod/dkms.conf",
+                 "CHANGELOG.md"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(fill.ROOT / path, tmp_path / path)
+    version = re.match(r"fastsocket \(([\d.]+)\)", (tmp_path / "debian/changelog").read_text())[1]
+    if old:
+        text = (tmp_path / name).read_text("utf-8")
+        (tmp_path / name).write_text(re.sub(old, new, text, count=1, flags=re.M), "utf-8")
+    done = subprocess.run([tmp_path / "debian/check-version", version], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == bool(old) and sentence in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("line, completions", [
+    ("fsocketctl ", {"status", "set", "watch", "listeners", "doctor", "run", "--help"}),
+    ("fsocketctl li", {"listeners"}), ("fsocketctl watch -", {"--json"}),
+    ("fsocketctl run --backend=k", {"kernel"}), ("fsocketctl run --j", {"--json"})])
+def test_bash_completes_fsocketctl(line, completions):
+    """COMP_WORDS is as bash makes it, with "=" as a word of its own."""
+    words = re.findall(r"=|[^\s=]+", line) + [""] * line.endswith(" ")
+    script = ('. library/completion.bash && COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) && '
+              '_fsocketctl && printf "%s\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script, "bash", *words], cwd=fill.ROOT, check=True,
+                          capture_output=True, text=True)
+    assert set(done.stdout.split()) == completions and not done.stderr
+
+
 def test_every_experiment_is_listed():
     text = (fill.ROOT / "docs/measuring.md").read_text("utf-8")
     rows = "".join(re.findall(r"^\|(.*?)\|", text, re.M))
