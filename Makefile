@@ -93,9 +93,9 @@ report: ## write report.html of all runs in results/, or of RUN=
 	@plots/plot.py $(or $(RUN),$(RUNS))
 	@experiments/report.py $(or $(RUN),$(RUNS))
 
-compare: ## compare the runs A= and B=, or B= with the newest other run, and draw it, as OUT=; CHECK=1: status 1 if worse
+compare: ## compare the runs A= and B=, or B= with the newest other committed one, and draw it, as OUT=; CHECK=1: status 1 if worse
 	@[ -n "$(A)$(B)" ] || { echo "no runs are given: make compare A=$(or $(word 1,$(RUNS)),results/EXPERIMENT/RUN) B=$(or $(word 2,$(RUNS)),results/EXPERIMENT/RUN)" >&2; exit 1; }
-	@[ -n "$(B)" ] || { echo "B= is not given: make compare B=$(A) compares $(A) with the newest other run of its experiment" >&2; exit 1; }
+	@[ -n "$(B)" ] || { echo "B= is not given: make compare B=$(A) compares $(A) with the newest other committed run of its experiment" >&2; exit 1; }
 	@status=0; experiments/compare.py $(if $(CHECK),--check) $(A) $(B) || status=$$?; \
 	[ $$status = 2 ] || plots/difference.py $(A) $(B) --out $(or $(OUT),build/compared) || status=1; exit $$status
 

@@ -15,6 +15,7 @@ status is 2, with and without --check, when there are no two runs.
 """
 import argparse
 import collections
+import subprocess
 import sys
 from pathlib import Path
 
@@ -167,11 +168,18 @@ def report(a, b, profiled=True):
     return "\n".join(parts), worse if counted or timed else None
 
 
+def committed(run):
+    """Returns whether git knows the run's samples."""
+    return subprocess.run(["git", "-C", run, "ls-files", "--error-unmatch", "samples.csv"],
+                          capture_output=True, check=False).returncode == 0
+
+
 def reference(run):
-    """The newest other run of the same experiment, or None."""
+    """Returns the newest other run of the same experiment, or None. Committed runs come before
+    others, so that a check in CI does not depend on what else was measured in the checkout."""
     found = [path for path in sorted(run.parent.glob("*T*Z"))
              if path != run and contract.read_samples(path)]
-    return found[-1] if found else None
+    return max(found, key=lambda path: (committed(path), path.name), default=None)
 
 
 def chosen(given):
@@ -194,7 +202,7 @@ def chosen(given):
 def main():
     parser = argparse.ArgumentParser(description="Compare two runs.")
     parser.add_argument("run", type=Path, nargs="+",
-                        help="A and B; B alone is compared with the newest other run")
+                        help="A and B; B alone is compared with the newest other committed run")
     parser.add_argument("--check", action="store_true",
                         help="exit status 1 when B is worse than A")
     args = parser.parse_args()

@@ -80,7 +80,7 @@ def write(figure, out):
 def main():
     parser = argparse.ArgumentParser(description="Draw how run B differs from run A.")
     parser.add_argument("run", type=Path, nargs="+",
-                        help="A and B; B alone is compared with the newest other run")
+                        help="A and B; B alone is compared with the newest other committed run")
     parser.add_argument("--out", type=Path, required=True,
                         help="the picture, without .png or .svg")
     args = parser.parse_args()

@@ -209,6 +209,17 @@ def test_comparison(run, factor, baseline, status, word):
         f"A: `seed-demo/{run.name}`")
 
 
+def test_a_run_is_compared_with_a_committed_one(run):
+    """A newer run that was only tried in the checkout is no reference."""
+    new = copy_of(run, 1)
+    tried = run.with_name("20980101T000000Z")
+    shutil.copytree(run, tried)
+    assert compare.reference(new) == tried
+    for words in (["init", "-q"], ["add", "-f", run / "samples.csv"]):
+        subprocess.run(["git", "-C", run.parent, *words], check=True, capture_output=True)
+    assert compare.reference(new) == run
+
+
 def test_what_differs_comes_first(run):
     other = copy_of(run, 1)
     facts = contract.read_run(other)
