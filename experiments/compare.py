@@ -72,7 +72,7 @@ def common(a, b):
 
 
 def counts(a, b):
-    """[(cell, Count, A's, B's, ratio of B to A)]."""
+    """[(cell, Count, A's, B's, ratio of B to A, Ratio of their means)]."""
     found = []
     for cell in common(a, b):
         for metric, count in COUNTS.items():
@@ -83,8 +83,30 @@ def counts(a, b):
             if all(map(len, pair)):
                 left, right = (one.min() if count.least else one.median() for one in pair)
                 found.append((cell["cell"], count, number(left, count.digits),
-                              number(right, count.digits), right / left))
+                              number(right, count.digits), right / left,
+                              means(a, b, cell["cell"], metric)))
     return found
+
+
+def means(a, b, cell, metric):
+    """Returns the Ratio of B's geometric mean of a count to A's, or None where a value is 0, as
+    line transfers on one core are."""
+    logs = []
+    for study in (b, a):
+        own = study.own(cell, "counts")
+        own = own[own[metric].notna()]
+        if not (own[metric] > 0).all():
+            return None
+        logs += [np.log(own[metric].to_numpy(dtype=float)), list(own["boot"])]
+    return intervals.between(*logs) if len(logs[0]) and len(logs[2]) else None
+
+
+def told(found):
+    """[(text, word)] of the Ratios of counts(): with its interval, and the verdict."""
+    ratios = [one for *_, one in found]
+    return [(tables.ratio_text(one), tables.wording(word, ("more", "fewer")))
+            if one and one.low is not None else (DASH, DASH)
+            for one, word in zip(ratios, intervals.verdicts(ratios))]
 
 
 def logs_of(study, cell, base):
@@ -146,12 +168,13 @@ def report(a, b, profiled=True):
              differences(a, b) or "The hosts, the commit and the sizes are the same.\n"]
     counted, timed, worse = counts(a, b), judged(times(a, b)), []
     if counted:
-        parts.append(markdown(["cell", "per connection", "A", "B", "B / A"], [
-            [cell, count.heading, left, right, number(value, 2)]
-            for cell, count, left, right, value in counted]))
+        parts.append(markdown(
+            ["cell", "per connection", "A", "B", "B / A", "of means, B / A", "verdict"],
+            [[cell, count.heading, left, right, number(value, 2), *texts]
+             for (cell, count, left, right, value, _), texts in zip(counted, told(counted))]))
         worse += [f"{cell}: {count.heading.split(',')[0]} per connection "
                   f"{number(value, 2)} times A's"
-                  for cell, count, _, _, value in counted if value > count.limit]
+                  for cell, count, _, _, value, _ in counted if value > count.limit]
     if timed:
         parts.append(markdown(["cell", "", "B / A", "verdict", "n, of each at least"], [
             [cell, what, tables.ratio_text(one), tables.wording(word), str(one.n)]

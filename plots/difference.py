@@ -29,6 +29,16 @@ def panel(axes, rows, places, setups):
     ratios(axes, True)
 
 
+def counted(a, b, row):
+    """A row of panel() from one of compare.counts(). With an interval, the ratio is that of means,
+    which the interval is about."""
+    cell, _, _, _, value, one = row
+    note = f"n={min(study.numbers(cell)['n_counts'] for study in (a, b))}"
+    if one is None or one.low is None:
+        return cell, value, None, None, True, note
+    return cell, one.value, one.low, one.high, not one.low <= 1 <= one.high, note
+
+
 def names(a, cells):
     """The cells' setups in words, as in the forest plot of A, with the load where it varies."""
     rows = a.cells.set_index("cell", drop=False).loc[cells].to_dict("records")
@@ -38,10 +48,8 @@ def names(a, cells):
 
 def draw(a, b):
     """A figure, or None where the runs have nothing in common."""
-    counts = [(cell, value, None, None, True,
-               f"n={min(study.numbers(cell)['n_counts'] for study in (a, b))}")
-              for cell, count, *_, value in compare.counts(a, b)
-              if count.heading == "line transfers"]
+    counts = [counted(a, b, row) for row in compare.counts(a, b)
+              if row[1].heading == "line transfers"]
     times = [(cell, one.value, one.low, one.high, word in ("above", "below", "same"),
               f"n={one.n}") for cell, _, one, word in compare.judged(compare.times(a, b))]
     panels = [(rows, text) for rows, text in (
@@ -60,10 +68,11 @@ def draw(a, b):
         one.set_xlabel(text)
     axes[0][0].set_yticks(range(len(cells)), names(a, cells))
     axes[0][0].set_ylim(len(cells) - 0.5, -0.5)
-    figure.suptitle(f"A: {a.plan['experiment']}/{a.run.name}, {a.host()}\n"
-                    f"B: {b.plan['experiment']}/{b.run.name}, {b.host()}\nfilled: a count, or "
-                    "a verdict; hollow: not told apart, or a baseline; grey: the same within 5 %",
-                    fontsize="small")
+    heads = [f"{name}: {one.plan['experiment']}/{one.run.name}, {one.host()}"
+             for name, one in (("A", a), ("B", b))]
+    text = ("filled: a verdict, or a count without 1 in its interval, or without interval; "
+            "hollow: others, and rates of baselines; grey: the same within 5 %")
+    figure.suptitle("\n".join([*heads, text]), fontsize="small")
     figure.tight_layout()
     return figure
 

@@ -247,6 +247,19 @@ def test_a_comparison_is_drawn(run, tmp_path):
     assert (tmp_path / "new/out.png").stat().st_size > 1000
 
 
+def test_counts_have_intervals_and_verdicts():
+    """Six repetitions in each of two runs tell, and two do not."""
+    def between(after, before):
+        return intervals.between(np.log(after), [1] * len(after), np.log(before), [1] * len(before))
+    six = np.array([300, 301, 299, 302, 298, 300])
+    found = [("cell", one) for one in (between(six, six), between(six * 0.2, six),
+                                       between(six * 1.2, six), between(six[:2] * 2, six), None)]
+    assert [word for _, word in compare.told(found)] == [
+        "the same within 5 %", "fewer", "more", "–", "–"]
+    assert re.match(r"0\.20 \[0\.\d\d–0\.\d\d\]|0\.20$", compare.told(found)[1][0])
+    assert compare.told(found)[3][0] == "–"
+
+
 def test_nothing_to_compare(run, tmp_path):
     done = program("experiments/compare.py", run)
     assert done.returncode == 2 and done.stderr.startswith("compare: give two runs' folders")
