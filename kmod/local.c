@@ -381,13 +381,10 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	fsocket_inherit_address(sk, l->guard->sk);
 	security_sk_clone(shared, sk);
 	fsocket_inherit_cookie(sk, shared);
-	/*
-	 * The socket joins the group, and the port does not open to SO_REUSEPORT
-	 * sockets that could not join before: those must be of the same user
-	 * (inet_csk_bind_conflict()).
-	 */
+	/* bind() of other programs does not see this: the private bucket is in no chain. */
 	sk->sk_reuseport = 1;
-	SOCK_INODE(sock)->i_uid = l->reuseport ? sock_i_uid(shared) : INVALID_UID;
+	/* /proc/net/tcp shows the user of the listener for requests. */
+	SOCK_INODE(sock)->i_uid = sock_i_uid(shared);
 	sk->sk_incoming_cpu = local->cpu;
 	sock_set_flag(sk, SOCK_RCU_FREE);
 	rcu_assign_pointer(sk->sk_wq, &local->wq);

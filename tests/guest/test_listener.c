@@ -361,6 +361,46 @@ static void ends_amid_spawning(void **state)
 	close(fd);
 }
 
+/* Returns the user that /proc/net/tcp shows for a request to the port; -1 if there is none. */
+static int user_of_request(const union address *a)
+{
+	FILE *file = fopen("/proc/net/tcp", "r");
+	unsigned int port, state;
+	char line[256];
+	int uid, found = -1;
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		/* 3 is TCP_SYN_RECV. */
+		if (sscanf(line, "%*d: %*x:%x %*x:%*x %x %*x:%*x %*x:%*x %*x %d", &port, &state,
+			   &uid) == 3 && port == ntohs(a->in.sin_port) && state == 3)
+			found = uid;
+	}
+	fclose(file);
+	return found;
+}
+
+static void request_has_its_user(void **state)
+{
+	int spawned, fd, client, seconds = 60;
+	union address a;
+
+	(void)state;
+	for (spawned = 0; spawned < 2; spawned++) {
+		assert_ok(seteuid(1000));
+		fd = listener(AF_INET, &a);
+		assert_ok(seteuid(0));
+		/* The request stays until data comes. */
+		assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)));
+		if (spawned)
+			assert_ok(spawn(fd, 1));
+		client = connect_on(1, &a);
+		assert_int_equal(user_of_request(&a), 1000);
+		close(client);
+		close(fd);
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -374,6 +414,7 @@ int main(int argc, char **argv)
 		T(move_is_bounded),
 		T(waits_alone),
 		T(ends_amid_spawning),
+		T(request_has_its_user),
 	};
 
 	if (argc > 1)
