@@ -120,6 +120,16 @@ static struct fsocket_pool *fsocket_pool_lock(struct fsocket_pool *pool)
 	return pool;
 }
 
+/* Whether a mark is on @inode: that of fanotify may be evictable, and has no reference then. */
+static bool fsocket_is_marked(const struct inode *inode)
+{
+#ifdef CONFIG_FSNOTIFY
+	return rcu_access_pointer(inode->i_fsnotify_marks);
+#else
+	return false;
+#endif
+}
+
 /*
  * Whether @p has been closed and only the pool refers to it: no other file (open() with
  * O_PATH), no path, no watch on its inode. sock_close() clears sock->file as its last
@@ -130,7 +140,7 @@ static bool fsocket_pooled_idle(const struct fsocket_pooled *p)
 	/* Acquire: the next user writes to the socket only after sock_close() is done. */
 	return !smp_load_acquire(&SOCKET_I(p->inode)->file) &&
 	       d_count(p->dentry) == 1 && d_inode(p->dentry) == p->inode &&
-	       atomic_read(&p->inode->i_count) == 2;
+	       atomic_read(&p->inode->i_count) == 2 && !fsocket_is_marked(p->inode);
 }
 
 /* Returns whether @p of @pool is idle, and counts it once; under the pool's lock. */
@@ -243,6 +253,7 @@ static struct file *fsocket_pooled_file(struct dentry *dentry, int flags)
 	inode->i_mode = S_IFSOCK | 0777;
 	inode->i_uid = current_fsuid();
 	inode->i_gid = current_fsgid();
+	inode->i_write_hint = WRITE_LIFE_NOT_SET;
 	sock->state = SS_UNCONNECTED;
 	sock->flags = 0;
 	sock->wq.flags = 0;

@@ -6,6 +6,7 @@
 #include "pool.h"
 
 #include <sys/file.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
 
@@ -144,6 +145,18 @@ static void held(void **state)
 	assert_counts(.in_pool = 1);
 	close(notify);
 	assert_counts(.to_pool = 1, .in_pool = 2);
+
+	/* A mark that does not refer to the inode would go on to the next connection. */
+	conn = pool_pair(fd, &a, &client);
+	notify = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC, O_RDONLY);
+	assert_ok(notify);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", conn);
+	assert_ok(fanotify_mark(notify, FAN_MARK_ADD | FAN_MARK_EVICTABLE, FAN_MODIFY, AT_FDCWD,
+				path));
+	close(conn);
+	close(client);
+	assert_counts(.from_pool = 1, .in_pool = 1, .conns = 1);
+	close(notify);
 	close(fd);
 }
 
@@ -152,6 +165,7 @@ static void pristine(void **state)
 {
 	union address a;
 	int fd = listener(AF_INET, &a), conn, client, i;
+	uint64_t hint;
 	struct stat st;
 
 	(void)state;
@@ -174,6 +188,10 @@ static void pristine(void **state)
 		case 2:
 			assert_ok(fchown(conn, 1, 1));
 			break;
+		case 3:
+			hint = RWH_WRITE_LIFE_SHORT;
+			assert_ok(fcntl(conn, F_SET_RW_HINT, &hint));
+			break;
 		}
 		close(conn);
 		close(client);
@@ -184,6 +202,8 @@ static void pristine(void **state)
 		assert_int_equal(st.st_gid, 0);
 		assert_int_equal(fcntl(conn, F_GETFL), O_RDWR);
 		assert_int_equal(fcntl(conn, F_GETOWN), 0);
+		assert_ok(fcntl(conn, F_GET_RW_HINT, &hint));
+		assert_int_equal(hint, 0);
 		assert_ok(flock(conn, LOCK_EX | LOCK_NB));
 		close(conn);
 		close(client);
