@@ -57,6 +57,9 @@ const char *fsocket_inherit_obstacle(const struct sock *sk)
 		return "TCP_FASTOPEN";
 	if (icsk->icsk_ulp_ops)
 		return "an upper-layer protocol";
+	/* Connections of such a listener begin in repair mode, too. */
+	if (tcp_sk(sk)->repair)
+		return "TCP_REPAIR";
 #ifdef CONFIG_XFRM
 	if (rcu_access_pointer(sk->sk_policy[0]) ||
 	    rcu_access_pointer(sk->sk_policy[1]))
