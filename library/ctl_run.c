@@ -119,9 +119,10 @@ static bool is_new(int pid)
 
 /*
  * Does the same for the kernel backend: counts workers that have a socket of their own,
- * and stores in @coming how many have none. Workers have none until there are two.
+ * and stores in @coming how many have none, and in @most how many workers a listener has at most.
+ * Workers have none until there are two.
  */
-static int sockets_since(unsigned long long since, int *cores, int *coming)
+static int sockets_since(unsigned long long since, int *cores, int *coming, int *most)
 {
 	struct group_seen *groups;
 	int count, found = 0;
@@ -129,13 +130,16 @@ static int sockets_since(unsigned long long since, int *cores, int *coming)
 
 	CPU_ZERO(&seen);
 	*coming = 0;
+	*most = 0;
 	program_start = since;
 	groups = groups_of(is_new, &count);
 	for (int i = 0; i < count; i++) {
-		int attached = group_attached(&groups[i]);
+		int attached = group_attached(&groups[i]), workers = group_workers(&groups[i]);
 
 		found += attached;
-		*coming += group_workers(&groups[i]) - attached;
+		*coming += workers - attached;
+		if (workers > *most)
+			*most = workers;
 		for (int k = 0; k < groups[i].worker_count; k++)
 			if (groups[i].workers[k].attached)
 				CPU_SET(groups[i].workers[k].cpu, &seen);
@@ -194,6 +198,7 @@ struct found {
 	bool kernel;		/* through the kernel backend, not the module */
 	int listeners, cores;
 	int coming;		/* by the kernel backend: workers without a socket of their own */
+	int most;		/* and the workers of the listener that has most */
 	bool ended, mapped;	/* the program has ended, and had loaded the library */
 };
 
@@ -222,6 +227,9 @@ static void say_verdict(const struct found *f)
 		say(false, 0, 0, f->ended ? "no effect: the program did not load the library: it is static, or set-user-ID" :
 		    ctl_format("no effect within %d s: the program has not loaded the library: it is static, or set-user-ID, or slow to start",
 			       WATCH_MS / 1000));
+	else if (f->most > 1)
+		say(false, 0, 0, ctl_format("no effect within %d s: %d workers wait for a listener, and none has a socket of its own: these come with connections, if the program accepts by a function of the C library",
+					    WATCH_MS / 1000, f->most));
 	else if (f->coming)
 		say(false, 0, 0, "no effect: one worker waits for connections, and the kernel backend begins with the second");
 	else if (f->ended)
@@ -250,7 +258,7 @@ static void watch_program(int pid, int pidfd, unsigned long long since, bool ker
 
 		nanosleep(&pause, NULL);
 		before = f.listeners;
-		f.listeners = kernel ? sockets_since(since, &f.cores, &f.coming) :
+		f.listeners = kernel ? sockets_since(since, &f.cores, &f.coming, &f.most) :
 				       spawned_since(since, &f.cores);
 		calm = f.listeners == before ? calm + 1 : 0;
 		if (f.listeners && calm == CALM_LOOKS)

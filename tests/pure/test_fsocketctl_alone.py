@@ -332,6 +332,46 @@ def test_run_with_the_kernel_backend(ctl, workers, effect):
         "no effect: one worker waits for connections, and the kernel backend begins with")
 
 
+# It has three workers, and no function by which it could accept.
+NO_ACCEPT = r"""
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+int main(void)
+{
+    struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    struct epoll_event event = { .events = EPOLLIN };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), epoll;
+
+    if (bind(fd, (void *)&here, sizeof(here)) || listen(fd, 1))
+        return 1;
+    if (fork())
+        fork();
+    epoll = epoll_create1(0);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+        return 1;
+    for (;;)
+        epoll_wait(epoll, &event, 1, -1);
+}
+"""
+
+
+@needs_two
+def test_run_counts_workers_without_sockets(ctl, tmp_path):
+    source, program = tmp_path / "server.c", tmp_path / "server"
+    source.write_text(NO_ACCEPT)
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-o", program, source], check=True)
+    with subprocess.Popen([ctl, "run", "--json", "--backend=kernel", program],
+                          stderr=subprocess.PIPE, text=True, start_new_session=True,
+                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}) as started:
+        try:
+            verdict = json.loads(started.stderr.readline())
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)
+    assert not verdict["effect"] and ": 3 workers wait for a listener, and none" in verdict["text"]
+
+
 LIAR = r"""
 #include <netinet/in.h>
 #include <stdio.h>
