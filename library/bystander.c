@@ -28,6 +28,9 @@ struct question {
 	fd_set *sets[3], asked[3];	/* where the answers go, and what the program asks for */
 };
 
+/* poll() reports a listener with a connection by both. */
+#define READABLE	(POLLIN | POLLRDNORM)
+
 static __thread long looked __attribute__((tls_model("initial-exec")));
 
 /* Returns the group of a listener with members that may have connections. */
@@ -55,7 +58,7 @@ bool fsocket_bystander_limit(long seconds, long fraction)
 bool fsocket_bystander_polls(const struct pollfd *fds, nfds_t count)
 {
 	for (nfds_t i = 0; i < count; i++)
-		if (fds[i].events & POLLIN && group_at(fds[i].fd))
+		if (fds[i].events & READABLE && group_at(fds[i].fd))
 			return true;
 	return false;
 }
@@ -98,8 +101,8 @@ static int look(struct question *q)
 	for (nfds_t i = 0; q->fds && i < q->count; i++) {
 		struct pollfd *p = &q->fds[i];
 
-		if (p->events & POLLIN && group_at(p->fd) && overdue(group_at(p->fd))) {
-			p->revents = p->events & (POLLIN | POLLRDNORM);
+		if (p->events & READABLE && group_at(p->fd) && overdue(group_at(p->fd))) {
+			p->revents = p->events & READABLE;
 			found++;
 		}
 	}

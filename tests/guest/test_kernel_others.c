@@ -16,6 +16,15 @@ static void wait_by_poll(void)
 		_exit(5);
 }
 
+/* Textbooks ask for this. */
+static void wait_by_poll_for_normal_data(void)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDNORM };
+
+	if (poll(&p, 1, -1) != 1 || p.revents != POLLRDNORM)
+		_exit(5);
+}
+
 static void wait_by_ppoll(void)
 {
 	struct pollfd p[2] = { { .fd = -1 }, { .fd = fd, .events = POLLIN } };
@@ -92,6 +101,12 @@ static void test_outlived_by_poll(void **state)
 {
 	(void)state;
 	outlived_by_one_that(wait_by_poll);
+}
+
+static void test_outlived_by_poll_for_normal_data(void **state)
+{
+	(void)state;
+	outlived_by_one_that(wait_by_poll_for_normal_data);
 }
 
 static void test_outlived_by_ppoll(void **state)
@@ -255,6 +270,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_outlived_by_poll),
+		T(test_outlived_by_poll_for_normal_data),
 		T(test_outlived_by_ppoll),
 		T(test_outlived_by_select),
 		T(test_outlived_by_pselect),
