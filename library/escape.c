@@ -92,6 +92,15 @@ static void first_escapes(ARGUMENTS)
 	fsocket_epoll_escape(a);
 }
 
+/* The number is about to be closed, or to become that of another file. */
+static void goes(int fd)
+{
+	fsocket_group_gone(fd, fd);
+	if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) &&
+	    !fsocket_process_borrowed())
+		fsocket_worker_close(fd);
+}
+
 static void both_escape(ARGUMENTS)
 {
 	fsocket_group_copied(a);
@@ -99,7 +108,7 @@ static void both_escape(ARGUMENTS)
 	/* The call closes b, unless it fails. */
 	fsocket_epoll_escape(b);
 	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0) {
-		fsocket_group_gone(b, b);
+		goes(b);
 		if (!fsocket_process_borrowed())
 			fsocket_fd_forget(b);
 	}
@@ -409,7 +418,7 @@ static void by_syscall(ARGUMENTS)
 		break;
 	case SYS_close:
 		fsocket_epoll_escape(b);
-		fsocket_group_gone(b, b);
+		goes(b);
 		if (fsocket_fd(b) == FD_PLAIN)
 			fsocket_fd_forget(b);
 		break;

@@ -226,6 +226,36 @@ static void test_numbers_of_members(void **state)
 	free_numbers();
 }
 
+static void nothing(void)
+{
+}
+
+/* Nobody else looks for connections that the first instance would have reported. */
+static void test_instance_is_replaced(void **state)
+{
+	int epoll, copy, client;
+	pid_t other;
+
+	(void)state;
+	close(fd);
+	setenv("FSOCKET_STEAL_AFTER_MS", "10000", 1);
+	fd = listener(AF_INET, &a);
+	unsetenv("FSOCKET_STEAL_AFTER_MS");
+	set_nonblock(fd);
+	other = start_workers(&epoll, nothing);
+	copy = instance();
+	assert_int_equal(dup2(copy, epoll), epoll);
+	close(copy);
+	for (int i = 0; i < 2; i++) {
+		client = connect_on(i, &a);
+		for (int tries = 0; tries < 5000 && readable(client, 0) != 1; tries++)
+			work(epoll, 'm', 1);
+		assert_int_equal(readable(client, 0), 1);
+		close(client);
+	}
+	stop_workers(other, epoll);
+}
+
 /* The library takes no descriptor of a program that may have few. */
 static void test_few_descriptors(void **state)
 {
@@ -263,6 +293,7 @@ int main(int argc, char **argv)
 		T(test_copy_is_closed),
 		T(test_system_call_dup2),
 		T(test_numbers_of_members),
+		T(test_instance_is_replaced),
 		T(test_few_descriptors),
 	};
 
