@@ -25,7 +25,8 @@
  */
 #define LATE_MS		10
 /* A worker that waits looks up this often, so that others see that it is alive. */
-#define LOOK(r)		(10 * late_of(r))
+#define LOOK_EVERY(late)	(10 * (late))
+#define LOOK(r)		LOOK_EVERY(late_of(r))
 /* A worker that is at work, and so will accept by itself, gets this much time to do so. */
 #define BUSY(r)		(10 * late_of(r))
 /* A worker that has not looked up for this long may be dead: others look after its queue. */

@@ -437,6 +437,13 @@ static int real_wait(int epfd, struct epoll_event *events, int maxevents, int ti
 	return real(epfd, events, maxevents, timeout);
 }
 
+/* A watch without a claim has given up all that settle() would have it give up. */
+static RARELY bool settled_without_claim(const struct watch *w, bool asks)
+{
+	return (w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks ||
+	       fsocket_now_ms() < w->retry;
+}
+
 /*
  * Returns whether there is nothing to settle, without the lock: a signal handler or another thread
  * may remove the watch meanwhile.
@@ -446,11 +453,9 @@ static bool settled(const struct watch *w, bool asks)
 	const struct group *g = w->group;
 	const struct claim *c = w->claim;
 
-	/* A watch without a claim has nothing left that settle() would take from it. */
-	if (!c && g && ((w->thread == &fsocket_mine && !w->wanted) || w->crowd || w->mute || asks ||
-			fsocket_now_ms() < w->retry))
-		return true;
-	return w->thread == &fsocket_mine && w->wanted && g && c &&
+	if (RARE(!c))
+		return g && settled_without_claim(w, asks);
+	return w->thread == &fsocket_mine && w->wanted && g &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&
 	       !w->alone_since && !(w->active && !c->ready) && !atomic_load(&g->route->broken);
 }
@@ -476,7 +481,7 @@ static bool settle_all(bool asks)
 
 static int look_every(void)
 {
-	return LOOK(fsocket_mine.route);
+	return LOOK_EVERY(fsocket_mine.late);
 }
 
 static int slice(int left, int look)
@@ -489,7 +494,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	int64_t until = fsocket_now_ns() + timeout * 1000000LL;
-	int count, left = timeout, look = late_of(fsocket_mine.route), saved = errno;
+	int count, left = timeout, look = fsocket_mine.late, saved = errno;
 	bool away;
 	sigset_t all, own;
 
@@ -538,7 +543,7 @@ static bool find_mine(int epfd)
 		if (watches[i].group && watches[i].epfd == epfd)
 			fsocket_mine.watches[fsocket_mine.count++] = &watches[i];
 	if (fsocket_mine.count)
-		fsocket_mine.route = fsocket_mine.watches[0]->group->route;
+		fsocket_mine.late = late_of(fsocket_mine.watches[0]->group->route);
 	fsocket_worker_let_go();
 	return fsocket_mine.count;
 }

@@ -36,7 +36,7 @@ struct worker {
 	int epfd, count;
 	unsigned int version;
 	struct watch *watches[MAX_MINE];
-	struct route *route;	/* of the first one; it stays mapped */
+	int late;		/* of the first one's route, as it was then: see late_of() */
 	unsigned int accepts;
 	long looked;
 	/* The thread has found that connections wait in members other than these. */
