@@ -41,10 +41,10 @@ static __thread int claim_count __attribute__((tls_model("initial-exec")));
 static ino_t inodes[FSOCKET_MAX_FD];
 
 /*
- * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since a socket
- * may have several descriptors. New entries replace the oldest ones, but none of a listener that this
- * process still has. Processes share this memory as they share their sockets: a parent reads the value
- * that its child has set.
+ * The value of SO_REUSEPORT that the program has set, by the inode of the socket, since a
+ * socket may have several descriptors. New entries replace the oldest ones, but none of a
+ * listener that this process still has. Processes share this memory as they share their
+ * sockets: a parent reads the value that its child has set.
  */
 #define MAX_OPTIONS 256
 struct options {

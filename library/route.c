@@ -444,8 +444,8 @@ void fsocket_route_ready(struct group *g, struct claim *c)
 }
 
 /*
- * Returns whether nobody has asked for the state of the worker in this interval of looks. Many may be
- * silent, since each is at work for long, and many look.
+ * Returns whether nobody has asked for the state of the worker in this interval of looks. Many
+ * may be silent, since each is at work for long, and many look.
  */
 static bool unasked(struct route *r, const struct claim *c)
 {
