@@ -461,7 +461,7 @@ static void assert_children_can(void (*call)(void))
 	int status;
 
 	assert_int_equal(pthread_create(&thread, NULL, repeats, call), 0);
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < 100; i++) {
 		pid_t child = fork();
 
 		assert_ok(child);
