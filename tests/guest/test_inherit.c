@@ -65,8 +65,12 @@ static bool inherited(int family, const struct option *o, bool spawned, int *val
 		can = false;
 	} else {
 		client = connect_on(1, &a);
-		/* TCP_DEFER_ACCEPT waits for it. */
-		assert_int_equal(write(client, "x", 1), 1);
+		/*
+		 * Only TCP_DEFER_ACCEPT waits for data. After 40 ms without an answer to data,
+		 * tcp_delack_timer_handler() changes what TCP_QUICKACK shows.
+		 */
+		if (o->level == IPPROTO_TCP && o->name == TCP_DEFER_ACCEPT)
+			assert_int_equal(write(client, "x", 1), 1);
 		conn = accept(fd, NULL, NULL);
 		assert_ok(conn);
 		*value = get(conn, o);
