@@ -204,12 +204,12 @@ void fsocket_inherit_quickack(struct sock *to, const struct sock *from)
 	inet_csk(to)->icsk_ack.pingpong = inet_csk(from)->icsk_ack.pingpong;
 }
 
-void fsocket_inherit_cookie(struct sock *to, struct sock *from)
+u64 fsocket_inherit_cookie(struct sock *to, struct sock *from)
 {
 	u32 cookie[2];
 
 	sock_diag_save_cookie(from, cookie);
-	atomic64_set(&to->sk_cookie, (u64)cookie[1] << 32 | cookie[0]);
+	return atomic64_xchg(&to->sk_cookie, (u64)cookie[1] << 32 | cookie[0]);
 }
 
 static int fsocket_inherit_tcp(struct sock *to, const struct sock *from)

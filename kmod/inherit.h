@@ -26,9 +26,10 @@ void fsocket_inherit_quickack(struct sock *to, const struct sock *from);
 
 /*
  * Gives @to the cookie of the listener @from. A lookup by address finds either of them,
- * and ss -K, which has the address from the kernel's list, also names the cookie.
+ * and ss -K, which has the address from the kernel's list, also names the cookie. Returns
+ * the former cookie of @to.
  */
-void fsocket_inherit_cookie(struct sock *to, struct sock *from);
+u64 fsocket_inherit_cookie(struct sock *to, struct sock *from);
 
 /*
  * Copies to the local listener @to every option of the listener @from that a

@@ -36,6 +36,8 @@ struct fsocket_local {
 	struct socket *sock;
 	/* The private buckets of @sock; NULL once it is not bound. */
 	struct fsocket_bind *bind;
+	/* The own cookie of @sock, which has that of the shared listener until it ends. */
+	u64 cookie;
 	/*
 	 * The wait queue of @sock. It is here, not in the socket, since pollers of the
 	 * shared listener stay registered with it for as long as that is open.

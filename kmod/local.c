@@ -380,7 +380,6 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	/* The guard stays bound as the shared listener was bound when it listened. */
 	fsocket_inherit_address(sk, l->guard->sk);
 	security_sk_clone(shared, sk);
-	fsocket_inherit_cookie(sk, shared);
 	/* bind() of other programs does not see this: the private bucket is in no chain. */
 	sk->sk_reuseport = 1;
 	/* /proc/net/tcp shows the user of the listener for requests. */
@@ -438,6 +437,7 @@ static int fsocket_local_listen(struct fsocket_local *local)
 	if (ret)
 		goto err_settle;
 	fsocket_inherit_quickack(sock->sk, shared);
+	local->cookie = fsocket_inherit_cookie(sock->sk, shared);
 	/* accept() and poll() take no lock, so publish it complete. */
 	smp_store_release(&local->sock, sock);
 	return 0;
@@ -496,6 +496,7 @@ static void fsocket_local_inherit_spare(struct fsocket_local *local)
 	WRITE_ONCE(spare->sock, NULL);
 	local->bind = spare->bind;
 	spare->bind = NULL;
+	local->cookie = spare->cookie;
 	sock->sk->sk_incoming_cpu = local->cpu;
 	rcu_assign_pointer(sock->sk->sk_wq, &local->wq);
 	/* Pairs with fsocket_local_sock(). */
@@ -536,6 +537,7 @@ void fsocket_local_unbind(struct fsocket_local *local)
 		return;
 	sk = local->sock->sk;
 	lock_sock(sk);
+	atomic64_set(&sk->sk_cookie, local->cookie);
 	tcp_set_state(sk, TCP_CLOSE);
 	inet_csk_listen_stop(sk);
 	release_sock(sk);

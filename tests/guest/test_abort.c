@@ -15,6 +15,12 @@ struct destroy {
 	struct inet_diag_req_v2 request;
 };
 
+struct event {
+	struct nlmsghdr head;
+	struct inet_diag_msg socket;
+	char room[256];
+};
+
 /* Returns the kernel's answer, 0 or -errno. */
 static int destroy(const union address *a, uint64_t cookie)
 {
@@ -165,6 +171,47 @@ static void abort_of_workers(void **state)
 	close(fd);
 }
 
+/*
+ * The kernel reports the end of each socket with its cookie (ss -E), and tells BPF programs
+ * of it. The listening socket, its local listener and the guard end, each under a cookie of
+ * its own.
+ */
+static void ends_once(void **state)
+{
+	struct sockaddr_nl ends = {
+		.nl_family = AF_NETLINK, .nl_groups = 1 << (SKNLGRP_INET_TCP_DESTROY - 1),
+	};
+	int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG), sockets = 0, same = 0, fd;
+	union address a = { .in.sin_family = AF_INET };
+	struct event event;
+	uint64_t cookie;
+
+	(void)state;
+	assert_ok(netlink);
+	assert_ok(bind(netlink, (struct sockaddr *)&ends, sizeof(ends)));
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	/* No other socket has this address. */
+	inet_pton(AF_INET, "127.8.7.6", &a.in.sin_addr);
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	assert_ok(listen(fd, 16));
+	assert_ok(spawn(fd, 1));
+	cookie = cookie_of(fd);
+	close(fd);
+	while (sockets < 3) {
+		assert_int_equal(readable(netlink, 30000), 1);
+		assert_true(recv(netlink, &event, sizeof(event), 0) >=
+			    (int)offsetof(struct event, room));
+		if (event.socket.id.idiag_src[0] != a.in.sin_addr.s_addr)
+			continue;
+		sockets++;
+		same += event.socket.id.idiag_cookie[0] == (uint32_t)cookie &&
+			event.socket.id.idiag_cookie[1] == cookie >> 32;
+	}
+	assert_int_equal(same, 1);
+	close(netlink);
+	unpin();
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -173,6 +220,7 @@ int main(int argc, char **argv)
 		T(abort_ipv4),
 		T(abort_ipv6),
 		T(abort_of_workers),
+		T(ends_once),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
