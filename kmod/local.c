@@ -382,8 +382,9 @@ static int fsocket_local_inherit(struct fsocket_local *local, struct socket *soc
 	security_sk_clone(shared, sk);
 	/* bind() of other programs does not see this: the private bucket is in no chain. */
 	sk->sk_reuseport = 1;
-	/* /proc/net/tcp shows the user of the listener for requests. */
+	/* /proc/net/tcp shows that user for requests, and inet_diag both if a port is asked for. */
 	SOCK_INODE(sock)->i_uid = sock_i_uid(shared);
+	SOCK_INODE(sock)->i_ino = l->ino;
 	sk->sk_incoming_cpu = local->cpu;
 	sock_set_flag(sk, SOCK_RCU_FREE);
 	rcu_assign_pointer(sk->sk_wq, &local->wq);

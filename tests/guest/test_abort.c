@@ -10,23 +10,26 @@
 
 #include "worker.h"
 
-struct destroy {
+struct question {
 	struct nlmsghdr head;
 	struct inet_diag_req_v2 request;
 };
 
-struct event {
+struct answer {
 	struct nlmsghdr head;
-	struct inet_diag_msg socket;
-	char room[256];
+	union {
+		struct nlmsgerr error;
+		struct inet_diag_msg socket;
+	};
+	char room[512];
 };
 
-/* Returns the kernel's answer, 0 or -errno. */
-static int destroy(const union address *a, uint64_t cookie)
+/* Sends a message of @type about the socket at @a, and returns the length of the answer. */
+static int ask(int type, const union address *a, uint64_t cookie, struct answer *answer)
 {
-	struct destroy message = {
+	struct question message = {
 		.head = {
-			.nlmsg_len = sizeof(message), .nlmsg_type = SOCK_DESTROY,
+			.nlmsg_len = sizeof(message), .nlmsg_type = type,
 			.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK,
 		},
 		.request = {
@@ -35,8 +38,7 @@ static int destroy(const union address *a, uint64_t cookie)
 			.id.idiag_cookie = { cookie, cookie >> 32 },
 		},
 	};
-	int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG);
-	struct { struct nlmsghdr head; struct nlmsgerr error; char room[256]; } answer;
+	int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG), len;
 
 	if (a->sa.sa_family == AF_INET)
 		memcpy(message.request.id.idiag_src, &a->in.sin_addr, 4);
@@ -44,10 +46,19 @@ static int destroy(const union address *a, uint64_t cookie)
 		memcpy(message.request.id.idiag_src, &a->in6.sin6_addr, 16);
 	assert_ok(netlink);
 	assert_int_equal(send(netlink, &message, sizeof(message), 0), sizeof(message));
-	assert_true(recv(netlink, &answer, sizeof(answer), 0) >=
+	len = recv(netlink, answer, sizeof(*answer), 0);
+	close(netlink);
+	return len;
+}
+
+/* Returns the kernel's answer, 0 or -errno. */
+static int destroy(const union address *a, uint64_t cookie)
+{
+	struct answer answer;
+
+	assert_true(ask(SOCK_DESTROY, a, cookie, &answer) >=
 		    (int)offsetof(struct nlmsgerr, msg) + NLMSG_HDRLEN);
 	assert_int_equal(answer.head.nlmsg_type, NLMSG_ERROR);
-	close(netlink);
 	return answer.error.error;
 }
 
@@ -171,6 +182,34 @@ static void abort_of_workers(void **state)
 	close(fd);
 }
 
+/* A program that asks for the port finds the socket of the process, on each CPU. */
+static void found_by_address(void **state)
+{
+	struct answer answer;
+	union address a;
+	struct stat st;
+	int fd, cpu;
+
+	(void)state;
+	assert_ok(seteuid(1000));
+	fd = listener(AF_INET, &a);
+	assert_ok(seteuid(0));
+	assert_ok(fstat(fd, &st));
+	assert_ok(spawn(fd, 1));
+	for (cpu = 0; cpu < 2; cpu++) {
+		pin(cpu);
+		assert_true(ask(SOCK_DIAG_BY_FAMILY, &a, ~0ULL, &answer) >=
+			    (int)NLMSG_LENGTH(sizeof(answer.socket)));
+		assert_int_equal(answer.head.nlmsg_type, SOCK_DIAG_BY_FAMILY);
+		assert_int_equal(answer.socket.idiag_inode, st.st_ino);
+		assert_int_equal(answer.socket.idiag_uid, 1000);
+		assert_int_equal(answer.socket.id.idiag_cookie[0], (uint32_t)cookie_of(fd));
+		assert_int_equal(answer.socket.id.idiag_cookie[1], cookie_of(fd) >> 32);
+	}
+	close(fd);
+	unpin();
+}
+
 /*
  * The kernel reports the end of each socket with its cookie (ss -E), and tells BPF programs
  * of it. The listening socket, its local listener and the guard end, each under a cookie of
@@ -183,7 +222,7 @@ static void ends_once(void **state)
 	};
 	int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG), sockets = 0, same = 0, fd;
 	union address a = { .in.sin_family = AF_INET };
-	struct event event;
+	struct answer event;
 	uint64_t cookie;
 
 	(void)state;
@@ -200,7 +239,7 @@ static void ends_once(void **state)
 	while (sockets < 3) {
 		assert_int_equal(readable(netlink, 30000), 1);
 		assert_true(recv(netlink, &event, sizeof(event), 0) >=
-			    (int)offsetof(struct event, room));
+			    (int)NLMSG_LENGTH(sizeof(event.socket)));
 		if (event.socket.id.idiag_src[0] != a.in.sin_addr.s_addr)
 			continue;
 		sockets++;
@@ -220,6 +259,7 @@ int main(int argc, char **argv)
 		T(abort_ipv4),
 		T(abort_ipv6),
 		T(abort_of_workers),
+		T(found_by_address),
 		T(ends_once),
 	};
 
