@@ -470,15 +470,16 @@ static void conformance_ipv6(void **state)
 static void changed_operations(void **state)
 {
 	union address a, v4;
-	int fd = listener(AF_INET6, &a), family = AF_INET, any = 0, conn, client, i;
+	int fd = socket(AF_INET6, SOCK_STREAM, 0), family = AF_INET, off = 0, conn, client, i;
+	socklen_t len = sizeof(a.in6);
 
 	(void)state;
-	close(fd);
-	fd = socket(AF_INET6, SOCK_STREAM, 0);
-	assert_ok(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &any, sizeof(any)));
-	a.in6.sin6_addr = in6addr_any;
+	assert_ok(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)));
+	memset(&a, 0, sizeof(a));
+	a.in6.sin6_family = AF_INET6;
 	assert_ok(bind(fd, &a.sa, sizeof(a.in6)));
 	assert_ok(listen(fd, 10));
+	assert_ok(getsockname(fd, &a.sa, &len));
 	memset(&v4, 0, sizeof(v4));
 	v4.in.sin_family = AF_INET;
 	v4.in.sin_port = a.in6.sin6_port;
