@@ -22,6 +22,8 @@ static const char *const background[] = {
 	"sched_balance_*", "_nohz_idle_balance", "nohz_*", "newidle_balance", "load_balance",
 	"rcu_gp_kthread", "rcu_sched_clock_irq", "note_gp_changes", "rcu_report_*", "kthread",
 	"do_idle", "cpu_startup_entry", "update_process_times",
+	/* The tick has a task of each program do this from time to time. */
+	"task_mm_cid_work",
 	/* These threads move whole pages of a program, at most a few times in a repetition. */
 	"khugepaged*", "hpage_collapse_*", "collapse_huge_page", "collapse_pte_mapped_thp",
 	"kcompactd*", "kswapd*", NULL,
