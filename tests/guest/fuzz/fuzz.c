@@ -463,10 +463,12 @@ int main(int argc, char **argv)
 	}
 	keep_from_modprobe(true);
 	clean = shared->failed || nothing_left();
-	printf("fuzz: seed %llu: %llu calls in %llu steps, %llu s; root: %llu writes, %llu CPUs, %llu loads\n",
+	printf("fuzz: seed %llu: %llu calls in %llu steps, %llu s; "
+	       "root: %llu writes, %llu CPUs, %llu aborts, %llu loads\n",
 	       (unsigned long long)options.seed, (unsigned long long)total(true),
 	       (unsigned long long)total(false), (unsigned long long)(now() - begin),
 	       (unsigned long long)shared->writes, (unsigned long long)shared->hotplugs,
+	       (unsigned long long)shared->aborts,
 	       (unsigned long long)shared->reloads);
 	return shared->failed || !clean;
 }

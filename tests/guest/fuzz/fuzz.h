@@ -83,7 +83,7 @@ struct shared {
 	int stop, pause, paused, children, failed, cpus;
 	/* A step of root: requested by its seed, and done when it is 0 again. */
 	uint64_t root_step;
-	uint64_t reloads, writes, hotplugs;
+	uint64_t reloads, writes, hotplugs, aborts;
 };
 
 struct options {

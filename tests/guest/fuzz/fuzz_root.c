@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The steps of root, in a process of its own, while the unprivileged calls run:
- * parameters, CPUs that go offline and come back, a system without free files, the
- * module unloaded and loaded.
+ * parameters, CPUs that go offline and come back, a system without free files, sockets
+ * that are aborted, the module unloaded and loaded.
  */
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+
 #include "fuzz.h"
 
 #define PARAMETERS "/sys/module/fastsocket/parameters/"
@@ -88,6 +92,33 @@ static void lack_files(struct rng *rng)
 	root_restore();
 }
 
+/* Aborts the socket that the kernel finds at one of the addresses, as ss -K does. */
+static void abort_socket(struct rng *rng)
+{
+	static const uint32_t hosts[] = { INADDR_LOOPBACK, INADDR_LOOPBACK, INADDR_ANY };
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 request;
+	} message = {
+		.header = { sizeof(message), SOCK_DESTROY, NLM_F_REQUEST, 0, 0 },
+		.request = {
+			.sdiag_family = one_in(rng, 3) ? AF_INET6 : AF_INET,
+			.sdiag_protocol = IPPROTO_TCP, .idiag_states = ~0U,
+			.id.idiag_sport = htons(PORT_BASE + below(rng, PORTS)),
+			.id.idiag_cookie = { INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE },
+		},
+	};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+
+	if (message.request.sdiag_family == AF_INET)
+		message.request.id.idiag_src[0] = htonl(ANY_OF(rng, hosts));
+	else if (!one_in(rng, 3))
+		inet_pton(AF_INET6, "::1", message.request.id.idiag_src);
+	if (send(fd, &message, sizeof(message), 0) == sizeof(message))
+		shared->aborts++;
+	close(fd);
+}
+
 static bool load(struct rng *rng)
 {
 	char arguments[512] = "";
@@ -143,7 +174,7 @@ static void root_step(uint64_t seed)
 		{ "parameters", write_parameter }, { "parameters", write_parameter },
 		{ "parameters", write_parameter }, { "parameters", write_parameter },
 		{ "cpus", switch_cpu }, { "files", lack_files }, { "files", restore },
-		{ "modules", reload },
+		{ "aborts", abort_socket }, { "modules", reload },
 	};
 	struct rng rng = { seed };
 	int i = below(&rng, ARRAY_SIZE(steps));
