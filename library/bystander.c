@@ -19,6 +19,7 @@
 #include "device.h"
 #include "group.h"
 #include "real.h"
+#include "worker.h"
 
 /* Arguments of poll() or select(). */
 struct question {
@@ -45,7 +46,11 @@ static bool overdue(struct group *g)
 {
 	bool timely[GROUP_MEMBERS];
 
+	/* The lock of the route does not exclude a worker of this process. */
+	if (!fsocket_worker_hold())
+		return false;
 	fsocket_route_tend(g);
+	fsocket_worker_let_go();
 	fsocket_route_timely(g->route, NULL, late_of(g->route), timely);
 	return fsocket_members_readable(g, timely);
 }
