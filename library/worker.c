@@ -118,7 +118,8 @@ static void thread_ends(void *unused)
 /* The epoll instances belong to the parent, which may be the worker. */
 static void in_child(void)
 {
-	memset(&fsocket_mine, 0, sizeof(fsocket_mine));
+	/* A signal handler may have forked within a wait, which then goes on here. */
+	fsocket_mine = (struct worker){ .late = fsocket_mine.late };
 	for (int i = 0; i < watches_end; i++) {
 		watches[i].claim = NULL;
 		watches[i].crowd = true;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The library without the module: a signal handler closes a worker's listener, as Apache's
- * workers do at a reload, or its epoll instance, while the library looks after the other workers.
+ * workers do at a reload, or its epoll instance, or forks, while the library looks after the other
+ * workers.
  *	LD_PRELOAD=libfsocket.so FSOCKET_BACKEND=kernel ./test_kernel_handlers [NAME]
  */
 #include "helpers.h"
@@ -14,12 +15,14 @@ static union address a;
 static pid_t other;
 /* The number of readings of the clock until the handler comes; 0: it does not come. */
 static int until;
+static long readings;
 /* What the handler closes. */
 static int *victim;
 
 /* The library reads this clock whenever it looks after workers: there the handler comes. */
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
+	readings += clock == CLOCK_MONOTONIC_COARSE;
 	if (clock == CLOCK_MONOTONIC_COARSE && until && !--until)
 		raise(SIGUSR1);
 	return syscall(SYS_clock_gettime, clock, now);
@@ -136,12 +139,54 @@ static void test_handler_closes_instance(void **state)
 	interrupt(&epoll);
 }
 
+static pid_t child;
+
+static void fork_here(int signal)
+{
+	(void)signal;
+	child = fork();
+}
+
+/* The child that the handler has forked waits on, and sleeps meanwhile. */
+static void test_handler_forks(void **state)
+{
+	struct sigaction action = { .sa_handler = fork_here };
+	struct epoll_event event;
+	int moment = 0, status;
+	bool came;
+	long began;
+
+	(void)state;
+	assert_ok(sigaction(SIGUSR1, &action, NULL));
+	start();
+	do {
+		began = library_ms();
+		await(library_ms() - began >= LOOK_MS);
+		child = -1;
+		readings = 0;
+		until = ++moment;
+		epoll_wait(epoll, &event, 1, 200);
+		came = !until;
+		until = 0;
+		if (came && !child)
+			/* It looks up ten times a second. */
+			_exit(readings > 300);
+		if (came) {
+			assert_int_equal(waitpid(child, &status, 0), child);
+			assert_int_equal(status, 0);
+		}
+	} while (came && moment < 20);
+	assert_true(moment > 4);
+	stop();
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test(name)
 		T(test_handler_closes_listener),
 		T(test_handler_closes_instance),
+		T(test_handler_forks),
 	};
 
 	alarm(95);
