@@ -153,8 +153,7 @@ static int members_wanted(void)
 	int count, used = 0;
 	cpu_set_t set;
 
-	CPU_ZERO(&set);
-	RAW3(SYS_sched_getaffinity, 0, sizeof(set), &set);
+	fsocket_pin_allowed(&set);
 	count = CPU_COUNT(&set);
 	if (count > GROUP_MEMBERS)
 		count = GROUP_MEMBERS;

@@ -230,6 +230,41 @@ static void nothing(void)
 {
 }
 
+/* Starts workers that do not look for connections which the other one would have got. */
+static pid_t start_patient_workers(int *epoll)
+{
+	close(fd);
+	setenv("FSOCKET_STEAL_AFTER_MS", "10000", 1);
+	fd = listener(AF_INET, &a);
+	unsetenv("FSOCKET_STEAL_AFTER_MS");
+	set_nonblock(fd);
+	return start_workers(epoll, nothing);
+}
+
+static void listen_once(void)
+{
+	union address b;
+
+	close(listener(AF_INET, &b));
+}
+
+/* The library has given the worker one CPU, and the program has not. */
+static void test_worker_listens(void **state)
+{
+	int epoll, status;
+	pid_t other;
+
+	(void)state;
+	other = start_workers(&epoll, listen_once);
+	tell(1);
+	while (*told != 2) {
+		/* FSOCKET_REQUIRED=1 ends a process whose listener can have no group. */
+		assert_int_equal(waitpid(other, &status, WNOHANG), 0);
+		usleep(1000);
+	}
+	stop_workers(other, epoll);
+}
+
 /* Nobody else looks for connections that the first instance would have reported. */
 static void test_instance_is_replaced(void **state)
 {
@@ -237,12 +272,7 @@ static void test_instance_is_replaced(void **state)
 	pid_t other;
 
 	(void)state;
-	close(fd);
-	setenv("FSOCKET_STEAL_AFTER_MS", "10000", 1);
-	fd = listener(AF_INET, &a);
-	unsetenv("FSOCKET_STEAL_AFTER_MS");
-	set_nonblock(fd);
-	other = start_workers(&epoll, nothing);
+	other = start_patient_workers(&epoll);
 	copy = instance();
 	assert_int_equal(dup2(copy, epoll), epoll);
 	close(copy);
@@ -293,6 +323,7 @@ int main(int argc, char **argv)
 		T(test_copy_is_closed),
 		T(test_system_call_dup2),
 		T(test_numbers_of_members),
+		T(test_worker_listens),
 		T(test_instance_is_replaced),
 		T(test_few_descriptors),
 	};
