@@ -92,13 +92,13 @@ static void first_escapes(ARGUMENTS)
 	fsocket_epoll_escape(a);
 }
 
-/* The number is about to be closed, or to become that of another file. */
-static void goes(int fd)
+/* The numbers are about to be closed, or to become those of other files. */
+static void go(unsigned int first, unsigned int last)
 {
-	fsocket_group_gone(fd, fd);
-	if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) &&
+	fsocket_group_gone(first, last);
+	if (first <= last && atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed) &&
 	    !fsocket_process_borrowed())
-		fsocket_worker_close(fd);
+		fsocket_worker_close_range(first, last);
 }
 
 static void both_escape(ARGUMENTS)
@@ -108,7 +108,7 @@ static void both_escape(ARGUMENTS)
 	/* The call closes b, unless it fails. */
 	fsocket_epoll_escape(b);
 	if ((int)a != (int)b && RAW2(SYS_fcntl, a, F_GETFD) >= 0) {
-		goes(b);
+		go(b, b);
 		if (!fsocket_process_borrowed())
 			fsocket_fd_forget(b);
 	}
@@ -117,7 +117,7 @@ static void both_escape(ARGUMENTS)
 /* Forgets the numbers from first to last if they have been closed. */
 static void range_closed(unsigned int first, unsigned int last)
 {
-	fsocket_group_gone(first, last);
+	go(first, last);
 	for (unsigned int fd = first; fd <= last && fd < FSOCKET_MAX_FD; fd++)
 		if (fsocket_fd(fd) == FD_PLAIN)
 			fsocket_fd_forget(fd);
@@ -126,7 +126,8 @@ static void range_closed(unsigned int first, unsigned int last)
 static void by_close_range(ARGUMENTS)
 {
 	fsocket_epoll_escape_all();
-	if (!((int)c & CLOSE_RANGE_CLOEXEC))
+	/* With CLOSE_RANGE_CLOEXEC it closes nothing, and with flags that do not exist it fails. */
+	if (!((int)c & ~CLOSE_RANGE_UNSHARE))
 		range_closed(a, b);
 }
 
@@ -418,7 +419,7 @@ static void by_syscall(ARGUMENTS)
 		break;
 	case SYS_close:
 		fsocket_epoll_escape(b);
-		goes(b);
+		go(b, b);
 		if (fsocket_fd(b) == FD_PLAIN)
 			fsocket_fd_forget(b);
 		break;

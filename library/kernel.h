@@ -75,6 +75,8 @@ bool fsocket_group_member(int fd);
 void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event);
 /* The epoll instance is about to be closed. */
 void fsocket_worker_close(int epfd);
+/* So are all numbers from first to last, which may be instances. */
+void fsocket_worker_close_range(unsigned int first, unsigned int last);
 /*
  * Does epoll_wait(), or epoll_pwait() with a mask, in an instance that has such a listener.
  * Returns false if it has none and the caller has to wait.

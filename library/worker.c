@@ -217,6 +217,13 @@ void fsocket_worker_close(int epfd)
 	fsocket_worker_let_go();
 }
 
+void fsocket_worker_close_range(unsigned int first, unsigned int last)
+{
+	for (int i = 0; i < watches_end; i++)
+		if (watches[i].group && (unsigned int)watches[i].epfd - first <= last - first)
+			fsocket_worker_close(watches[i].epfd);
+}
+
 void fsocket_worker_forsake(struct group *g, int member)
 {
 	if (!fsocket_worker_hold())
@@ -391,10 +398,7 @@ static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 					       timely);
 		if (!fsocket_members_readable(w->group, timely))
 			continue;
-		/*
-		 * The number may be that of another instance by now, which the library
-		 * has not seen.
-		 */
+		/* The number may be another instance's by now, which the library has not seen. */
 		if (call_epoll(w->epfd, EPOLL_CTL_MOD, member_fd(w), &w->event) == -ENOENT) {
 			w->ours = false;
 			continue;

@@ -286,6 +286,49 @@ static void test_instance_is_replaced(void **state)
 	stop_workers(other, epoll);
 }
 
+/* The other worker gets all connections of one that has closed its instance. */
+static void test_instance_in_a_range(void **state)
+{
+	int epoll, client;
+	pid_t other;
+
+	(void)state;
+	other = start_patient_workers(&epoll);
+	assert_ok(syscall(SYS_close_range, epoll, epoll, 0));
+	for (int i = 0; i < 2; i++) {
+		client = connect_on(i, &a);
+		assert_int_equal(readable(client, 20000), 1);
+		close(client);
+	}
+	stop_workers(other, -1);
+}
+
+/* What fails closes nothing: connections that wait for this worker are not lost. */
+static void test_range_is_not_closed(void **state)
+{
+	int epoll, clients[8], answered = 0, status;
+	pid_t other;
+
+	(void)state;
+	other = start_workers(&epoll, nothing);
+	kill(other, SIGSTOP);
+	assert_int_equal(waitpid(other, &status, WUNTRACED), other);
+	for (int i = 0; i < 8; i++)
+		clients[i] = connect_on(i % 2, &a);
+	assert_errno(syscall(SYS_close_range, fd, ~0U, 1 << 10), EINVAL);
+	stop_workers(other, epoll);
+	epoll = instance();
+	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
+		work(epoll, 'm', 1);
+		while (answered < 8 && readable(clients[answered], 0) == 1)
+			assert_true(greeting(clients[answered++]));
+	}
+	assert_int_equal(answered, 8);
+	for (int i = 0; i < 8; i++)
+		close(clients[i]);
+	close(epoll);
+}
+
 /* The library takes no descriptor of a program that may have few. */
 static void test_few_descriptors(void **state)
 {
@@ -325,6 +368,8 @@ int main(int argc, char **argv)
 		T(test_numbers_of_members),
 		T(test_worker_listens),
 		T(test_instance_is_replaced),
+		T(test_instance_in_a_range),
+		T(test_range_is_not_closed),
 		T(test_few_descriptors),
 	};
 
