@@ -24,6 +24,7 @@ struct group {
 	struct route *route;
 	int memory;		/* the descriptor of that memory; -1: it has none */
 	bool anonymous;		/* no process of the server has such a descriptor */
+	atomic_bool dropped;	/* a thread has begun to close it */
 };
 
 /* Other processes may write to the memory that the number is from. Returns -1 if there is none. */

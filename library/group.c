@@ -273,6 +273,7 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	}
 	if (before.route)
 		g->route = fsocket_route_replace(before.route, g->route);
+	atomic_store(&g->dropped, false);
 	g->inode = fsocket_inode(fd);
 	fsocket_member_address(fd, &g->address);
 	atomic_store(&fsocket_group_made, true);
@@ -406,6 +407,13 @@ void fsocket_group_copied(int fd)
 		atomic_store_explicit(&copied, true, memory_order_relaxed);
 }
 
+static bool is_listener(const struct group *g, int fd)
+{
+	ino_t inode = fsocket_inode(fd);
+
+	return inode && inode == g->inode;
+}
+
 /*
  * Returns a number, not from first to last, under which this process has the listener, too; or
  * -1.
@@ -418,13 +426,20 @@ static int another(const struct group *g, unsigned int first, unsigned int last)
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < end)
 		end = limit.rlim_cur;
 	for (unsigned int fd = 0; fd < end; fd++)
-		if ((fd < first || fd > last) && fsocket_inode(fd) == g->inode)
+		if ((fd < first || fd > last) && is_listener(g, fd))
 			return fd;
 	return -1;
 }
 
 static void drop(struct group *g)
 {
+	/* Two threads may close the last two numbers at once. */
+	if (atomic_exchange(&g->dropped, true))
+		return;
+	/* It may have others, which are closed at once or after a shutdown(). */
+	for (int fd = 0; fd < FSOCKET_MAX_FD; fd++)
+		if (group_of[fd] == 1 + (g - groups))
+			group_of[fd] = 0;
 	fsocket_worker_forsake(g, -1);
 	fsocket_members_close(g);
 	g->inode = 0;
@@ -513,6 +528,15 @@ void fsocket_group_gone(unsigned int first, unsigned int last)
 		else if (!borrowed && fsocket_fd(fd) == FD_MEMBER)
 			move(fd, last);
 	}
+}
+
+void fsocket_group_closed(void)
+{
+	if (fsocket_device_confined() || fsocket_process_borrowed())
+		return;
+	for (int fd = 0; fd < FSOCKET_MAX_FD; fd++)
+		if (group_of[fd] && !is_listener(&groups[group_of[fd] - 1], fd))
+			forget(fd, fd, fd);
 }
 
 /*

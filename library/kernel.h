@@ -64,6 +64,11 @@ bool fsocket_group_has(int fd);
 void fsocket_group_copied(int fd);
 /* The numbers from first to last are about to be closed, or to become those of other files. */
 void fsocket_group_gone(unsigned int first, unsigned int last);
+/*
+ * A listener has been closed. Another thread may have closed a copy meanwhile, and each may have
+ * found the number of the other one still open.
+ */
+void fsocket_group_closed(void);
 /* fd is about to be closed, by a program that has restricted its system calls. */
 void fsocket_group_closes(int fd);
 /* fd is about to be shut down, and then listens no more. */

@@ -457,6 +457,20 @@ int connect(int fd, const struct sockaddr *addr, socklen_t len)
 	return real(fd, addr, len);
 }
 
+static RARELY int close_listener(int fd)
+{
+	int ret;
+
+	if (fsocket_group_was())
+		fsocket_group_closes(fd);
+	if (fsocket_listener_close(fd))
+		return 0;
+	ret = real_close(fd);
+	if (fsocket_group_was())
+		fsocket_group_closed();
+	return ret;
+}
+
 static RARELY int close_specially(int fd)
 {
 	unsigned char kind = fsocket_fd(fd);
@@ -474,10 +488,8 @@ static RARELY int close_specially(int fd)
 		fsocket_group_gone(fd, fd);
 	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
 		fsocket_worker_close(fd);
-	if (kind & FD_LISTENER && fsocket_group_was())
-		fsocket_group_closes(fd);
-	if (kind & FD_LISTENER && fsocket_listener_close(fd))
-		return 0;
+	if (kind & FD_LISTENER)
+		return close_listener(fd);
 	if (kind == FD_PLAIN)
 		fsocket_fd_set(fd, FD_UNKNOWN);
 	return real_close(fd);

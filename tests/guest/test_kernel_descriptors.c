@@ -303,6 +303,96 @@ static void test_instance_in_a_range(void **state)
 	stop_workers(other, -1);
 }
 
+/* Gives the new listener a second number, which follows its first one, and returns that. */
+static int make_twice(void)
+{
+	union address b;
+	int first = fd, twice = listener(AF_INET, &b);
+
+	assert_int_equal(fcntl(twice, F_DUPFD, twice + 1), twice + 1);
+	for (fd = twice; fd <= twice + 1; fd++)
+		/* This adds it to an instance, so that the library knows the number. */
+		close(instance());
+	fd = first;
+	return twice;
+}
+
+/* Files with numbers that were free have nothing to do with the group of a listener. */
+static void assert_next_are_plain(void)
+{
+	int next[8], off = 0;
+
+	for (int i = 0; i < 8; i++) {
+		next[i] = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(next[i]);
+		assert_ok(setsockopt(next[i], SOL_SOCKET, SO_REUSEPORT, &off, sizeof(off)));
+		assert_int_equal(reuseport(next[i]), 0);
+	}
+	for (int i = 0; i < 8; i++)
+		close(next[i]);
+}
+
+static void test_both_numbers_in_a_range(void **state)
+{
+	int twice = make_twice();
+
+	(void)state;
+	assert_ok(syscall(SYS_close_range, twice, twice + 1, 0));
+	assert_next_are_plain();
+}
+
+static void test_copy_is_closed_after_shutdown(void **state)
+{
+	int twice = make_twice();
+
+	(void)state;
+	assert_ok(shutdown(twice, SHUT_RDWR));
+	close(twice + 1);
+	assert_next_are_plain();
+	close(twice);
+}
+
+static __thread bool closes_copy;
+/* 1: the thread has come to the closing of its copy. 2: the listener's first number is closed. */
+static atomic_int closing;
+
+/* The library calls this just before it closes a listener: there the thread waits. */
+void pthread_testcancel(void)
+{
+	if (!closes_copy)
+		return;
+	closing = 1;
+	while (closing != 2)
+		usleep(1000);
+}
+
+static void *close_copy(void *copy)
+{
+	closes_copy = true;
+	close(*(int *)copy);
+	closing = 1;
+	return NULL;
+}
+
+/* Each of two threads closes a number while that of the other one is still there. */
+static void test_two_threads_close(void **state)
+{
+	int first = fd, copy = dup(first);
+	pthread_t thread;
+
+	(void)state;
+	assert_ok(copy);
+	fd = copy;
+	/* This adds the copy to an instance, so that the library knows its number. */
+	close(instance());
+	assert_int_equal(pthread_create(&thread, NULL, close_copy, &copy), 0);
+	await(closing == 1);
+	close(first);
+	closing = 2;
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_port_is_free();
+}
+
 /* What fails closes nothing: connections that wait for this worker are not lost. */
 static void test_range_is_not_closed(void **state)
 {
@@ -369,6 +459,9 @@ int main(int argc, char **argv)
 		T(test_worker_listens),
 		T(test_instance_is_replaced),
 		T(test_instance_in_a_range),
+		T(test_both_numbers_in_a_range),
+		T(test_copy_is_closed_after_shutdown),
+		T(test_two_threads_close),
 		T(test_range_is_not_closed),
 		T(test_few_descriptors),
 	};
