@@ -5,30 +5,53 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "playbooks/roles/lab/files/lab.sh"
 
 
-def test_an_image_after_a_killed_one_spares_what_is_mounted(tmp_path):
-    """The tree of the killed one, in which /dev and others are still mounted, is removed."""
-    script = tmp_path / SCRIPT
-    script.parent.mkdir(parents=True)
+@pytest.fixture(name="image")
+def image_of(tmp_path):
+    """Runs a command of lab.sh with a script as mmdebstrap; returns the process that has ended."""
+    script, stub = tmp_path / SCRIPT, tmp_path / "bin/mmdebstrap"
+    for file in (script, stub):
+        file.parent.mkdir(parents=True)
     shutil.copy(ROOT / SCRIPT, script)
-    mounted, device = tmp_path / ".lab/tree.new/a b/dev", tmp_path / "dev"
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device/null").touch()
+
+    def make(text, command="image"):
+        stub.write_text(f"#!/bin/sh\n{text}\n")
+        stub.chmod(0o755)
+        return subprocess.run(
+            [script, command], check=False, capture_output=True, text=True,
+            env={**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"})
+    return make
+
+
+def test_a_killed_image_leaves_nothing_mounted(image, tmp_path):
+    """So that whoever deletes the checkout does not delete this machine's devices."""
+    tree, device = tmp_path / ".lab/tree.new", tmp_path / "device"
+    done = image(f"mkdir -p '{tree}/dev'; mount --bind '{device}' '{tree}/dev'; kill -9 $$")
+    try:
+        assert done.returncode, done.stdout
+        assert (tree / "dev").exists() and not os.path.ismount(tree / "dev")
+        assert image("exit 3").returncode and not (tree / "dev").exists()
+        assert (device / "null").exists()
+    finally:
+        subprocess.run(["umount", tree / "dev"], check=False, capture_output=True)
+
+
+def test_an_image_spares_what_is_mounted(image, tmp_path):
+    """As versions left it that mounted in the namespace of this machine."""
+    mounted, device = tmp_path / ".lab/tree.new/a b/dev", tmp_path / "device"
     mounted.mkdir(parents=True)
-    device.mkdir()
-    (device / "null").touch()
-    stub = tmp_path / "bin/mmdebstrap"
-    stub.parent.mkdir()
-    stub.write_text("#!/bin/sh\nexit 3\n")
-    stub.chmod(0o755)
     subprocess.run(["mount", "--bind", device, mounted], check=True)
     try:
-        done = subprocess.run(
-            [script, "image"], check=False, capture_output=True, text=True,
-            env={**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"})
-        assert done.returncode, done.stdout
-        assert (device / "null").exists(), done.stderr
-        assert not mounted.exists()
+        for command in ("image", "clean"):
+            done = image("exit 3", command)
+            assert done.returncode and "umount them" in done.stderr, done.stderr
+            assert (device / "null").exists()
     finally:
         subprocess.run(["umount", mounted], check=False, capture_output=True)

@@ -216,8 +216,8 @@ make_image() {
 	done
 
 	command -v mmdebstrap > /dev/null || die "mmdebstrap is missing: run make packages-sweep"
-	rm -rf --one-file-system "$tree" "$lab/disk.new" "$lab/image" ||
-		die "$tree cannot be deleted: umount what is mounted in it (findmnt lists it), then run the same command again"
+	nothing_mounted
+	rm -rf "$tree" "$lab/disk.new" "$lab/image"
 	mkdir -p "$tree"
 	say "image: installing Debian $suite with ${#packages[@]} packages and what they need (a few minutes)"
 	# Use this machine's package sources, if they are of that suite.
@@ -456,6 +456,12 @@ lock() {
 	flock -n 9 || die "another lab.sh is at work in this checkout: wait for it"
 }
 
+# Older versions mounted /dev and others of this machine in the tree of an image, for good if killed.
+nothing_mounted() {
+	! findmnt -rno TARGET | sed 's/\\x20/ /g' | grep -qF "$lab/" ||
+		die "files of this machine are mounted in $lab: umount them (findmnt lists them), then run the same command again"
+}
+
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
 	have_image || make_image
@@ -575,10 +581,7 @@ image | up | down | ssh | loadgen | status | count | clean)
 	;;
 esac
 case $command in
-image)
-	lock
-	image
-	;;
+image) lock && image ;;
 up) up "$cpus" "$kernel" ;;
 down) down ;;
 ssh)
@@ -594,7 +597,8 @@ status) all_answer ;;
 count) count "$@" ;;
 clean)
 	down
-	rm -rf --one-file-system "$lab"
+	nothing_mounted
+	rm -rf "$lab"
 	;;
 *) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | loadgen COMMAND... | status | count … | clean" ;;
 esac
