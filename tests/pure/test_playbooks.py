@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -75,26 +76,31 @@ INVENTORY = """all:
 
 
 @pytest.fixture(name="checkout")
-def checkout_of_nobody(tmp_path):
-    """A copy of the tree that belongs to a user without rights, and that user's environment."""
-    os.chmod(tmp_path, 0o755)
-    for folder in tmp_path.parents[:2]:
-        os.chmod(folder, 0o755)
+def checkout_of_nobody():
+    """A copy of the tree that belongs to a user without rights, and that user's environment. It is
+    not in tmp_path, which each start of another pytest makes unreadable for all other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        folder.chmod(0o755)
+        yield filled(folder)
+
+
+def filled(folder):
     for name in ("playbooks", "experiments", "kmod", "counting"):
-        shutil.copytree(ROOT / name, tmp_path / "tree" / name,
+        shutil.copytree(ROOT / name, folder / "tree" / name,
                         ignore=shutil.ignore_patterns("__pycache__", "*.o", "*.ko"))
-    (tmp_path / "tree/results").mkdir()
+    (folder / "tree/results").mkdir()
     for name, text in STUBS.items():
-        path = tmp_path / "stubs" / name
+        path = folder / "stubs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    (tmp_path / "stubs/hosts.yml").write_text(INVENTORY.replace("STUBS", str(tmp_path / "stubs")))
-    subprocess.run(["chown", "-R", "nobody:", tmp_path / "tree", tmp_path / "stubs"], check=True)
-    return tmp_path, {"PATH": f"{tmp_path}/stubs:/usr/bin:/bin:/usr/sbin:/sbin",
-                      "LC_ALL": "C.UTF-8",
-                      "HOME": f"{tmp_path}/stubs", "STUBS": f"{tmp_path}/stubs",
-                      "ANSIBLE_REMOTE_TMP": f"{tmp_path}/stubs/tmp"}
+    (folder / "stubs/hosts.yml").write_text(INVENTORY.replace("STUBS", str(folder / "stubs")))
+    subprocess.run(["chown", "-R", "nobody:", folder / "tree", folder / "stubs"], check=True)
+    return folder, {"PATH": f"{folder}/stubs:/usr/bin:/bin:/usr/sbin:/sbin",
+                    "LC_ALL": "C.UTF-8",
+                    "HOME": f"{folder}/stubs", "STUBS": f"{folder}/stubs",
+                    "ANSIBLE_REMOTE_TMP": f"{folder}/stubs/tmp"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
