@@ -73,7 +73,7 @@ static struct route *read_route(int pid, unsigned long start)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	bool known = fd >= 0 && pread(fd, r, sizeof(*r), start) == sizeof(*r) &&
 		     r->magic == ROUTE_MAGIC && r->count >= 0 && r->count <= GROUP_MEMBERS &&
-		     r->end >= 0 && r->end <= GROUP_CLAIMS && r->late > 0 && r->late <= 10000;
+		     r->end >= 0 && r->end <= GROUP_CLAIMS && late_allowed(r->late);
 
 	if (fd >= 0)
 		close(fd);

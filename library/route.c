@@ -37,7 +37,7 @@ struct route *fsocket_route_new(int memory)
 	if (r == MAP_FAILED)
 		return NULL;
 	r->seen = fsocket_imports_accept();
-	r->late = wanted && atoi(wanted) >= 1 && atoi(wanted) <= 10000 ? atoi(wanted) : LATE_MS;
+	r->late = wanted && late_allowed(atoi(wanted)) ? atoi(wanted) : LATE_MS;
 	return r;
 }
 

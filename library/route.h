@@ -97,11 +97,17 @@ static inline int claims_of(const struct route *r)
 	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
 }
 
+/* Whether FSOCKET_STEAL_AFTER_MS may have this value. */
+static inline bool late_allowed(int late)
+{
+	return late >= 1 && late <= 10000;
+}
+
 static inline int late_of(const struct route *r)
 {
 	int late = __atomic_load_n(&r->late, __ATOMIC_RELAXED);
 
-	return late < 1 || late > 10000 ? LATE_MS : late;
+	return late_allowed(late) ? late : LATE_MS;
 }
 
 /* Returns a negative number if it has none. */
