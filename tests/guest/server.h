@@ -116,6 +116,19 @@ static inline pid_t start_workers(int *epoll, void (*task)(void))
 	return other;
 }
 
+/* Works in an instance until each of the clients has been answered. */
+static inline void await_answers(int epoll, const int clients[8])
+{
+	int answered = 0;
+
+	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
+		work(epoll, 'm', 1);
+		while (answered < 8 && readable(clients[answered], 0) == 1)
+			assert_true(greeting(clients[answered++]));
+	}
+	assert_int_equal(answered, 8);
+}
+
 static inline void stop_workers(pid_t other, int epoll)
 {
 	kill(other, SIGKILL);

@@ -202,7 +202,7 @@ static void free_numbers(void)
 /* Connections wait for each worker while all give the numbers of the members to other files. */
 static void test_numbers_of_members(void **state)
 {
-	int epoll, clients[8], answered = 0;
+	int epoll, clients[8];
 	pid_t other;
 
 	(void)state;
@@ -214,12 +214,7 @@ static void test_numbers_of_members(void **state)
 	tell(4);
 	take_numbers();
 	await_stage(2);
-	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
-		work(epoll, 'm', 1);
-		while (answered < 8 && readable(clients[answered], 0) == 1)
-			assert_true(greeting(clients[answered++]));
-	}
-	assert_int_equal(answered, 8);
+	await_answers(epoll, clients);
 	for (int i = 0; i < 8; i++)
 		close(clients[i]);
 	stop_workers(other, epoll);
@@ -396,7 +391,7 @@ static void test_two_threads_close(void **state)
 /* What fails closes nothing: connections that wait for this worker are not lost. */
 static void test_range_is_not_closed(void **state)
 {
-	int epoll, clients[8], answered = 0, status;
+	int epoll, clients[8], status;
 	pid_t other;
 
 	(void)state;
@@ -408,12 +403,7 @@ static void test_range_is_not_closed(void **state)
 	assert_errno(syscall(SYS_close_range, fd, ~0U, 1 << 10), EINVAL);
 	stop_workers(other, epoll);
 	epoll = instance();
-	for (int tries = 0; answered < 8 && tries < 20000; tries++) {
-		work(epoll, 'm', 1);
-		while (answered < 8 && readable(clients[answered], 0) == 1)
-			assert_true(greeting(clients[answered++]));
-	}
-	assert_int_equal(answered, 8);
+	await_answers(epoll, clients);
 	for (int i = 0; i < 8; i++)
 		close(clients[i]);
 	close(epoll);

@@ -134,21 +134,26 @@ init_net+704,variable,init_net+0x2c0,inet_timewait_death_row.tw_refcount,,inet_t
     assert "| init_net+0x2c0: 3.0 |" in bound.table(Study(run))
 
 
+def read(folder, functions, dump):
+    """Makes the tables of a dump of ten requests in the folder. functions: lines of kallsyms."""
+    counting = ROOT / "counting"
+    subprocess.run(["make", "-s", "-C", counting, "read"], check=True)
+    (folder / "kallsyms").write_text(
+        f"0000000000000100 A runqueues\n{functions}ffffffff82000010 D init_net\n")
+    (folder / "dump").write_text(
+        f"counting 2\nquantum 2000\nseconds 1.0\nlost 0\nvcpu 0 1000 100\n{dump}end\n")
+    subprocess.run([counting / "read", folder / "dump", folder / "kallsyms", "10", folder],
+                   check=True)
+
+
 def test_address_of_a_line(tmp_path):
     """The request for a line's name has the address in it that causes most of its moves."""
-    folder = ROOT / "counting"
-    subprocess.run(["make", "-s", "-C", folder, "read"], check=True)
-    (tmp_path / "kallsyms").write_text("0000000000000100 A runqueues\n"
-                                       "ffffffff81000000 T tcp_ack\nffffffff81000100 t tcp_clean\n"
-                                       "ffffffff82000010 D init_net\n")
-    (tmp_path / "dump").write_text(
-        "counting 2\nquantum 2000\nseconds 1.0\nlost 0\nvcpu 0 1000 100\n"
+    functions = "ffffffff81000000 T tcp_ack\nffffffff81000100 t tcp_clean\n"
+    read(tmp_path, functions, (
         # The line 0x40 * 0x3fffffffe080000 is at 0xffffffff82000000.
         "event 0 ffffffff81000004 3fffffffe080000 10 0 0 24\n"
         "event 0 ffffffff81000104 3fffffffe080000 20 0 0 48\n"
-        "event 0 ffffffff81000004 3fffe0000000040 5 0 0 8\nend\n")
-    subprocess.run([folder / "read", tmp_path / "dump", tmp_path / "kallsyms", "10", tmp_path],
-                   check=True)
+        "event 0 ffffffff81000004 3fffe0000000040 5 0 0 8\n"))
     lines = contract.read_csv(tmp_path / "lines.csv")
     assert [(line["line"], line["moved_by"], line["transfers"], line["address"])
             for line in lines] == [
@@ -158,22 +163,14 @@ def test_address_of_a_line(tmp_path):
 
 def test_pages_that_a_kernel_thread_moves_are_background(tmp_path):
     """khugepaged copies 512 pages of a program at once, whatever the connections do."""
-    folder = ROOT / "counting"
-    subprocess.run(["make", "-s", "-C", folder, "read"], check=True)
-    (tmp_path / "kallsyms").write_text(
-        "0000000000000100 A runqueues\n"
-        "ffffffff81000000 T copy_page\nffffffff81000100 t collapse_huge_page\n"
-        "ffffffff81000200 t wp_page_copy\nffffffff81000300 T __schedule\n"
-        "ffffffff82000010 D init_net\n")
-    (tmp_path / "dump").write_text(
-        "counting 2\nquantum 2000\nseconds 1.0\nlost 0\nvcpu 0 1000 100\n"
+    functions = ("ffffffff81000000 T copy_page\nffffffff81000100 t collapse_huge_page\n"
+                 "ffffffff81000200 t wp_page_copy\nffffffff81000300 T __schedule\n")
+    read(tmp_path, functions, (
         "context 1 0 ffffffff81000110\ncontext 2 0 ffffffff81000210\n"
         "context 3 1 ffffffff81000310\n"
         "event 1 ffffffff81000004 3fffe0000000040 70 0 0 8\n"
         "event 3 ffffffff81000004 3fffe0000000080 30 0 0 8\n"
-        "event 2 ffffffff81000004 3fffe00000000c0 20 0 0 8\nend\n")
-    subprocess.run([folder / "read", tmp_path / "dump", tmp_path / "kallsyms", "10", tmp_path],
-                   check=True)
+        "event 2 ffffffff81000004 3fffe00000000c0 20 0 0 8\n"))
     found = counts.totals((tmp_path / "totals.csv").read_text())
     assert (found["line_transfers_per_req"], found["background_transfers_per_req"]) == (2, 10)
 
