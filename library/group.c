@@ -281,10 +281,11 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	return g;
 }
 
-/* Another thread of the parent may have held it. */
+/* Another thread of the parent may have held these, which only processes with a group take. */
 static void in_child(void)
 {
 	pthread_mutex_init(&making, NULL);
+	fsocket_worker_held_in_child();
 }
 
 bool fsocket_group_note(int fd, bool made_here)

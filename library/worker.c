@@ -124,7 +124,6 @@ static void in_child(void)
 		watches[i].claim = NULL;
 		watches[i].crowd = true;
 	}
-	fsocket_worker_held_in_child();
 }
 
 static void prepare(void)
