@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Declarations that the files of the kernel backend share, from the lowest level up:
- * members.c, pin.c and route.c, adopt.c and worker.c, group.c; accept.c and keep.c use
+ * members.c, pin.c and route.c, adopt.c, place.c and worker.c, group.c; accept.c and keep.c use
  * all of them.
  */
 #ifndef FSOCKET_BACKEND_H
@@ -134,6 +134,10 @@ int fsocket_route_live(const struct route *r);
  * is none.
  */
 bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed);
+/* Returns the number of workers on the CPU. */
+int fsocket_route_workers(const struct route *r, int cpu);
+/* The worker is to choose again, and is sent no connections until then. */
+void fsocket_route_withdraw(struct group *g, struct claim *c);
 /* From now on connections may be sent to the worker. */
 void fsocket_route_ready(struct group *g, struct claim *c);
 /* Takes the CPUs of stale workers away; a call does so only from time to time. */

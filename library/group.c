@@ -13,6 +13,7 @@
  *	adopt.c		a group of the program before this one
  *	keep.c		the same, when a process runs its program again
  *	worker.c	how workers wait
+ *	place.c		the CPU and the member that a worker has
  *	hold.c		the thread that changes what workers wait for
  *	merge.c		one event of a listener and its member
  *	accept.c	how workers accept

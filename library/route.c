@@ -329,7 +329,7 @@ void fsocket_route_start(struct group *g)
 	unlock(g);
 }
 
-static int workers_on(const struct route *r, int cpu)
+int fsocket_route_workers(const struct route *r, int cpu)
 {
 	int count = 0;
 
@@ -415,7 +415,7 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	for (int i = 0; i < CPU_SETSIZE; i++) {
 		if (!CPU_ISSET(i, allowed))
 			continue;
-		count = workers_on(r, i);
+		count = fsocket_route_workers(r, i);
 		if (cpu < 0 || count < least) {
 			cpu = i;
 			least = count;
@@ -429,6 +429,16 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	}
 	unlock(g);
 	return c->member >= 0;
+}
+
+void fsocket_route_withdraw(struct group *g, struct claim *c)
+{
+	if (!lock(g))
+		return;
+	atomic_store(&c->ready, false);
+	c->cpu = -1;
+	update(g);
+	unlock(g);
 }
 
 void fsocket_route_ready(struct group *g, struct claim *c)

@@ -61,30 +61,13 @@ static struct watch *find_watch(int epfd, int fd)
 	return NULL;
 }
 
-static void enter_member(struct watch *w)
-{
-	int fd = member_fd(w);
-
-	if (fd >= 0 && !w->ours)
-		w->ours = !call_epoll(w->epfd, EPOLL_CTL_ADD, fd, &w->event);
-}
-
-static void leave_member(struct watch *w)
-{
-	int fd = member_fd(w);
-
-	if (w->ours && fd >= 0)
-		call_epoll(w->epfd, EPOLL_CTL_DEL, fd, NULL);
-	w->ours = false;
-}
-
 static void give_up(struct watch *w)
 {
 	bool last = true;
 
 	if (!w->claim)
 		return;
-	leave_member(w);
+	fsocket_place_leave(w);
 	fsocket_route_release(w->group, w->claim, w->owner);
 	w->claim = NULL;
 	w->active = false;
@@ -194,9 +177,9 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 	} else if (w && wanted) {
 		if (w->ours && call_epoll(epfd, EPOLL_CTL_MOD, member_fd(w), event))
 			w->ours = false;
-		enter_member(w);
+		fsocket_place_enter(w);
 	} else if (w) {
-		leave_member(w);
+		fsocket_place_leave(w);
 	}
 	fsocket_worker_let_go();
 }
@@ -253,27 +236,6 @@ void fsocket_worker_confine(bool ends)
 		}
 	}
 	fsocket_worker_let_go();
-}
-
-static void activate(struct watch *w)
-{
-	cpu_set_t allowed;
-
-	fsocket_pin_allowed(&allowed);
-	for (int i = 0; i < fsocket_mine.count; i++)
-		if (fsocket_mine.watches[i]->claim && fsocket_mine.watches[i]->claim->cpu >= 0) {
-			CPU_ZERO(&allowed);
-			CPU_SET(fsocket_mine.watches[i]->claim->cpu, &allowed);
-		}
-	leave_member(w);
-	atomic_store(&w->claim->looks, false);
-	if (!fsocket_route_choose(w->group, w->claim, &allowed))
-		return;
-	fsocket_pin(w->claim->cpu);
-	enter_member(w);
-	if (w->ours)
-		fsocket_route_ready(w->group, w->claim);
-	w->generation = w->group->route->generation;
 }
 
 /*
@@ -335,8 +297,10 @@ static void settle(struct watch *w, bool asks)
 			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
+	if (w->active && w->claim->ready)
+		fsocket_place_spread();
 	if (w->active && !w->alone_since && !w->claim->ready)
-		activate(w);
+		fsocket_place_take(w);
 }
 
 bool fsocket_worker_known(void)

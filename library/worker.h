@@ -60,6 +60,13 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 			const struct epoll_event *event);
 /* This process is about to lose the group's member, or all of them if it is -1. */
 void fsocket_worker_forsake(struct group *g, int member);
+/* place.c: puts the member of w into its instance, or takes it out, if it has one. */
+void fsocket_place_enter(struct watch *w);
+void fsocket_place_leave(struct watch *w);
+/* Gives w, which has a claim, a CPU and a member, to which connections may be sent from then on. */
+void fsocket_place_take(struct watch *w);
+/* Withdraws all claims of this thread if it shares its CPU while another one has too few workers. */
+void fsocket_place_spread(void);
 
 #pragma GCC visibility pop
 
