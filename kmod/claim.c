@@ -24,6 +24,9 @@
 #include "pins.h"
 #include "resolve.h"
 
+/* The most claims that a CPU which is chosen may have more than another one. */
+#define FSOCKET_UNEVEN	2
+
 /* A change applies to later spawns only. */
 unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
 
@@ -44,6 +47,7 @@ static void fsocket_claim_enter(struct fsocket_claim *claim,
 {
 	WRITE_ONCE(claim->local, local);
 	local->claims++;
+	local->newest = ++local->listener->entered;
 	atomic_inc(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
 	WRITE_ONCE(local->worker, claim->worker);
 }
@@ -68,8 +72,10 @@ static void fsocket_claim_leave(struct fsocket_claim *claim)
 	if (local->worker == claim->worker)
 		WRITE_ONCE(local->worker, fsocket_claim_colleague(claim));
 	atomic_dec(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
-	if (!--local->claims)
-		fsocket_local_park(local);
+	if (--local->claims)
+		return;
+	local->newest = 0;
+	fsocket_local_park(local);
 }
 
 static void fsocket_claim_free(struct rcu_head *rcu)
@@ -179,21 +185,48 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 	fsocket_cover(l);
 }
 
+static unsigned int fsocket_claims_on(const struct fsocket_listener *l, int cpu)
+{
+	return l->locals[cpu] ? l->locals[cpu]->claims : 0;
+}
+
 /*
  * Returns whether @one is a better CPU for a worker of @l than @other is. A user who
  * claims CPUs by the thousand for listeners of their own must not drive the workers of
- * @l onto one CPU, so claims of other listeners decide only where @l has as many on
- * both.
+ * @l onto one CPU, so claims of other listeners decide only where @l has none.
  */
 static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int other)
 {
 	const struct fsocket_local *here = l->locals[one], *there = l->locals[other];
-	unsigned int mine = here ? here->claims : 0, theirs = there ? there->claims : 0;
+	u64 mine = here ? here->newest : 0, theirs = there ? there->newest : 0;
 
 	if (mine != theirs)
 		return mine < theirs;
 	return atomic_read(per_cpu_ptr(&fsocket_cpu_claims, one)) <
 	       atomic_read(per_cpu_ptr(&fsocket_cpu_claims, other));
+}
+
+/*
+ * Returns the CPU of @allowed whose newest claim on @l is the oldest. At a reload, new
+ * workers come while the old ones leave at any moment, so the number of claims does not
+ * tell how many there will be: a CPU that an old worker has just left, and a new one
+ * has taken, would have no more than the others. Where workers are more than CPUs, one
+ * that ends may have been the oldest on its CPU, so that CPUs with many more claims than
+ * another are left out.
+ */
+static int fsocket_best_cpu(const struct fsocket_listener *l, const struct cpumask *allowed)
+{
+	unsigned int fewest = UINT_MAX;
+	int cpu, best = -EINVAL;
+
+	for_each_cpu_and(cpu, allowed, cpu_active_mask)
+		fewest = min(fewest, fsocket_claims_on(l, cpu));
+	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
+		if (fsocket_claims_on(l, cpu) - fewest <= FSOCKET_UNEVEN &&
+		    (best < 0 || fsocket_cpu_better(l, cpu, best)))
+			best = cpu;
+	}
+	return best;
 }
 
 /*
@@ -203,8 +236,6 @@ static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int ot
 static int fsocket_choose_cpu(const struct fsocket_listener *l,
 			      const struct cpumask *allowed, int want)
 {
-	int cpu, best = -EINVAL;
-
 	if (want >= 0) {
 		if (want >= nr_cpu_ids || !cpu_active(want) ||
 		    !cpumask_test_cpu(want, allowed)) {
@@ -215,11 +246,7 @@ static int fsocket_choose_cpu(const struct fsocket_listener *l,
 		}
 		return want;
 	}
-	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
-		if (best < 0 || fsocket_cpu_better(l, cpu, best))
-			best = cpu;
-	}
-	return best;
+	return fsocket_best_cpu(l, allowed);
 }
 
 /* Returns the claim of current on @l, or NULL. Called under the listener's lock. */

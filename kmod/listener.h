@@ -54,6 +54,8 @@ struct fsocket_local {
 	/* The worker of the latest claim; NULL without claims. Read under RCU. */
 	const struct task_struct *worker;
 	unsigned int claims;
+	/* The number of the newest claim since there was none; 0 without claims. */
+	u64 newest;
 	bool attached;
 	/*
 	 * Set if this one is attached without claims: its worker serves this one, and
@@ -105,6 +107,8 @@ struct fsocket_listener {
 	struct fsocket_stats __percpu *stats;
 	/* Changed under @lock and @claims_lock. */
 	struct list_head claims;
+	/* Claims that have entered a place since the beginning; under @lock. */
+	u64 entered;
 	/* Used by readers of /proc, which must not wait for @lock. */
 	spinlock_t claims_lock;
 	/* The program itself set SO_REUSEPORT. */

@@ -131,6 +131,41 @@ static void apart_in_a_crowd(void **state)
 	assert_int_not_equal(cpu[1], cpu[2]);
 }
 
+/*
+ * New workers come while the old ones leave, as at a reload of nginx: one old worker leaves
+ * before the first of them chooses its CPU, and the others leave at the end.
+ */
+static void reload_uses_all_cpus(void **state)
+{
+	int all = cpus_of(0), ready[2], i, cpu;
+	pid_t old[63], new[63];
+	unsigned long used = 0;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	char byte;
+
+	(void)state;
+	assert_in_range(all, 2, 63);
+	assert_ok(pipe(ready));
+	for (i = 0; i < 2 * all; i++) {
+		if (i == all)
+			kill_worker(old[all / 2]);
+		(i < all ? old : new)[i % all] = waiting_worker(fd, ready);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+	}
+	for (i = 0; i < all; i++) {
+		if (i != all / 2)
+			kill_worker(old[i]);
+		cpu = cpu_of(new[i]);
+		assert_in_range(cpu, 0, all - 1);
+		used |= 1UL << cpu;
+	}
+	for (i = 0; i < all; i++)
+		kill_worker(new[i]);
+	close(fd);
+	assert_int_equal(used, (1UL << all) - 1);
+}
+
 static void *count_cpus(void *arg)
 {
 	*(int *)arg = cpus_of(0);
@@ -257,6 +292,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(pinned_in_company),
 		T(apart_in_a_crowd),
+		T(reload_uses_all_cpus),
 		T(children_are_free),
 		T(dead_threads_go),
 		T(first_together),
