@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = "playbooks/roles/lab/files/lab.sh"
+FOLDER = "playbooks/roles/lab/files"
 
 
 @pytest.fixture(name="image")
 def image_of(tmp_path):
     """Runs a command of lab.sh with a script as mmdebstrap; returns the process that has ended."""
-    script, stub = tmp_path / SCRIPT, tmp_path / "bin/mmdebstrap"
-    for file in (script, stub):
-        file.parent.mkdir(parents=True)
-    shutil.copy(ROOT / SCRIPT, script)
+    script, stub = tmp_path / FOLDER / "lab.sh", tmp_path / "bin/mmdebstrap"
+    shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
+    stub.parent.mkdir(parents=True)
     (tmp_path / "device").mkdir()
     (tmp_path / "device/null").touch()
 

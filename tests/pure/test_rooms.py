@@ -134,8 +134,9 @@ def test_a_server_says_all(name):
 def test_a_servers_package_is_installed_and_its_service_stopped(name):
     facts = yaml.safe_load((ROOT / "playbooks/roles/provision/defaults/main.yml").read_text())
     assert name in facts["provision_packages"]["server"]
-    lab = (ROOT / "playbooks/roles/lab/files/lab.sh").read_text()
-    assert f" {name}" in lab and f" {facts['provision_servers'][name]}.service " in lab
+    files = ROOT / "playbooks/roles/lab/files"
+    assert f" {name}" in (files / "lab.sh").read_text()
+    assert f" {facts['provision_servers'][name]}.service " in (files / "image.sh").read_text()
 
 
 def test_a_server_of_ones_own():
