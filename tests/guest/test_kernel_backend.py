@@ -37,7 +37,7 @@ def no_module(lab):
     lab.server("modprobe fastsocket")
 
 
-@each_of("test_kernel_backend", "test_kernel_handlers", "test_kernel_workers",
+@each_of("test_kernel_backend", "test_kernel_waits", "test_kernel_handlers", "test_kernel_workers",
          "test_kernel_descriptors", "test_kernel_calls", "test_kernel_others",
          "test_kernel_unseen", "test_kernel_exec")
 def test_program(lab, program, name):
