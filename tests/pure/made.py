@@ -8,6 +8,9 @@ import contract
 import run as runner
 
 ROOT = Path(__file__).resolve().parents[2]
+# A small plan of the experiment seed-demo.
+TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
+        "--set", "rounds=3", "--set", "null=0", "--set", "count_repetitions=0"]
 
 
 def program(name, *args):

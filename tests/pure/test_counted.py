@@ -15,9 +15,8 @@ import counts
 import plan
 import pooled
 import tables
-from made import ROOT, planned, planned_of, program, sample, summary_of
+from made import ROOT, TINY, planned, planned_of, program, sample, summary_of
 from study import Study
-from test_sweep import TINY
 
 sys.path.insert(0, str(ROOT / "plots"))
 import difference  # noqa: E402 (its folder has to be named first)

@@ -8,8 +8,8 @@ import contract
 import measure
 import plan
 import run as runner
-from made import fill, planned, planned_of, program, summary_of
-from test_sweep import EXPERIMENTS, ROOT, TINY
+from made import TINY, fill, planned, planned_of, program, summary_of
+from test_sweep import EXPERIMENTS, ROOT
 
 POOL = "parameter:enable_socket_pool_size"
 

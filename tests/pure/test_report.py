@@ -16,9 +16,8 @@ import places
 import profiles
 import report
 from fill import ROOT
-from made import fill, planned, program, summary_of
+from made import TINY, fill, planned, program, summary_of
 from study import Study
-from test_sweep import TINY
 
 
 @pytest.fixture(name="run")

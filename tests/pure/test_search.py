@@ -12,8 +12,7 @@ import proc
 import run as runner
 import search
 import tools
-from made import planned, program, summary_of, sweep_on
-from test_sweep import TINY
+from made import TINY, planned, program, summary_of, sweep_on
 
 AB = """This is ApacheBench, Version 2.3
 Complete requests:      {requests}

@@ -16,10 +16,10 @@ import run as runner
 import search
 import sources
 import tools
-from made import planned
+from made import TINY, planned
 from test_generators import STEP, sweep_on
 from test_search import Model, searching
-from test_sweep import CELL, PLAN, TINY, counters, load
+from test_sweep import CELL, PLAN, counters, load
 
 ROOT = Path(__file__).resolve().parents[2]
 AB, WRK = tools.TOOLS["ab"], tools.TOOLS["wrk"]
