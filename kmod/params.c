@@ -334,7 +334,7 @@ static const struct kernel_param_ops fsocket_steal_ops = {
 };
 
 module_param_cb(steal_after_ms, &fsocket_steal_ops, &fsocket_steal_after_ms, 0644);
-MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a busy worker go to another that sleeps: 1 to 10000, 8 [default]; rounded to the kernel's ticks");
+MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a worker that sleeps go to others, if one sleeps in epoll_wait(): 1 to 10000, 8 [default]; rounded to the kernel's ticks; for a worker that runs, 12.5 times as many");
 
 static void fsocket_switches_off(int count)
 {
