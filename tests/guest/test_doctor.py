@@ -104,6 +104,19 @@ while True:
     one.close()
 """
 CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+# The extended attribute of a file with the capability CAP_NET_RAW: <linux/capability.h>, version 2.
+NET_RAW = "01000002" "00200000" + "00" * 12
+HAPROXY = r"""global
+    nbthread 4
+defaults
+    mode http
+    timeout client 5s
+    timeout connect 5s
+    timeout server 5s
+listen http
+    bind :8099
+    http-request return status 200
+"""
 
 # A command that breaks the host, one that repairs it, and the only findings that doctor may have.
 WRONG = {
@@ -174,6 +187,20 @@ WRONG = {
                   f"-p User=nobody -E LD_PRELOAD={LIBRARY}"),
         "systemctl stop fsbench-secure; rm /usr/local/bin/fsbench-sleep",
         "preload", "process "),
+    "file capabilities": (
+        "cp /bin/sleep /usr/local/bin/fsbench-sleep; python3 -c 'import os; "
+        "os.setxattr(\"/usr/local/bin/fsbench-sleep\", \"security.capability\", "
+        f"bytes.fromhex(\"{NET_RAW}\"))'; "
+        + running("capable", "/usr/local/bin/fsbench-sleep 1000",
+                  f"-p User=nobody -E LD_PRELOAD={LIBRARY}"),
+        "systemctl stop fsbench-capable; rm /usr/local/bin/fsbench-sleep",
+        "preload", "process "),
+    "multi-queue": (
+        f"printf '{HAPROXY}' > /run/fsbench-haproxy.cfg; "
+        + running("haproxy", "haproxy -db -f /run/fsbench-haproxy.cfg",
+                  f"-E LD_PRELOAD={LIBRARY}"),
+        "systemctl stop fsbench-haproxy; rm /run/fsbench-haproxy.cfg",
+        "multi-queue", "HAProxy, process "),
     "full accept queue": (
         running("full", f"python3 -c '{FULL}'"),
         "systemctl stop fsbench-full",
