@@ -226,4 +226,21 @@ static inline void answer_all(int count)
 		assert_ok(kill(workers[i], 0));
 }
 
+/* Returns how often the process has read a file. */
+static inline long reads(pid_t pid)
+{
+	char line[64];
+	long count = -1;
+	FILE *io;
+
+	snprintf(line, sizeof(line), "/proc/%d/io", pid);
+	io = fopen(line, "r");
+	if (!io)
+		skip();
+	while (fgets(line, sizeof(line), io))
+		sscanf(line, "syscr: %ld", &count);
+	fclose(io);
+	return count;
+}
+
 #endif

@@ -6,7 +6,8 @@ import pytest
 
 import programs
 
-PROGRAMS = ("test_kernel_workers", "test_kernel_others", "test_kernel_unseen")
+PROGRAMS = ("test_kernel_workers", "test_kernel_others", "test_kernel_unseen",
+            "test_kernel_places")
 
 
 @pytest.fixture(scope="module")
