@@ -129,15 +129,21 @@ void fsocket_route_seen(struct route *r);
 void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */
 int fsocket_route_live(const struct route *r);
+/* Adds to workers[], which has GROUP_CPUS numbers, the workers on each CPU. */
+void fsocket_route_count(const struct route *r, unsigned short *workers);
+/* Returns the CPU among those allowed that has the fewest; -1 if none is allowed. */
+int fsocket_route_fewest(const unsigned short *workers, const cpu_set_t *allowed);
 /*
- * Chooses a CPU among those allowed, and a member, which listens from then on; false if there
- * is none.
+ * Chooses the CPU among those allowed that has the fewest workers, and a member, which listens from
+ * then on; false if there is none. workers[] has those of other listeners, and gets those of this one.
  */
-bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed);
-/* Returns the number of workers on the CPU. */
-int fsocket_route_workers(const struct route *r, int cpu);
-/* The worker is to choose again, and is sent no connections until then. */
-void fsocket_route_withdraw(struct group *g, struct claim *c);
+bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed,
+			  unsigned short *workers);
+/*
+ * The worker is to choose again, and is sent no connections until then. Returns false if nothing is
+ * changed.
+ */
+bool fsocket_route_withdraw(struct group *g, struct claim *c);
 /* From now on connections may be sent to the worker. */
 void fsocket_route_ready(struct group *g, struct claim *c);
 /* Takes the CPUs of stale workers away; a call does so only from time to time. */

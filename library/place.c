@@ -7,6 +7,8 @@
  * some after an old one has left. So two may be left on one CPU, and none on another one. Then
  * one of the two moves, when it next waits or looks up.
  */
+#include <string.h>
+
 #include "worker.h"
 
 void fsocket_place_enter(struct watch *w)
@@ -26,32 +28,53 @@ void fsocket_place_leave(struct watch *w)
 	w->ours = false;
 }
 
+/* Returns the claim of w; NULL if it has none, or others have freed that. */
+static struct claim *claim_of(const struct watch *w)
+{
+	struct claim *c = w->claim;
+
+	return c && c->owner == w->owner ? c : NULL;
+}
+
 /* Returns the CPU on which this thread serves its other listeners; -1 if there is none. */
 static int my_cpu(void)
 {
 	for (int i = 0; i < fsocket_mine.count; i++) {
-		const struct claim *c = fsocket_mine.watches[i]->claim;
+		const struct claim *c = claim_of(fsocket_mine.watches[i]);
 		int cpu = c ? atomic_load(&c->cpu) : -1;
 
-		if (cpu >= 0)
+		if (cpu >= 0 && cpu < GROUP_CPUS)
 			return cpu;
 	}
 	return -1;
 }
 
-void fsocket_place_take(struct watch *w)
+/* Stores the number of workers on each CPU, at each listener of this thread but that of except. */
+static void count_workers(unsigned short *workers, const struct watch *except)
 {
-	int mine = my_cpu();
-	cpu_set_t allowed;
+	memset(workers, 0, GROUP_CPUS * sizeof(*workers));
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		const struct watch *w = fsocket_mine.watches[i];
 
-	fsocket_pin_allowed(&allowed);
-	if (mine >= 0 && mine < CPU_SETSIZE) {
-		CPU_ZERO(&allowed);
-		CPU_SET(mine, &allowed);
+		if (w != except && claim_of(w))
+			fsocket_route_count(w->group->route, workers);
+	}
+}
+
+/* Gives w one of the CPUs; that of its thread's other listeners, if there is one. */
+static void take(struct watch *w, cpu_set_t *allowed)
+{
+	unsigned short workers[GROUP_CPUS];
+	int mine = my_cpu();
+
+	if (mine >= 0) {
+		CPU_ZERO(allowed);
+		CPU_SET(mine, allowed);
 	}
 	fsocket_place_leave(w);
 	atomic_store(&w->claim->looks, false);
-	if (!fsocket_route_choose(w->group, w->claim, &allowed))
+	count_workers(workers, w);
+	if (!fsocket_route_choose(w->group, w->claim, allowed, workers))
 		return;
 	fsocket_pin(w->claim->cpu);
 	fsocket_place_enter(w);
@@ -60,47 +83,68 @@ void fsocket_place_take(struct watch *w)
 	w->generation = w->group->route->generation;
 }
 
-/* Returns the number of workers on the CPU, at each of the listeners of this thread. */
-static int workers_on(int cpu)
+void fsocket_place_take(struct watch *w)
 {
-	int count = 0;
+	cpu_set_t allowed;
 
-	for (int i = 0; i < fsocket_mine.count; i++)
-		if (fsocket_mine.watches[i]->claim)
-			count += fsocket_route_workers(fsocket_mine.watches[i]->group->route, cpu);
-	return count;
+	fsocket_pin_allowed(&allowed);
+	take(w, &allowed);
 }
 
 /*
- * Returns whether a CPU that this worker may use has, even with this worker, fewer workers than its
- * own. Each move makes the sum of the squares of these numbers smaller, so workers come to rest.
+ * Returns a CPU that has, even with this worker, fewer workers than mine; -1 if there is none. A
+ * worker counts once for each of its listeners. Each move makes the sum of the squares of these
+ * numbers smaller, so workers come to rest.
  */
-static bool crowded(void)
+static int better_cpu(int mine)
 {
-	int mine = my_cpu(), here, claims = 0;
+	unsigned short workers[GROUP_CPUS];
+	int own = 0, cpu;
 	cpu_set_t allowed;
 
-	for (int i = 0; i < fsocket_mine.count; i++)
-		claims += !!fsocket_mine.watches[i]->claim;
-	here = mine >= 0 ? workers_on(mine) : 0;
-	if (here <= claims)
-		return false;
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		const struct claim *c = claim_of(fsocket_mine.watches[i]);
+
+		/* A listener that has no other worker may have no CPU here. */
+		own += c && c->cpu == mine;
+	}
+	count_workers(workers, NULL);
+	if (workers[mine] <= own)
+		return -1;
 	fsocket_pin_allowed(&allowed);
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &allowed) && here - workers_on(cpu) > claims)
-			return true;
-	return false;
+	cpu = fsocket_route_fewest(workers, &allowed);
+	return cpu >= 0 && workers[mine] - workers[cpu] > own ? cpu : -1;
+}
+
+/* Withdraws all claims of this thread. If one of them has to stay, the others return to its CPU. */
+static void withdraw_all(void)
+{
+	for (int i = 0; i < fsocket_mine.count; i++) {
+		struct watch *w = fsocket_mine.watches[i];
+		struct claim *c = claim_of(w);
+
+		if (c && c->cpu >= 0 && !fsocket_route_withdraw(w->group, c))
+			return;
+	}
 }
 
 void fsocket_place_spread(void)
 {
-	if (!crowded())
+	int mine = my_cpu(), cpu = mine < 0 ? -1 : better_cpu(mine);
+	cpu_set_t two;
+
+	if (cpu < 0)
 		return;
-	/* settle() has each of them take a place again. */
+	withdraw_all();
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 
-		if (w->claim && w->claim->owner == w->owner)
-			fsocket_route_withdraw(w->group, w->claim);
+		if (!claim_of(w) || !w->active || w->alone_since || w->claim->ready)
+			continue;
+		/* Another worker may have moved there meanwhile. */
+		CPU_ZERO(&two);
+		CPU_SET(mine, &two);
+		CPU_SET(cpu, &two);
+		take(w, &two);
 	}
 }

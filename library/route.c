@@ -329,13 +329,24 @@ void fsocket_route_start(struct group *g)
 	unlock(g);
 }
 
-int fsocket_route_workers(const struct route *r, int cpu)
+void fsocket_route_count(const struct route *r, unsigned short *workers)
 {
-	int count = 0;
+	for (int i = 0, end = claims_of(r); i < end; i++) {
+		int cpu = atomic_load(&r->claims[i].cpu);
 
-	for (int i = 0, end = claims_of(r); i < end; i++)
-		count += r->claims[i].owner && r->claims[i].cpu == cpu;
-	return count;
+		if (r->claims[i].owner && cpu >= 0 && cpu < GROUP_CPUS)
+			workers[cpu]++;
+	}
+}
+
+int fsocket_route_fewest(const unsigned short *workers, const cpu_set_t *allowed)
+{
+	int best = -1;
+
+	for (int cpu = 0; cpu < GROUP_CPUS; cpu++)
+		if (CPU_ISSET(cpu, allowed) && (best < 0 || workers[cpu] < workers[best]))
+			best = cpu;
+	return best;
 }
 
 static int workers_of(const struct route *r, int member)
@@ -403,24 +414,17 @@ static bool start_listening(const struct group *g, int member)
 	return true;
 }
 
-bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed)
+bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *allowed,
+			  unsigned short *workers)
 {
-	struct route *r = g->route;
-	int cpu = -1, member = -1, count, least = 0;
+	int cpu, member = -1;
 
 	if (!lock(g))
 		return false;
 	c->cpu = -1;
 	c->member = -1;
-	for (int i = 0; i < CPU_SETSIZE; i++) {
-		if (!CPU_ISSET(i, allowed))
-			continue;
-		count = fsocket_route_workers(r, i);
-		if (cpu < 0 || count < least) {
-			cpu = i;
-			least = count;
-		}
-	}
+	fsocket_route_count(g->route, workers);
+	cpu = fsocket_route_fewest(workers, allowed);
 	if (cpu >= 0)
 		member = choose_member(g, cpu);
 	if (member >= 0 && start_listening(g, member)) {
@@ -431,14 +435,15 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	return c->member >= 0;
 }
 
-void fsocket_route_withdraw(struct group *g, struct claim *c)
+bool fsocket_route_withdraw(struct group *g, struct claim *c)
 {
 	if (!lock(g))
-		return;
+		return false;
 	atomic_store(&c->ready, false);
 	c->cpu = -1;
 	update(g);
 	unlock(g);
+	return true;
 }
 
 void fsocket_route_ready(struct group *g, struct claim *c)

@@ -297,9 +297,11 @@ static void settle(struct watch *w, bool asks)
 			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
-	if (w->active && w->claim->ready)
+	if (!w->active || w->alone_since)
+		return;
+	if (w->claim->ready)
 		fsocket_place_spread();
-	if (w->active && !w->alone_since && !w->claim->ready)
+	else
 		fsocket_place_take(w);
 }
 

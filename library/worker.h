@@ -65,7 +65,7 @@ void fsocket_place_enter(struct watch *w);
 void fsocket_place_leave(struct watch *w);
 /* Gives w, which has a claim, a CPU and a member, to which connections may be sent from then on. */
 void fsocket_place_take(struct watch *w);
-/* Withdraws all claims of this thread if it shares its CPU while another one has too few workers. */
+/* Moves this worker, with all its claims, if it shares its CPU while another one has too few workers. */
 void fsocket_place_spread(void);
 
 #pragma GCC visibility pop

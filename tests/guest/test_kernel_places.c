@@ -17,15 +17,11 @@ static void use_two_cpus(void)
 	assert_ok(sched_setaffinity(0, sizeof(two), &two));
 }
 
-/*
- * Three workers share two CPUs, and the one that is alone on its CPU ends. Then one of the others
- * moves there, and no connection is lost.
- */
-static void end_the_one_alone(void)
+/* Three workers share two CPUs: returns the one that is alone on its CPU, and stores the others. */
+static int find_the_one_alone(int left[2])
 {
-	int alone = 0, left[2], count = 0;
+	int alone = 0, count = 0;
 
-	await_workers(0, 2);
 	for (int i = 0; i < 3; i++)
 		if (cpu_of(workers[i]) != cpu_of(workers[(i + 1) % 3]) &&
 		    cpu_of(workers[i]) != cpu_of(workers[(i + 2) % 3]))
@@ -34,7 +30,16 @@ static void end_the_one_alone(void)
 		if (i != alone)
 			left[count++] = workers[i];
 	assert_int_equal(cpu_of(left[0]), cpu_of(left[1]));
-	kill_worker(alone);
+	return alone;
+}
+
+/* That one ends. Then one of the others moves there, and no connection is lost. */
+static void end_the_one_alone(void)
+{
+	int left[2];
+
+	await_workers(0, 2);
+	kill_worker(find_the_one_alone(left));
 	for (int i = 0; i < 4000 && cpu_of(left[0]) == cpu_of(left[1]); i++) {
 		assert_true(ask(i % 2));
 		usleep(1000);
@@ -85,12 +90,100 @@ static void test_two_of_two_listeners_left(void **state)
 	close(other);
 }
 
+/*
+ * Each worker also waits for a listener of its own, for which it is the only worker and so has no
+ * member. It is one worker of the CPU like the others.
+ */
+static void test_two_left_with_listeners_of_their_own(void **state)
+{
+	union address own;
+	int others[3];
+
+	(void)state;
+	use_two_cpus();
+	for (int i = 0; i < 3; i++) {
+		others[i] = listener(AF_INET, &own);
+		set_nonblock(others[i]);
+		start_worker_of_two(i, others[i]);
+	}
+	end_the_one_alone();
+	for (int i = 0; i < 3; i++)
+		close(others[i]);
+}
+
+/* Starts a worker of the listener alone, or of another one, too, and returns when it has waited. */
+static pid_t start_idle_worker_of(int other)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll, ready[2];
+	char byte = 'r';
+	pid_t pid;
+
+	assert_ok(pipe(ready));
+	pid = fork();
+	assert_ok(pid);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		epoll = watch_listener();
+		if (other >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event))
+			_exit(4);
+		epoll_wait(epoll, &event, 1, 1);
+		if (write(ready[1], &byte, 1) != 1)
+			_exit(1);
+		for (;;)
+			epoll_wait(epoll, &event, 1, -1);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	close(ready[1]);
+	return pid;
+}
+
+/*
+ * Three workers of one listener may use CPU 1 only, and three others of two listeners come, which
+ * choose CPU 0 for the first listener. When they count the second one, too, one of them has to
+ * move, and then they rest: a worker that chooses again makes the library read a file.
+ */
+static void test_workers_of_different_listeners_rest(void **state)
+{
+	long before = 0, after = 0;
+	union address second;
+	int other = listener(AF_INET, &second);
+	pid_t pids[6];
+
+	(void)state;
+	set_nonblock(other);
+	for (int i = 0; i < 6; i++) {
+		if (i == 0)
+			pin(1);
+		if (i == 3)
+			use_two_cpus();
+		pids[i] = start_idle_worker_of(i < 3 ? -1 : other);
+	}
+	let_others_see();
+	for (int i = 3; i < 6; i++)
+		before += reads(pids[i]);
+	sleep(2);
+	for (int i = 3; i < 6; i++) {
+		after += reads(pids[i]);
+		assert_true(cpu_of(pids[i]) >= 0);
+	}
+	for (int i = 0; i < 6; i++) {
+		kill(pids[i], SIGKILL);
+		waitpid(pids[i], NULL, 0);
+	}
+	close(other);
+	assert_in_range(after - before, 0, 20);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_two_left_on_one_cpu),
 		T(test_two_of_two_listeners_left),
+		T(test_two_left_with_listeners_of_their_own),
+		T(test_workers_of_different_listeners_rest),
 	};
 
 	alarm(60);
