@@ -157,8 +157,11 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely);
 
 /* pin.c */
-/* Pins this thread to the CPU, unless it may run on one only. */
-void fsocket_pin(int cpu);
+/*
+ * Pins this thread to the CPU, unless it may run on one only. Returns false if the thread stays where
+ * it was, since the CPU is offline or the cpuset does not have it any more.
+ */
+bool fsocket_pin(int cpu);
 /* Returns the CPUs that the program lets this thread run on. */
 void fsocket_pin_allowed(cpu_set_t *set);
 /* Pins the thread again if its pin has been lifted meanwhile. */

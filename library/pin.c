@@ -6,6 +6,7 @@
  * unpins a worker before it starts one, and pins it again when it next waits for
  * connections.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "backend.h"
@@ -21,13 +22,15 @@ static bool get(cpu_set_t *set)
 	return RAW3(SYS_sched_getaffinity, 0, sizeof(*set), set) > 0;
 }
 
-static void set_only(int cpu)
+/* Returns false if the CPU is none that the kernel lets this thread run on. */
+static bool set_only(int cpu)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	RAW3(SYS_sched_setaffinity, 0, sizeof(set), &set);
+	/* A filter of system calls has other errors, and concerns all CPUs. */
+	return RAW3(SYS_sched_setaffinity, 0, sizeof(set), &set) != -EINVAL;
 }
 
 /*
@@ -49,21 +52,23 @@ void fsocket_pin_allowed(cpu_set_t *set)
 		get(set);
 }
 
-void fsocket_pin(int cpu)
+bool fsocket_pin(int cpu)
 {
 	cpu_set_t now;
 
 	if (pinned == cpu && !lifted && ours())
-		return;
+		return true;
 	if (pinned < 0 || (!lifted && !ours())) {
 		pinned = -1;
 		if (!get(&now) || CPU_COUNT(&now) <= 1)
-			return;
+			return true;
 		own = now;
 	}
+	if (!set_only(cpu))
+		return false;
 	pinned = cpu;
 	lifted = false;
-	set_only(cpu);
+	return true;
 }
 
 void fsocket_pin_lift(void)

@@ -92,9 +92,9 @@ void fsocket_place_take(struct watch *w)
 }
 
 /*
- * Returns a CPU that has, even with this worker, fewer workers than mine; -1 if there is none. A
- * worker counts once for each of its listeners. Each move makes the sum of the squares of these
- * numbers smaller, so workers come to rest.
+ * Returns a CPU that has, even with this worker, fewer workers than mine, and pins the thread there;
+ * -1 if there is none. A worker counts once for each of its listeners. Each move makes the sum of
+ * the squares of these numbers smaller, so workers come to rest.
  */
 static int better_cpu(int mine)
 {
@@ -112,20 +112,28 @@ static int better_cpu(int mine)
 	if (workers[mine] <= own)
 		return -1;
 	fsocket_pin_allowed(&allowed);
-	cpu = fsocket_route_fewest(workers, &allowed);
-	return cpu >= 0 && workers[mine] - workers[cpu] > own ? cpu : -1;
+	/* What the program may use was read when the worker was pinned first, and may be less now. */
+	for (;;) {
+		cpu = fsocket_route_fewest(workers, &allowed);
+		if (cpu < 0 || workers[mine] - workers[cpu] <= own)
+			return -1;
+		if (fsocket_pin(cpu))
+			return cpu;
+		CPU_CLR(cpu, &allowed);
+	}
 }
 
-/* Withdraws all claims of this thread. If one of them has to stay, the others return to its CPU. */
-static void withdraw_all(void)
+/* Withdraws all claims of this thread. Returns false if one has to stay: the others return to it. */
+static bool withdraw_all(void)
 {
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 		struct claim *c = claim_of(w);
 
 		if (c && c->cpu >= 0 && !fsocket_route_withdraw(w->group, c))
-			return;
+			return false;
 	}
+	return true;
 }
 
 void fsocket_place_spread(void)
@@ -135,7 +143,8 @@ void fsocket_place_spread(void)
 
 	if (cpu < 0)
 		return;
-	withdraw_all();
+	if (!withdraw_all())
+		fsocket_pin(mine);
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 

@@ -157,15 +157,20 @@ static inline void start_workers(int count)
 	await_workers(0, count - 1);
 }
 
-/* Waits until the worker has surely stopped, not within an answer. */
-static inline void pause_worker(int i)
+/* Waits until the process has surely stopped, not within an answer. */
+static inline void pause_process(pid_t pid)
 {
 	int status;
 
 	usleep(20000);
-	assert_ok(kill(workers[i], SIGSTOP));
-	assert_int_equal(waitpid(workers[i], &status, WUNTRACED), workers[i]);
+	assert_ok(kill(pid, SIGSTOP));
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
 	assert_true(WIFSTOPPED(status));
+}
+
+static inline void pause_worker(int i)
+{
+	pause_process(workers[i]);
 }
 
 /* Returns the number of connections that wait in the listener itself. */

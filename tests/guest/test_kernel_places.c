@@ -6,6 +6,8 @@
  */
 #include "kernel_workers.h"
 
+#include <linux/seccomp.h>
+
 /* From now on this program and its children may use two CPUs. */
 static void use_two_cpus(void)
 {
@@ -176,6 +178,70 @@ static void test_workers_of_different_listeners_rest(void **state)
 	assert_in_range(after - before, 0, 20);
 }
 
+static long call_inline(long number, long one, long two, long three)
+{
+	register long r10 asm("r10") = 0, r8 asm("r8") = 0;
+	long ret;
+
+	asm volatile("syscall" : "=a"(ret)
+		     : "a"(number), "D"(one), "S"(two), "d"(three), "r"(r10), "r"(r8)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+/*
+ * From now on the kernel refuses each CPU, as it does with one that is offline, or that the cpuset
+ * has no more. The library must not see this filter, since it would make no worker then.
+ */
+static void refuse_cpus(int signal)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { .len = 4, .filter = code };
+
+	(void)signal;
+	if (call_inline(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0) ||
+	    call_inline(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program))
+		_exit(6);
+}
+
+/*
+ * A worker that shares its CPU stays there if it cannot run on the other one. Otherwise connections
+ * of that CPU would wait for this worker alone, which has to run where it was.
+ */
+static void test_cpu_refused(void **state)
+{
+	int alone, left[2], conn;
+
+	(void)state;
+	use_two_cpus();
+	set_late("300");
+	signal(SIGUSR1, refuse_cpus);
+	start_workers(3);
+	signal(SIGUSR1, SIG_DFL);
+	alone = find_the_one_alone(left);
+	for (int i = 0; i < 2; i++)
+		assert_ok(kill(left[i], SIGUSR1));
+	assert_ok(kill(workers[alone], SIGTERM));
+	assert_int_equal(waitpid(workers[alone], NULL, 0), workers[alone]);
+	workers[alone] = 0;
+	for (int i = 0; i < 300; i++) {
+		assert_true(ask(i % 2));
+		usleep(10000);
+	}
+	for (int i = 0; i < 4; i++) {
+		pause_process(left[i / 2]);
+		conn = connect_on(i % 2, &a);
+		assert_int_equal(readable(conn, 5000), 1);
+		close(conn);
+		kill(left[i / 2], SIGCONT);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -184,6 +250,7 @@ int main(int argc, char **argv)
 		T(test_two_of_two_listeners_left),
 		T(test_two_left_with_listeners_of_their_own),
 		T(test_workers_of_different_listeners_rest),
+		T(test_cpu_refused),
 	};
 
 	alarm(60);
