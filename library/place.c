@@ -7,6 +7,7 @@
  * some after an old one has left. So two may be left on one CPU, and none on another one. Then
  * one of the two moves, when it next waits or looks up.
  */
+#include <poll.h>
 #include <string.h>
 
 #include "worker.h"
@@ -61,6 +62,35 @@ static void count_workers(unsigned short *workers, const struct watch *except)
 	}
 }
 
+/*
+ * Leaves the member of w. Of the workers that wait for a socket with EPOLLEXCLUSIVE, the kernel wakes
+ * one. If that is this one, the others do not know of a connection that it leaves there.
+ */
+static void leave_for_another(struct watch *w)
+{
+	struct pollfd member = { .fd = w->ours ? member_fd(w) : -1, .events = POLLIN };
+
+	fsocket_place_leave(w);
+	if (member.fd < 0 || RAW3(SYS_poll, &member, 1, 0) <= 0)
+		return;
+	w->left = 1 + member_of(w->claim);
+	/* The next wait begins with a look. */
+	fsocket_mine.looked = 0;
+}
+
+void fsocket_place_recall(struct watch *w, bool *timely)
+{
+	int member = w->left - 1;
+	struct pollfd left = { .fd = descriptor_of(w->group, member), .events = POLLIN };
+
+	if (member < 0)
+		return;
+	if (left.fd < 0 || RAW3(SYS_poll, &left, 1, 0) <= 0)
+		w->left = 0;
+	else
+		timely[member] = false;
+}
+
 /* Gives w one of the CPUs; that of its thread's other listeners, if there is one. */
 static void take(struct watch *w, cpu_set_t *allowed)
 {
@@ -71,7 +101,7 @@ static void take(struct watch *w, cpu_set_t *allowed)
 		CPU_ZERO(allowed);
 		CPU_SET(mine, allowed);
 	}
-	fsocket_place_leave(w);
+	leave_for_another(w);
 	atomic_store(&w->claim->looks, false);
 	count_workers(workers, w);
 	if (!fsocket_route_choose(w->group, w->claim, allowed, workers))

@@ -361,6 +361,7 @@ static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 		*away |= fsocket_route_timely(r, w->claim,
 					       idle ? late_of(r) : STALE(r),
 					       timely);
+		fsocket_place_recall(w, timely);
 		if (!fsocket_members_readable(w->group, timely))
 			continue;
 		/* The number may be another instance's by now, which the library has not seen. */

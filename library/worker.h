@@ -28,6 +28,7 @@ struct watch {
 	unsigned int accepts;		/* of the thread, when it looked at its member last */
 	unsigned char unheeded;		/* looks since then at which connections waited there */
 	long retry;			/* there was no room for a claim: none is tried before */
+	int left;			/* 1 + the member that it has left with connections; 0: none */
 	bool mute;			/* it accepts by calls that the library does not see */
 };
 
@@ -65,6 +66,8 @@ void fsocket_place_enter(struct watch *w);
 void fsocket_place_leave(struct watch *w);
 /* Gives w, which has a claim, a CPU and a member, to which connections may be sent from then on. */
 void fsocket_place_take(struct watch *w);
+/* Has this thread take from the member that w has left, until nothing waits there. */
+void fsocket_place_recall(struct watch *w, bool *timely);
 /* Moves this worker, with all its claims, if it shares its CPU while another one has too few workers. */
 void fsocket_place_spread(void);
 

@@ -7,6 +7,7 @@
 #include "kernel_workers.h"
 
 #include <linux/seccomp.h>
+#include <stdatomic.h>
 
 /* From now on this program and its children may use two CPUs. */
 static void use_two_cpus(void)
@@ -242,6 +243,79 @@ static void test_cpu_refused(void **state)
 	}
 }
 
+/* What the workers of one test share. */
+struct told {
+	atomic_int hold, held;
+};
+
+/*
+ * A worker as those of nginx: of those that wait for a socket, the kernel wakes one. Once told to
+ * hold, the first that is woken does not accept, and goes on when told so.
+ */
+static void start_exclusive_worker(int i, struct told *told)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	int epoll = epoll_create1(0), nobody;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i]) {
+		close(epoll);
+		return;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGTERM, leave);
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		_exit(4);
+	for (;;) {
+		if (epoll_wait(epoll, &event, 1, -1) != 1)
+			continue;
+		nobody = 0;
+		if (atomic_load(&told->hold) &&
+		    atomic_compare_exchange_strong(&told->held, &nobody, getpid())) {
+			while (atomic_load(&told->hold))
+				usleep(1000);
+			continue;
+		}
+		greet_all('0' + i, accept_by_name);
+	}
+}
+
+/*
+ * The kernel has woken one of two workers of a member for a connection. That one moves before it
+ * accepts, and the other one sleeps and knows of no connection.
+ */
+static void test_connection_left_behind(void **state)
+{
+	struct told *told = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				 -1, 0);
+	int alone, left[2], conn;
+
+	(void)state;
+	assert_ptr_not_equal(told, MAP_FAILED);
+	use_two_cpus();
+	set_late("1000");
+	/* The first one sleeps and looks for no others, so it has to be the first that is woken. */
+	for (int i = 0; i < 3; i++) {
+		start_exclusive_worker(i, told);
+		assert_true(ask(0));
+	}
+	await_workers(0, 2);
+	await_local(0, 2);
+	alone = find_the_one_alone(left);
+	atomic_store(&told->hold, 1);
+	conn = connect_on(cpu_of(left[0]), &a);
+	await(atomic_load(&told->held));
+	assert_int_equal(waiting_in_listener(), 0);
+	assert_ok(kill(workers[alone], SIGTERM));
+	assert_int_equal(waitpid(workers[alone], NULL, 0), workers[alone]);
+	workers[alone] = 0;
+	atomic_store(&told->hold, 0);
+	assert_int_equal(readable(conn, 5000), 1);
+	close(conn);
+	munmap(told, 4096);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +325,7 @@ int main(int argc, char **argv)
 		T(test_two_left_with_listeners_of_their_own),
 		T(test_workers_of_different_listeners_rest),
 		T(test_cpu_refused),
+		T(test_connection_left_behind),
 	};
 
 	alarm(60);
