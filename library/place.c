@@ -110,7 +110,6 @@ static void take(struct watch *w, cpu_set_t *allowed)
 	fsocket_place_enter(w);
 	if (w->ours)
 		fsocket_route_ready(w->group, w->claim);
-	w->generation = w->group->route->generation;
 }
 
 void fsocket_place_take(struct watch *w)
