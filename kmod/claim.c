@@ -24,9 +24,6 @@
 #include "pins.h"
 #include "resolve.h"
 
-/* The most claims that a CPU which is chosen may have more than another one. */
-#define FSOCKET_UNEVEN	2
-
 /* A change applies to later spawns only. */
 unsigned int fsocket_spawn_mode = FSOCKET_SPAWN_PIN;
 
@@ -185,45 +182,35 @@ void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file
 	fsocket_cover(l);
 }
 
-static unsigned int fsocket_claims_on(const struct fsocket_listener *l, int cpu)
-{
-	return l->locals[cpu] ? l->locals[cpu]->claims : 0;
-}
-
 /*
- * Returns whether @one is a better CPU for a worker of @l than @other is. A user who
- * claims CPUs by the thousand for listeners of their own must not drive the workers of
- * @l onto one CPU, so claims of other listeners decide only where @l has none.
+ * Returns whether @one is a better CPU for a worker of @l than @other is: it has fewer
+ * claims on @l, or its newest one is older. At a reload, new workers come while the old
+ * ones leave at any moment. A CPU that an old worker has just left, and a new one has
+ * taken, then has as many as one whose old worker is about to leave.
+ *
+ * A user who claims CPUs by the thousand for listeners of their own must not drive the
+ * workers of @l onto one CPU, so claims of other listeners decide only where @l has none.
  */
 static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int other)
 {
 	const struct fsocket_local *here = l->locals[one], *there = l->locals[other];
-	u64 mine = here ? here->newest : 0, theirs = there ? there->newest : 0;
+	unsigned int mine = here ? here->claims : 0, theirs = there ? there->claims : 0;
 
 	if (mine != theirs)
 		return mine < theirs;
+	if (mine)
+		return here->newest < there->newest;
 	return atomic_read(per_cpu_ptr(&fsocket_cpu_claims, one)) <
 	       atomic_read(per_cpu_ptr(&fsocket_cpu_claims, other));
 }
 
-/*
- * Returns the CPU of @allowed whose newest claim on @l is the oldest. At a reload, new
- * workers come while the old ones leave at any moment, so the number of claims does not
- * tell how many there will be: a CPU that an old worker has just left, and a new one
- * has taken, would have no more than the others. Where workers are more than CPUs, one
- * that ends may have been the oldest on its CPU, so that CPUs with many more claims than
- * another are left out.
- */
+/* Returns the best CPU of @allowed for a worker of @l. */
 static int fsocket_best_cpu(const struct fsocket_listener *l, const struct cpumask *allowed)
 {
-	unsigned int fewest = UINT_MAX;
 	int cpu, best = -EINVAL;
 
-	for_each_cpu_and(cpu, allowed, cpu_active_mask)
-		fewest = min(fewest, fsocket_claims_on(l, cpu));
 	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
-		if (fsocket_claims_on(l, cpu) - fewest <= FSOCKET_UNEVEN &&
-		    (best < 0 || fsocket_cpu_better(l, cpu, best)))
+		if (best < 0 || fsocket_cpu_better(l, cpu, best))
 			best = cpu;
 	}
 	return best;

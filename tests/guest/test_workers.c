@@ -166,6 +166,56 @@ static void reload_uses_all_cpus(void **state)
 	assert_int_equal(used, (1UL << all) - 1);
 }
 
+/* Returns whether each CPU is that of two of the workers. */
+static bool two_on_each_cpu(const pid_t *pids, int all)
+{
+	int count[63] = { 0 }, i, cpu;
+
+	for (i = 0; i < 2 * all; i++) {
+		cpu = cpu_of(pids[i]);
+		assert_in_range(cpu, 0, all - 1);
+		count[cpu]++;
+	}
+	for (cpu = 0; cpu < all; cpu++)
+		if (count[cpu] != 2)
+			return false;
+	return true;
+}
+
+/*
+ * Two workers for each CPU end one at a time, in any order, and others take their places, as
+ * those of Gunicorn do after max_requests.
+ */
+static void replaced_on_the_same_cpu(void **state)
+{
+	int all = cpus_of(0), ready[2], i, at;
+	bool even = true;
+	union address a;
+	int fd = listener(AF_INET, &a);
+	pid_t pids[126];
+	char byte;
+
+	(void)state;
+	assert_in_range(all, 2, 63);
+	assert_ok(pipe(ready));
+	for (i = 0; i < 2 * all; i++) {
+		pids[i] = waiting_worker(fd, ready);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+	}
+	/* The newest one is the first that ends. */
+	for (i = 0; i < 4 * all && even; i++) {
+		at = i ? rand() % (2 * all) : 2 * all - 1;
+		kill_worker(pids[at]);
+		pids[at] = waiting_worker(fd, ready);
+		assert_int_equal(read(ready[0], &byte, 1), 1);
+		even = two_on_each_cpu(pids, all);
+	}
+	for (i = 0; i < 2 * all; i++)
+		kill_worker(pids[i]);
+	close(fd);
+	assert_true(even);
+}
+
 static void *count_cpus(void *arg)
 {
 	*(int *)arg = cpus_of(0);
@@ -293,6 +343,7 @@ int main(int argc, char **argv)
 		T(pinned_in_company),
 		T(apart_in_a_crowd),
 		T(reload_uses_all_cpus),
+		T(replaced_on_the_same_cpu),
 		T(children_are_free),
 		T(dead_threads_go),
 		T(first_together),
