@@ -40,9 +40,9 @@
 /*
  * Gives the calling thread a local listener of the listening TCP socket fd on
  * CPU op.spawn_op.cpu, or, for -1, on the CPU to which the thread is pinned or
- * (enable_listen_spawn=2) to which the module pins it: the allowed CPU whose
- * newest worker is the oldest (see claim.c). Connections whose SYN that CPU
- * handles are then queued there.
+ * (enable_listen_spawn=2) to which the module pins it: the allowed CPU with the
+ * fewest workers, and of several such the one whose newest worker is the oldest.
+ * Connections whose SYN that CPU handles are then queued there.
  * Repeating the call is harmless; several workers may share a CPU. What was
  * spawned is retired by RETIRE_LISTEN, by closing fd through CLOSE, and when
  * the process closes the device or dies; connections still queued move to the

@@ -97,7 +97,9 @@ SERVERS = {
     "nginx": server(f"nginx -c {CONF}", nginx(), reload=HUP),
     "nginx, upgrade": server(f"/usr/sbin/nginx -c {CONF}", nginx(daemon="on") + KEEP,
                              reload=UPGRADE, unit=f"-p Type=forking -p PIDFile={FOLDER}/nginx.pid"),
-    "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), reload=HUP),
+    # Its workers take turns, so one at a time accepts, whichever core received the connection.
+    "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), False,
+                                  reload=HUP),
     "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), False),
     **dict(haproxies()),
     **dict(apaches()),
