@@ -16,7 +16,7 @@ UPGRADE = (f"kill -USR2 $(cat {FOLDER}/nginx.pid); "
            f"[ -e {FOLDER}/nginx.pid ] || {{ echo no new program >&2; exit 1; }}; sleep 1; "
            f"kill -WINCH $(cat {FOLDER}/nginx.pid.oldbin); sleep 1; "
            f"kill -QUIT $(cat {FOLDER}/nginx.pid.oldbin)")
-BGSAVE = (f"printf 'BGSAVE\\r\\n' | timeout 2 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
+BGSAVE = (f"printf 'BGSAVE\\r\\n' | timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
           "cat >&3; head -1 <&3'")
 # Its new program has no other variables of the old one's.
 KEEP = "env LD_PRELOAD; env FSOCKET_BACKEND;"
