@@ -14,15 +14,15 @@ HEAD = """# Real servers under the library
 
 <!-- Made by tests/servers/table.py of what tests/servers/check.py has printed. -->
 
-Each server from Debian's packages, unmodified, in the lab, on Debian's kernels and {cores} emulated
-cores, with four workers if it has workers: without the library (*plain*), and under `fsocketctl
+Each server from Debian's packages, unmodified, in the lab, on Debian's kernels and some emulated
+**cores**, with four workers if it has workers: without the library (*plain*), and under `fsocketctl
 run`. **Day** is when it was run with the library. Clients on every core make one connection after
 the other. **Connections** is their number. The next columns are the connections that were not
 answered, plain and with the library; then the same while the server reloads, as its own manual
 says, from a second before until two seconds after.
 
 - **Local**: how many of these connections the worker on the core of arrival accepted; and of
-  {afterwards} more after the reload.
+  25 more for each core after the reload.
 - **Narrowed**: threads and children that are not workers and may not use all cores, although they
   may without the library. (The demo pins its workers itself.)
 - **`fsocketctl run` says**: its verdict, without the remedies.
@@ -31,13 +31,11 @@ A server whose workers do not wait with epoll, or that has one acceptor only, ru
 library. No time is told here, as it depends on what else the machine does. At a reload uWSGI and
 PHP-FPM end workers that are still answering, with the library or without: each run may lose a
 few connections or none. uWSGI's master then runs its program again, when no worker is left.
-Rows of the kernel backend of 2026-11-28 or before are without `library/keep.c`, which keeps its
-sockets for that program: what waited there was reset, and the server had one queue from then on.
 Each row is of its last run, with the sources of its day, and what is *not run*, or missing, has not
 been measured.
 `make test-servers` runs all of them, with 10,000 connections each, and writes this page again.
 """
-COLUMNS = ["server", "kernel", "day", "connections", "failed, plain", "failed", "local",
+COLUMNS = ["server", "kernel", "cores", "day", "connections", "failed, plain", "failed", "local",
            "reload: failed, plain", "reload: failed", "local afterwards", "narrowed",
            "`fsocketctl run` says"]
 SECTIONS = {
@@ -82,7 +80,7 @@ def release(kernel):
 
 
 def row(plain, ours):
-    cells = [ours["name"], re.split("[-+]", ours["kernel"])[0], ours["day"],
+    cells = [ours["name"], re.split("[-+]", ours["kernel"])[0], ours["cores"], ours["day"],
              ours["load"]["connections"],
              failed(plain["load"], False) if plain else "not run", failed(ours["load"], False),
              ours["local"], failed(plain.get("reload")), failed(ours.get("reload")),
@@ -97,8 +95,7 @@ def main():
     last = {(one["side"], one["name"], one["kernel"]): one for one in rows}
     kernels = sorted({one["kernel"] for one in rows}, key=release)
     names = [(name, kernel) for name in SERVERS for kernel in kernels]
-    cores = rows[-1]["cores"]
-    print(HEAD.format(cores=cores, afterwards=25 * cores))
+    print(HEAD)
     for side, text in SECTIONS.items():
         print(text.strip("\n") + "\n")
         print(line(COLUMNS))
