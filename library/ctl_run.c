@@ -236,11 +236,11 @@ static void say_verdict(const struct found *f)
 		say(false, 0, 0, f->kernel ? "no effect: the program ended without a listener that two workers wait for" :
 			    "no effect: the program ended without a local listener");
 	else if (f->kernel)
-		say(false, 0, 0, ctl_format("no effect within %d s: no worker waits with epoll for a listener that can have a group; libfsocket(7) says which can",
+		say(false, 0, 0, ctl_format("no effect within %d s: no worker waits with epoll for a listener that can have a group; libfsocket(7) says which can, and fsocketctl listeners whether one does later",
 					    WATCH_MS / 1000));
 	else
 		say(false, 0, 0,
-		    ctl_format("no effect within %d s: no worker has spawned a local listener; fsocketctl doctor and the kernel log may say why",
+		    ctl_format("no effect within %d s: no worker has spawned a local listener; fsocketctl doctor and the kernel log may say why, and fsocketctl listeners whether one does later",
 			       WATCH_MS / 1000));
 }
 

@@ -270,7 +270,8 @@ def test_run_without_effect(lab):
         done = lab.server("fsocketctl run sleep 15", check=False)
         assert (done.returncode, done.stderr) == (
             0, "fsocketctl: no effect within 5 s: no worker has spawned a local listener; "
-            "fsocketctl doctor and the kernel log may say why\n")
+            "fsocketctl doctor and the kernel log may say why, and fsocketctl listeners whether "
+            "one does later\n")
         assert lab.server("fsocketctl run /nonexistent", check=False).stderr == \
             "fsocketctl: /nonexistent: No such file or directory\n"
     assert (static.communicate()[1], static.returncode) == (
