@@ -5,6 +5,7 @@ import struct
 from confs import (APP, ASGI, ASYNCIO, CGI, FOLDER, HERE, LIGHTTPD, LIGHTTPD_CGI, NODE, PORT,
                    SOCKETSERVER, apache, haproxy, nginx, php_fpm)
 
+CONF = f"{FOLDER}/conf"
 HTTP = (b"GET / HTTP/1.0\r\nHost: fsb\r\n\r\n", b"200 OK")
 HUP = "kill -HUP $MAIN"
 USR1 = "kill -USR1 $MAIN"
@@ -16,11 +17,14 @@ UPGRADE = (f"kill -USR2 $(cat {FOLDER}/nginx.pid); "
            f"[ -e {FOLDER}/nginx.pid ] || {{ echo no new program >&2; exit 1; }}; sleep 1; "
            f"kill -WINCH $(cat {FOLDER}/nginx.pid.oldbin); sleep 1; "
            f"kill -QUIT $(cat {FOLDER}/nginx.pid.oldbin)")
+# A hundred times, in turn to fewer workers and to more.
+RELOADS = ("for i in $(seq 50); do for count in 2 8; do "
+           f"sed -i \"s/worker_processes [0-9]*/worker_processes $count/\" {CONF}; "
+           "kill -HUP $MAIN || exit; sleep 0.5; done; done")
 BGSAVE = (f"printf 'BGSAVE\\r\\n' | timeout 20 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{PORT}; "
           "cat >&3; head -1 <&3'")
 # Its new program has no other variables of the old one's.
 KEEP = "env LD_PRELOAD; env FSOCKET_BACKEND;"
-CONF = f"{FOLDER}/conf"
 DEMO = f"-w 4 -a 127.0.0.1:{PORT}"
 
 
@@ -101,6 +105,10 @@ SERVERS = {
     "nginx, accept_mutex": server(f"nginx -c {CONF}", nginx(events="accept_mutex on;"), False,
                                   reload=HUP),
     "nginx, reuseport": server(f"nginx -c {CONF}", nginx(" reuseport"), False),
+    "nginx, 100 reloads": server(f"nginx -c {CONF}", nginx(), reload=RELOADS),
+    # The library leaves it alone. Each socket that nginx closes loses what waits there.
+    "nginx, reuseport, 100 reloads": server(f"nginx -c {CONF}", nginx(" reuseport"), False,
+                                            reload=RELOADS),
     **dict(haproxies()),
     **dict(apaches()),
     "lighttpd, max-worker": server(f"lighttpd -D -f {CONF}", LIGHTTPD),
