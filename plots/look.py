@@ -33,8 +33,9 @@ GROUPS = {"only": (0.0, ""), "to": (-0.35, "//"), "not": (0.5, "..")}
 IDEAS = {"listen": "#D55E00", "vfs": "#E69F00", "established": "#009E73", "rfd": "#CC79A7",
          "direct": "#AA4499", "rcs": "#44AA99", "epoll": "#0072B2", "skb": "#999933",
          "send": "#88CCEE"}
-# A setup that differs from another one by the delivery of packets has its colour, lighter.
-WAYS = {"rps": (0.5, "oo")}
+# A setup that differs from another one by the delivery of packets, or since no worker is stopped,
+# has its colour, lighter.
+WAYS = {"rps": (0.5, "oo"), "free": (0.5, "")}
 # Setups of another server have the same colour, darker or lighter.
 SERVERS = {"demo": 0.0, "nginx": -0.4, "haproxy": 0.5, "redis": 0.0, "own": 0.0}
 OTHERS = ["#332288", "#117733", "#44AA99", "#88CCEE", "#DDCC77", "#AA4499", "#CC6677", "#661100"]
