@@ -54,7 +54,7 @@ sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
 	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
 
-test-debug: ## tests and fuzzer on kernels with KASAN, lockdep, kmemleak, KERNELS="6.1-kasan ..."; built once, an hour
+test-debug: ## tests and fuzzer on kernels with KASAN, lockdep, kmemleak, KERNELS="6.1-kasan ..."; built once, half an hour each
 	@tests/debug/build.sh names $(KERNELS)
 	@$(MAKE) -s packages-debug
 	@tests/debug/build.sh $(KERNELS)

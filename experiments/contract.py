@@ -20,8 +20,8 @@ IDENTITY = {
     "experiment": "name of the experiment's file",
     "run": "the run's folder: UTC time at which it was planned",
     "cell": "the levels of all factors that vary, joined by -",
-    "repetition": "number of the round, from 1; p1, p2... for repetitions under perf, l1, "
-                  "l2... for those in which contended locks are recorded",
+    "repetition": "number of the round, from 1; c1, c2... for repetitions that count, p1, p2... "
+                  "for those under perf, l1, l2... for those in which contended locks are recorded",
     "order": "place in the order that repetitions really ran in, from 1; retries count",
     "started_utc": "when the load started, ISO 8601",
 }

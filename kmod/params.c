@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Module parameters, with the names and defaults of the original. All can be
- * read and changed at run time in /sys/module/fastsocket/parameters; a value
- * out of range gets EINVAL.
+ * Module parameters. enable_local_established and steal_after_ms are this module's own;
+ * all others have the names and defaults of the original. All can be read and changed at
+ * run time in /sys/module/fastsocket/parameters; a value out of range gets EINVAL.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -334,7 +334,7 @@ static const struct kernel_param_ops fsocket_steal_ops = {
 };
 
 module_param_cb(steal_after_ms, &fsocket_steal_ops, &fsocket_steal_after_ms, 0644);
-MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a worker that sleeps go to others, if one sleeps in epoll_wait(): 1 to 10000, 8 [default]; rounded to the kernel's ticks; for a worker that runs, 12.5 times as many");
+MODULE_PARM_DESC(steal_after_ms, "Milliseconds after which connections that wait for a worker that sleeps go to others, if another worker sleeps, too: 1 to 10000, 8 [default]; rounded to the kernel's ticks; for a worker that runs, 25 checks, one each half of this time and at most one each tick");
 
 static void fsocket_switches_off(int count)
 {

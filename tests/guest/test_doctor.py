@@ -107,7 +107,7 @@ CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 # The extended attribute of a file with the capability CAP_NET_RAW: <linux/capability.h>, version 2.
 NET_RAW = "01000002" "00200000" + "00" * 12
 HAPROXY = r"""global
-    nbthread 4
+    nbthread 8
 defaults
     mode http
     timeout client 5s
