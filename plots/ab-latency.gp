@@ -14,8 +14,8 @@ set label 1 note at screen 0.5, screen 0.02 center noenhanced font ",9" textcolo
 set xrange [0:100]
 set yrange [0:*]
 # Dashes tell the curves apart in grey.
-array dashes[7] = [1, 1, 2, 3, 4, 5, 2]
-array width[7] = [2, 3, 2, 2, 2, 3, 4]
+array dashes[8] = [1, 1, 2, 3, 4, 5, 2, 3]
+array width[8] = [2, 3, 2, 2, 2, 3, 4, 2]
 do for [terminal in "png svg"] {
 	if (terminal eq "png") { set terminal pngcairo size 1200,750 font "sans,12" } \
 	else { set terminal svg size 1000,625 font "sans,12" }

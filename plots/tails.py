@@ -14,7 +14,7 @@ from look import AGAIN, heading, legend, load_label, note, plt, save, shrink, st
 from raws import Raw
 
 # More curves than this cannot be told apart.
-FEW = 7
+FEW = 8
 
 
 def cumulated(counts):
