@@ -21,10 +21,10 @@ the other. **Connections** is their number. The next columns are the connections
 answered, plain and with the library; then the same while the server reloads, as its own manual
 says, from a second before until two seconds after.
 
-- **Local**: how many of these connections the worker on the core of arrival accepted; and of
-  25 more for each core after the reload. With four workers on 8 cores half of the connections arrive
-  on a core without a worker; the kernel backend's number has these, too, as it counts what a worker
-  accepts from its own socket.
+- **Local**: how many of these connections the worker on the core of arrival accepted; and of 25
+  more for each core after the reload. With four workers on 8 cores half of the connections arrive
+  on a core without a worker; the kernel backend's number has these, too, as it counts what a
+  worker accepts from its own socket.
 - **Narrowed**: threads and children that are not workers and may not use all cores, although they
   may without the library. (The demo pins its workers itself.)
 - **`fsocketctl run` says**: its verdict, without the remedies.
