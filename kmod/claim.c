@@ -69,10 +69,8 @@ static void fsocket_claim_leave(struct fsocket_claim *claim)
 	if (local->worker == claim->worker)
 		WRITE_ONCE(local->worker, fsocket_claim_colleague(claim));
 	atomic_dec(per_cpu_ptr(&fsocket_cpu_claims, local->cpu));
-	if (--local->claims)
-		return;
-	local->newest = 0;
-	fsocket_local_park(local);
+	if (!--local->claims)
+		fsocket_local_park(local);
 }
 
 static void fsocket_claim_free(struct rcu_head *rcu)
@@ -204,18 +202,6 @@ static bool fsocket_cpu_better(const struct fsocket_listener *l, int one, int ot
 	       atomic_read(per_cpu_ptr(&fsocket_cpu_claims, other));
 }
 
-/* Returns the best CPU of @allowed for a worker of @l. */
-static int fsocket_best_cpu(const struct fsocket_listener *l, const struct cpumask *allowed)
-{
-	int cpu, best = -EINVAL;
-
-	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
-		if (best < 0 || fsocket_cpu_better(l, cpu, best))
-			best = cpu;
-	}
-	return best;
-}
-
 /*
  * Returns the CPU of @allowed for a worker of @l that asks for @want (see
  * FSOCKET_IOC_SPAWN_LISTEN), or -EINVAL.
@@ -223,6 +209,8 @@ static int fsocket_best_cpu(const struct fsocket_listener *l, const struct cpuma
 static int fsocket_choose_cpu(const struct fsocket_listener *l,
 			      const struct cpumask *allowed, int want)
 {
+	int cpu, best = -EINVAL;
+
 	if (want >= 0) {
 		if (want >= nr_cpu_ids || !cpu_active(want) ||
 		    !cpumask_test_cpu(want, allowed)) {
@@ -233,7 +221,11 @@ static int fsocket_choose_cpu(const struct fsocket_listener *l,
 		}
 		return want;
 	}
-	return fsocket_best_cpu(l, allowed);
+	for_each_cpu_and(cpu, allowed, cpu_active_mask) {
+		if (best < 0 || fsocket_cpu_better(l, cpu, best))
+			best = cpu;
+	}
+	return best;
 }
 
 /* Returns the claim of current on @l, or NULL. Called under the listener's lock. */

@@ -54,7 +54,7 @@ struct fsocket_local {
 	/* The worker of the latest claim; NULL without claims. Read under RCU. */
 	const struct task_struct *worker;
 	unsigned int claims;
-	/* The number of the newest claim since there was none; 0 without claims. */
+	/* The number of the newest claim; compared only while there are claims. */
 	u64 newest;
 	bool attached;
 	/*
