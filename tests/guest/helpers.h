@@ -99,6 +99,14 @@ static inline void unpin(void)
 	assert_ok(sched_setaffinity(0, sizeof(set), &set));
 }
 
+static inline long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* Returns the one CPU on which a process may run; -1 if there are several, or it has ended. */
 static inline int cpu_of(pid_t pid)
 {

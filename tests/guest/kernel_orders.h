@@ -150,12 +150,4 @@ static inline void start_workers(int count)
 	await_locality(count);
 }
 
-static inline long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 #endif

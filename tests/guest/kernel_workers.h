@@ -50,15 +50,22 @@ static inline void set_late(const char *ms)
 	set_nonblock(fd);
 }
 
-/* Accepts by a system call instruction, as programs do that are not linked to the C library. */
-static inline int accept_inline(int from)
+/* Makes a system call by its instruction, as programs do that are not linked to the C library. */
+static inline long call_inline(long number, long one, long two, long three)
 {
-	register long r10 asm("r10") = 0;
+	register long r10 asm("r10") = 0, r8 asm("r8") = 0;
 	long ret;
 
 	asm volatile("syscall" : "=a"(ret)
-		     : "a"(SYS_accept4), "D"((long)from), "S"(0L), "d"(0L), "r"(r10)
+		     : "a"(number), "D"(one), "S"(two), "d"(three), "r"(r10), "r"(r8)
 		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+static inline int accept_inline(int from)
+{
+	long ret = call_inline(SYS_accept4, from, 0, 0);
+
 	return ret < 0 ? -1 : ret;
 }
 

@@ -179,17 +179,6 @@ static void test_workers_of_different_listeners_rest(void **state)
 	assert_in_range(after - before, 0, 20);
 }
 
-static long call_inline(long number, long one, long two, long three)
-{
-	register long r10 asm("r10") = 0, r8 asm("r8") = 0;
-	long ret;
-
-	asm volatile("syscall" : "=a"(ret)
-		     : "a"(number), "D"(one), "S"(two), "d"(three), "r"(r10), "r"(r8)
-		     : "rcx", "r11", "memory");
-	return ret;
-}
-
 /*
  * From now on the kernel refuses each CPU, as it does with one that is offline, or that the cpuset
  * has no more. The library must not see this filter, since it would make no worker then.

@@ -303,14 +303,6 @@ static long reads_of_workers(void)
 	return count;
 }
 
-static long milliseconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /*
  * Twenty workers are away. However many others are idle, they read the state of each no more often
  * together than one looks up, which is ten times a second.
@@ -329,9 +321,9 @@ static void test_many_are_away(void **state)
 		workers[i] = start_idle_worker(ready, false);
 	let_others_see();
 	before = reads_of_workers();
-	begin = milliseconds();
+	begin = now_ms();
 	sleep(2);
-	assert_in_range(reads_of_workers() - before, 0, 2 * 20 * (milliseconds() - begin) / 100);
+	assert_in_range(reads_of_workers() - before, 0, 2 * 20 * (now_ms() - begin) / 100);
 	for (int i = 0; i < 20; i++) {
 		kill(away[i], SIGKILL);
 		waitpid(away[i], NULL, 0);
