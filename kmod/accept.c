@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * accept() and poll() of a listening socket that has local listeners. accept() takes
- * from the shared queue first, since connections could starve there, and then from
- * the worker's local listener. Both functions take no lock of the module. poll() runs in
- * an SRCU read section; accept() may sleep for as long as the program holds the lock of
- * the socket, and is counted instead, as it would keep all ended listeners from being freed.
+ * accept() and poll() of a listening socket that has local listeners. accept() takes the
+ * connection that has waited longest among the shared queue, the worker's local listener, and
+ * the local listeners of CPUs without worker (cover.c). Both functions take no lock of the
+ * module. poll() runs in an SRCU read section; accept() may sleep for as long as the program
+ * holds the lock of the socket, and is counted instead, as it would keep all ended listeners
+ * from being freed.
  */
 #include <linux/sched/signal.h>
 #include <net/sock.h>
@@ -35,56 +36,116 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 }
 
 /*
- * Returns a local listener whose queue has a connection for current, or NULL. A task
- * with a local listener of its own, @mine, takes from that and from its guests (cover.c)
- * only, in turn; any other task takes from all of them.
+ * Returns since when the first connection in the queue of @sk waits, by the clock of TCP;
+ * U64_MAX if there is none. That is when its SYN was answered, for which the kernel keeps
+ * a time only if it keeps the request (no SYN cookie, no Fast Open).
  */
-static struct fsocket_local *fsocket_queued(struct fsocket_listener *l,
-					    struct fsocket_local *mine)
+static u64 fsocket_waits_since(const struct sock *sk)
 {
-	struct fsocket_local *local;
-	unsigned int after;
-	int cpu;
+	const struct request_sock *head;
+	const struct sock *child;
+	u64 since = U64_MAX;
 
-	if (mine && !READ_ONCE(mine->guests))
-		return fsocket_local_queued(mine) ? mine : NULL;
-	if (mine) {
-		after = READ_ONCE(mine->turn) + 1;
-		for_each_set_bit_wrap(cpu, mine->served, nr_cpu_ids, after) {
-			local = fsocket_local_at(l, cpu);
-			/* A bit may be seen before what it stands for. */
-			if (local && fsocket_local_queued(local))
-				return local;
-		}
-		return NULL;
+	/* Another worker may take @head meanwhile. Its slab is SLAB_TYPESAFE_BY_RCU. */
+	rcu_read_lock();
+	head = READ_ONCE(inet_csk(sk)->icsk_accept_queue.rskq_accept_head);
+	if (head)
+		since = READ_ONCE(tcp_rsk(head)->snt_synack);
+	if (!since) {
+		child = READ_ONCE(head->sk);
+		if (child)
+			since = READ_ONCE(tcp_sk(child)->tcp_mstamp);
 	}
-	for_each_possible_cpu(cpu) {
-		local = fsocket_local_at(l, cpu);
-		if (local && fsocket_local_queued(local))
-			return local;
-	}
-	return NULL;
+	rcu_read_unlock();
+	return since;
 }
 
-/* current, whose local listener is @mine, has taken @sk from @local; NULL: the shared queue. */
-static void fsocket_accepted(struct fsocket_listener *l, struct fsocket_local *mine,
-			     struct fsocket_local *local, const struct sock *sk)
+/* A local listener, and since when the first connection in its queue waits. */
+struct fsocket_oldest {
+	struct fsocket_local *local;
+	u64 since;
+};
+
+/* Stores @local in @oldest if its first connection has waited longer. */
+static void fsocket_compare(struct fsocket_oldest *oldest, struct fsocket_local *local)
+{
+	const struct socket *sock = local ? fsocket_local_sock(local) : NULL;
+	u64 since = sock ? fsocket_waits_since(sock->sk) : U64_MAX;
+
+	if (since < oldest->since)
+		*oldest = (struct fsocket_oldest){ local, since };
+}
+
+/*
+ * Returns the local listener from which current, whose own is @mine, is to take a
+ * connection; its member local is NULL if none has any. A task with a local listener takes
+ * from that and from all guests (cover.c): a guest is on no worker's CPU, so any worker
+ * that is free may serve it. Any other task takes from all local listeners.
+ */
+static struct fsocket_oldest fsocket_queued(struct fsocket_listener *l,
+					    struct fsocket_local *mine)
+{
+	struct fsocket_oldest oldest = { NULL, U64_MAX };
+	struct fsocket_local *local;
+	int cpu;
+
+	if (!mine) {
+		for_each_possible_cpu(cpu)
+			fsocket_compare(&oldest, fsocket_local_at(l, cpu));
+		return oldest;
+	}
+	if (!READ_ONCE(l->guests)) {
+		/* Only the shared queue may have something older. */
+		if (fsocket_acceptq_empty(l->sock) && fsocket_local_queued(mine))
+			return (struct fsocket_oldest){ mine, 0 };
+		fsocket_compare(&oldest, mine);
+		return oldest;
+	}
+	fsocket_compare(&oldest, mine);
+	for_each_set_bit(cpu, l->syn_cpus, nr_cpu_ids) {
+		local = fsocket_local_at(l, cpu);
+		if (local && local != mine && READ_ONCE(local->host))
+			fsocket_compare(&oldest, local);
+	}
+	return oldest;
+}
+
+/* current has taken @sk from @local; NULL: the shared queue. */
+static void fsocket_accepted(struct fsocket_listener *l,
+			     const struct fsocket_local *local, const struct sock *sk)
 {
 	int cpu = READ_ONCE(sk->sk_incoming_cpu), here = raw_smp_processor_id();
-	struct fsocket_local *host = local ? READ_ONCE(local->host) : NULL;
 
 	if (!local)
 		this_cpu_inc(l->stats->accept_global);
 	else if (local->cpu == here)
 		this_cpu_inc(l->stats->accept_local);
-	else if (host && host->cpu == here)
+	else if (READ_ONCE(local->host))
 		this_cpu_inc(l->stats->accept_covered);
 	else
 		this_cpu_inc(l->stats->accept_remote);
-	if (local && mine && READ_ONCE(mine->guests))
-		WRITE_ONCE(mine->turn, local->cpu);
 	if (!local || local->cpu != cpu)
 		fsocket_cover_want(l, cpu);
+}
+
+/*
+ * Returns the socket from whose queue current, whose local listener is @mine, is to take a
+ * connection, or NULL if no queue has any. Stores its local listener in @local; NULL: the
+ * shared queue.
+ */
+static struct socket *fsocket_next(struct fsocket_listener *l, struct fsocket_local *mine,
+				   struct fsocket_local **local)
+{
+	struct fsocket_oldest oldest = fsocket_queued(l, mine);
+
+	*local = NULL;
+	if (l->sock->sk->sk_state != TCP_LISTEN ||
+	    (!fsocket_acceptq_empty(l->sock) &&
+	     fsocket_waits_since(l->sock->sk) <= oldest.since))
+		return l->sock;
+	*local = oldest.local;
+	/* NULL if the socket has just moved to the local listener of another CPU. */
+	return oldest.local ? fsocket_local_sock(oldest.local) : NULL;
 }
 
 /* Accepts one connection without waiting; returns -EAGAIN if no queue has one. */
@@ -92,25 +153,24 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 			      struct fsocket_local *mine,
 			      struct socket *newsock, int flags, bool kern)
 {
-	struct fsocket_local *local = NULL;
+	struct fsocket_local *local;
 	struct socket *sock;
-	int ret = -EAGAIN;
+	int ret;
 
 	flags |= O_NONBLOCK;
-	if (!fsocket_acceptq_empty(l->sock) || l->sock->sk->sk_state != TCP_LISTEN)
-		ret = fsocket_inet_accept(l->sock, newsock, flags, kern);
-	if (ret == -EAGAIN)
-		local = fsocket_queued(l, mine);
-	/* NULL if the socket has just moved to the local listener of another CPU. */
-	sock = local ? fsocket_local_sock(local) : NULL;
-	if (sock)
+	do {
+		sock = fsocket_next(l, mine, &local);
+		if (!sock)
+			return -EAGAIN;
 		ret = fsocket_inet_accept(sock, newsock, flags, kern);
-	/* Ended meanwhile: what waited there is in the shared queue, if that still listens. */
-	if (sock && ret == -EINVAL)
-		ret = -EAGAIN;
+		/* It has ended: what waited there is in the shared queue, if that still listens. */
+		if (local && ret == -EINVAL)
+			ret = -EAGAIN;
+		/* Another worker has been faster, and other queues may have connections. */
+	} while (ret == -EAGAIN);
 	if (ret)
 		return ret;
-	fsocket_accepted(l, mine, local, newsock->sk);
+	fsocket_accepted(l, local, newsock->sk);
 	/* The program sees its own SO_REUSEPORT, not the one that the module has set. */
 	newsock->sk->sk_reuseport = l->reuseport;
 	return 0;
@@ -119,7 +179,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 static bool fsocket_accept_idle(struct fsocket_listener *l,
 				struct fsocket_local *local)
 {
-	return fsocket_acceptq_empty(l->sock) && !fsocket_queued(l, local) &&
+	return fsocket_acceptq_empty(l->sock) && !fsocket_queued(l, local).local &&
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
@@ -227,7 +287,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 		smp_mb();
 	}
 	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&
-	    fsocket_queued(l, local))
+	    fsocket_queued(l, local).local)
 		mask |= EPOLLIN | EPOLLRDNORM;
 	return mask;
 }

@@ -3,10 +3,11 @@
  * Workers: the module chooses a CPU for each worker, and the worker has a claim on the
  * local listener there until it gives that back.
  *
- * With enable_listen_spawn=2 the module chooses the CPUs of workers. The first worker
- * of a listener then gets nothing yet, since a server with one worker is left alone:
- * its other threads and children would suffer from a pin. With the second worker both
- * are pinned, and their local listeners begin to receive connections.
+ * The first worker of a listener gets nothing yet, unless it names a CPU, since a server
+ * with one worker is left alone: two accept queues would not make it faster, and its other
+ * threads and children would suffer from a pin. With the second worker the local listeners
+ * of both begin to receive connections, and with enable_listen_spawn=2 both are pinned if
+ * they have not pinned themselves.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -126,26 +127,41 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 }
 
 /*
- * If one worker of @l is left and the module has pinned it, releases it: a lone worker
- * is left alone, whether or not there was another before. Called under the listener's
- * lock.
+ * Returns the worker of @l if it has one only, and left the choice of its CPU to the module;
+ * or NULL. Called under the listener's lock.
+ */
+static const struct task_struct *fsocket_lone_worker(const struct fsocket_listener *l)
+{
+	const struct task_struct *lone = NULL;
+	const struct fsocket_claim *claim;
+
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (claim->wanted || (lone && claim->worker != lone))
+			return NULL;
+		lone = claim->worker;
+	}
+	return lone;
+}
+
+/*
+ * If one worker of @l is left, takes back what it was given: a lone worker is left alone,
+ * whether or not there was another before. Called under the listener's lock.
  */
 static void fsocket_claims_settle(struct fsocket_listener *l)
 {
-	struct fsocket_claim *claim, *last;
+	struct fsocket_claim *claim;
 
-	last = list_first_entry_or_null(&l->claims, struct fsocket_claim, in_listener);
-	if (!last || !last->pinned || !last->pin || last->wanted)
+	if (!fsocket_lone_worker(l))
 		return;
 	list_for_each_entry(claim, &l->claims, in_listener) {
-		if (claim->worker != last->worker)
-			return;
+		if (!claim->active)
+			continue;
+		claim->active = false;
+		fsocket_local_park(claim->local);
+		if (claim->pinned)
+			fsocket_unpin(claim->worker);
+		claim->pinned = false;
 	}
-	last->active = false;
-	last->pinned = false;
-	if (last->local->claims == 1)
-		fsocket_local_park(last->local);
-	fsocket_unpin(last->worker);
 }
 
 void fsocket_claims_drop_dead(struct fsocket_listener *l)
@@ -300,7 +316,8 @@ void fsocket_follow_pin(struct fsocket_listener *l)
 			fsocket_claim_enter(claim, here);
 			claim->active = false;
 			claim->pin = false;
-			fsocket_claim_activate(claim);
+			if (!fsocket_lone_worker(l))
+				fsocket_claim_activate(claim);
 			fsocket_cover(l);
 		}
 	}
@@ -344,7 +361,7 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 		     (old && old->pinned);
 	claim->wanted = wanted;
 	fsocket_claim_enter(claim, local);
-	ret = alone && claim->pin ? 0 : fsocket_claim_activate(claim);
+	ret = alone ? 0 : fsocket_claim_activate(claim);
 	if (ret) {
 		fsocket_claim_undo(claim);
 		return ret;

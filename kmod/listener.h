@@ -65,9 +65,7 @@ struct fsocket_local {
 	struct fsocket_local *host;
 	/* The number of local listeners whose host this one is. */
 	unsigned int guests;
-	/* The CPU from whose queue the worker has taken last; a hint. */
-	unsigned int turn;
-	/* The CPUs from whose queues the worker takes: its own, and those of its guests. */
+	/* The CPUs for whose queues @timer runs: this one, and those of the guests. */
 	unsigned long served[];
 };
 
@@ -120,6 +118,8 @@ struct fsocket_listener {
 	 * without lock. The memory is behind @locals.
 	 */
 	unsigned long *syn_cpus;
+	/* The number of guests (cover.c); changed under @lock, read without. */
+	unsigned int guests;
 	/* The places by CPU. Each is set once, under @lock, and read without. */
 	struct fsocket_local *locals[];
 };

@@ -295,6 +295,7 @@ static int fsocket_local_attach(struct fsocket_local *local)
  */
 static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local *host)
 {
+	struct fsocket_listener *l = local->listener;
 	struct fsocket_local *old = local->host;
 	struct socket_wq *wq = host ? &host->wq : &local->wq;
 
@@ -305,6 +306,7 @@ static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local
 		WRITE_ONCE(host->guests, host->guests + 1);
 	}
 	WRITE_ONCE(local->host, host);
+	WRITE_ONCE(l->guests, l->guests + !!host - !!old);
 	rcu_assign_pointer(local->sock->sk->sk_wq, wq);
 	if (old) {
 		clear_bit(local->cpu, old->served);

@@ -27,7 +27,7 @@ struct fsocket_stats {
 	u64 accept_remote;
 	/*
 	 * Connections that accept() took on this CPU from the local listener of a CPU without
-	 * worker, which is served by the worker of this CPU.
+	 * worker.
 	 */
 	u64 accept_covered;
 	/* Local listeners of this CPU that joined the SO_REUSEPORT group of their port. */

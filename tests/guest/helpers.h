@@ -284,4 +284,21 @@ static inline char greeting(int conn)
 	return read(conn, &byte, 1) == 1 ? byte : 0;
 }
 
+/* Returns the number of workers that have a claim on the listener. */
+static inline int claims(const union address *a)
+{
+	FILE *file = fopen("/proc/net/fastsocket_listeners", "r");
+	int count = 0, port, worker;
+	char line[256];
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%*u %d %*d %*s %*d %*d %d", &port, &worker) == 2 &&
+		    port == ntohs(a->in.sin_port) && worker > 0)
+			count++;
+	}
+	fclose(file);
+	return count;
+}
+
 #endif

@@ -296,42 +296,96 @@ static int own_port(int fd)
 	return ntohs(a.in.sin_port);
 }
 
-/* A worker takes from its own queue and from that of a guest in turn. */
-static void in_turn(void **state)
+/* Accepts count connections, which are in clients[] in the order in which they were made. */
+static void accept_in_order(int fd, const int *clients, int count)
+{
+	int i, conn;
+
+	for (i = 0; i < count; i++) {
+		assert_int_equal(readable(fd, 1000), 1);
+		conn = accept(fd, NULL, NULL);
+		assert_ok(conn);
+		assert_int_equal(client_port(conn), own_port(clients[i]));
+		close(conn);
+	}
+	assert_int_equal(accept(fd, NULL, NULL), -1);
+	for (i = 0; i < count; i++)
+		close(clients[i]);
+}
+
+/* Claims CPU 0, which gets CPU 2 as its guest; there is a worker on CPU 1. */
+static void host_on_0(int fd, const union address *a)
+{
+	int client, i;
+
+	/* Of two hosts at the same distance, the later one is chosen. */
+	assert_ok(spawn(fd, 0));
+	for (i = 0; i < 1000 && host_of(a, 2) < 0; i++) {
+		client = connect_on(2, a);
+		close(accept(fd, NULL, NULL));
+		close(client);
+		usleep(10000);
+	}
+	assert_int_equal(host_of(a, 2), 0);
+}
+
+/* A worker takes the oldest connection of its own queue and that of a guest. */
+static void oldest_of_guests(void **state)
+{
+	static const int cpus[] = { 0, 0, 2, 0, 2, 2, 2, 0 };
+	union address a;
+	int fd = listener(AF_INET, &a), clients[8], i;
+	pid_t pid = worker(fd, 1, 'b', true);
+
+	(void)state;
+	set_nonblock(fd);
+	host_on_0(fd, &a);
+	for (i = 0; i < 8; i++)
+		clients[i] = connect_on(cpus[i], &a);
+	accept_in_order(fd, clients, 8);
+	kill_worker(pid);
+	close(fd);
+}
+
+/* A worker that is at work anyway takes what waits for the host of another CPU, too. */
+static void any_worker(void **state)
 {
 	union address a;
-	int fd = listener(AF_INET, &a), clients[8], order[8], conn, i, n;
+	int fd = listener(AF_INET, &a), client, own;
 	pid_t pid;
 
 	(void)state;
 	set_nonblock(fd);
-	pid = worker(fd, 1, 'b', true);
-	/* Of two hosts at the same distance, the later one is chosen. */
-	assert_ok(spawn(fd, 0));
-	for (i = 0; i < 1000 && host_of(&a, 2) < 0; i++) {
-		clients[0] = connect_on(2, &a);
-		close(accept(fd, NULL, NULL));
-		close(clients[0]);
-		usleep(10000);
-	}
-	assert_int_equal(host_of(&a, 2), 0);
-	for (i = 0; i < 8; i++)
-		clients[i] = connect_on(i < 4 ? 0 : 2, &a);
-	for (i = 0; i < 8; i++) {
-		assert_int_equal(readable(fd, 1000), 1);
-		conn = accept(fd, NULL, NULL);
-		assert_ok(conn);
-		for (n = 0; own_port(clients[n]) != client_port(conn); n++)
-			;
-		order[i] = n / 4;
-		close(conn);
-	}
-	for (i = 1; i < 8; i++)
-		assert_int_not_equal(order[i], order[i - 1]);
-	assert_int_equal(accept(fd, NULL, NULL), -1);
-	for (i = 0; i < 8; i++)
-		close(clients[i]);
+	pid = serves(fd, 1, 'b');
+	host_on_0(fd, &a);
+	await(asleep(pid));
+	client = connect_on(2, &a);
+	assert_int_equal(readable(fd, 1000), 1);
+	assert_int_equal(readable(client, 100), 0);
+	own = connect_on(1, &a);
+	assert_int_equal(greeting(own), 'b');
+	assert_int_equal(greeting(client), 'b');
+	close(own);
+	close(client);
 	kill_worker(pid);
+	close(fd);
+}
+
+/* A worker takes the oldest connection of its own queue and the shared one. */
+static void oldest_of_shared(void **state)
+{
+	unsigned long long shared = counter("accept_global", -1);
+	union address a;
+	int fd = listener(AF_INET, &a), clients[9], i;
+
+	(void)state;
+	set_nonblock(fd);
+	assert_ok(spawn(fd, 0));
+	/* From CPU 5, the kernel chooses one of the two queues by a hash. */
+	for (i = 0; i < 9; i++)
+		clients[i] = connect_on(i ? 5 : 0, &a);
+	accept_in_order(fd, clients, 9);
+	assert_true(counter("accept_global", -1) > shared);
 	close(fd);
 }
 
@@ -409,7 +463,9 @@ int main(int argc, char **argv)
 		T(host_stopped),
 		T(worker_comes),
 		T(shared_out),
-		T(in_turn),
+		T(oldest_of_guests),
+		T(any_worker),
+		T(oldest_of_shared),
 		T(not_for_one),
 		T(closed_and_unloaded),
 	};

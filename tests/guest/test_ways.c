@@ -50,16 +50,13 @@ static int unseen_listener(union address *a)
 static void unknown_listener_is_spawned(void **state)
 {
 	int epoll = epoll_create1(0), fd, client;
-	unsigned long long before;
 	struct epoll_event event;
 	union address a;
 
 	(void)state;
-	pin(1);
 	fd = unseen_listener(&a);
-	before = counter("spawn", -1);
 	assert_ok(put(epoll, EPOLL_CTL_ADD, fd, EPOLLIN));
-	assert_int_equal(counter("spawn", -1) - before, 1);
+	assert_int_equal(claims(&a), 1);
 	client = connect_on(1, &a);
 	assert_int_equal(epoll_wait(epoll, &event, 1, 5000), 1);
 	accept_and_greet(fd, 'u');
@@ -67,37 +64,34 @@ static void unknown_listener_is_spawned(void **state)
 	close(client);
 	close(fd);
 	close(epoll);
-	unpin();
 }
 
 /* Netty adds it first, then listens, then asks for EPOLLIN. */
 static void added_before_it_listens(void **state)
 {
 	int epoll = epoll_create1(0), fd, client;
-	unsigned long long before, local;
+	unsigned long long taken;
 	struct epoll_event event;
 	union address a;
 
 	(void)state;
-	pin(1);
 	fd = bound_socket(AF_INET, &a);
 	assert_ok(put(epoll, EPOLL_CTL_ADD, fd, EPOLLET));
 	assert_ok(listen(fd, 10));
-	before = counter("spawn", -1);
-	local = counter("accept_local", -1);
+	assert_int_equal(claims(&a), 0);
+	taken = counter("accept_global", -1);
 	assert_ok(put(epoll, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLET));
-	assert_int_equal(counter("spawn", -1) - before, 1);
+	assert_int_equal(claims(&a), 1);
 	assert_ok(put(epoll, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLET));
-	assert_int_equal(counter("spawn", -1) - before, 1);
+	assert_int_equal(claims(&a), 1);
 	client = connect_on(1, &a);
 	assert_int_equal(epoll_wait(epoll, &event, 1, 5000), 1);
 	accept_and_greet(fd, 'n');
 	assert_int_equal(greeting(client), 'n');
-	assert_int_equal(counter("accept_local", -1) - local, 1);
+	assert_int_equal(counter("accept_global", -1) - taken, 1);
 	close(client);
 	close(fd);
 	close(epoll);
-	unpin();
 }
 
 static int shared_epoll, shared_fd;
@@ -111,22 +105,19 @@ static void *rearm(void *arg)
 /* A thread that arms a listener which another one has added does not claim it. */
 static void rearmed_by_another_thread(void **state)
 {
-	unsigned long long before;
 	pthread_t thread;
 	union address a;
 
 	(void)state;
 	shared_fd = listener(AF_INET, &a);
 	shared_epoll = epoll_create1(0);
-	pin(0);
 	assert_ok(put(shared_epoll, EPOLL_CTL_ADD, shared_fd, EPOLLIN | EPOLLONESHOT));
-	before = counter("spawn", -1);
+	assert_int_equal(claims(&a), 1);
 	assert_int_equal(pthread_create(&thread, NULL, rearm, NULL), 0);
 	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_int_equal(counter("spawn", -1), before);
+	assert_int_equal(claims(&a), 1);
 	close(shared_fd);
 	close(shared_epoll);
-	unpin();
 }
 
 /* The program may use all numbers, after any way in which the device was closed. */
@@ -176,13 +167,10 @@ static void dup2_over_the_device(void **state)
 static void vfork_child_closes_all(void **state)
 {
 	int epoll = epoll_create1(0), fd, status;
-	unsigned long long before;
 	union address a;
 	pid_t pid;
 
 	(void)state;
-	/* A lone worker that is not pinned has no local listener. */
-	pin(1);
 	fd = listener(AF_INET, &a);
 	pid = vfork();
 	if (!pid) {
@@ -191,12 +179,10 @@ static void vfork_child_closes_all(void **state)
 		_exit(0);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
-	before = counter("spawn", -1);
 	assert_ok(put(epoll, EPOLL_CTL_ADD, fd, EPOLLIN));
-	assert_int_equal(counter("spawn", -1) - before, 1);
+	assert_int_equal(claims(&a), 1);
 	close(fd);
 	close(epoll);
-	unpin();
 }
 
 static void filter_ioctl(uint32_t action)

@@ -20,6 +20,8 @@
 #
 # Environment: LAB_ACCEL=tcg|kvm	skips the probe for KVM
 #	LAB_BOOT_LIMIT=SECONDS	how long a boot may take (120), for busy machines
+#	LAB_CPU=MODEL,FLAGS	QEMU's CPU for an emulated guest (max,-erms,-fsrm,-la57)
+#	LAB_APPEND=WORDS	words of the kernel's command line (norandmaps)
 #	LAB_EXTRA=servers	another lab, under .lab-servers, with more servers
 #	LAB_EXTRA=bookworm|trixie	one for tests of our packages, of that Debian release
 #	LAB_EXTRA=two-bookworm|two-trixie	two guests of that release, fsb-server and fsb-loadgen, on
@@ -140,7 +142,8 @@ place() { # GUEST
 }
 
 boot() { # GUEST ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pid to .lab/pid
-	local guest=$1 accel=$2 cpus=$3 kernel=$4 log=$5 cpu=max,-erms,-fsrm,-la57 append=$masks
+	local guest=$1 accel=$2 cpus=$3 kernel=$4 log=$5 append=$masks
+	local cpu=${LAB_CPU:-max,-erms,-fsrm,-la57} words=${LAB_APPEND-norandmaps}
 	local files=(-kernel "$lab/vmlinuz-$kernel" -initrd "$lab/initrd.img-$kernel")
 	local ip4=${guest}4 ip6=${guest}6 place
 	place=$(place "$guest")
@@ -170,7 +173,7 @@ boot() { # GUEST ACCEL CPUS KERNEL LOG, more QEMU options; in the background, pi
 		-accel "$accel" -cpu "$cpu" -smp "$cpus" -m "$memory" \
 		-nographic -nodefaults -no-reboot -serial "file:$log" \
 		"${files[@]}" \
-		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet norandmaps$append" \
+		-append "root=/dev/vda rw console=ttyS0 loglevel=5 panic=1 net.ifnames=0 clocksource=tsc tsc=reliable nohpet $words$append" \
 		-drive "file=$lab/disk,if=virtio,format=raw,snapshot=on" \
 		-device virtio-rng-pci "$@" \
 		< /dev/null > "$place/qemu.log" 2>&1 9>&- &
