@@ -364,6 +364,8 @@ static void any_worker(void **state)
 	assert_int_equal(readable(client, 100), 0);
 	own = connect_on(1, &a);
 	assert_int_equal(greeting(own), 'b');
+	/* Long before it would move to the shared queue: see slow_setup(). */
+	assert_int_equal(readable(client, 2000), 1);
 	assert_int_equal(greeting(client), 'b');
 	close(own);
 	close(client);
