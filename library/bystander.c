@@ -18,6 +18,7 @@
 #include "clock.h"
 #include "device.h"
 #include "group.h"
+#include "memory.h"
 #include "real.h"
 #include "worker.h"
 
@@ -55,39 +56,60 @@ static bool overdue(struct group *g)
 	return fsocket_members_readable(g, timely);
 }
 
-bool fsocket_bystander_limit(long seconds, long fraction)
+bool fsocket_bystander_limit(const long *limit)
 {
-	return seconds >= 0 && seconds < 1000000000 && fraction >= 0 && fraction < 1000000000;
+	return !limit || (fsocket_readable_all(limit, 2 * sizeof(*limit)) &&
+			  limit[0] >= 0 && limit[0] < 1000000000 &&
+			  limit[1] >= 0 && limit[1] < 1000000000);
 }
 
-bool fsocket_bystander_polls(const struct pollfd *fds, nfds_t count)
+bool fsocket_bystander_polls(const struct pollfd *fds, unsigned int count)
 {
-	for (nfds_t i = 0; i < count; i++)
+	if (fsocket_device_confined() || !fsocket_readable_all(fds, count * sizeof(*fds)))
+		return false;
+	for (unsigned int i = 0; i < count; i++)
 		if (fds[i].events & READABLE && group_at(fds[i].fd))
 			return true;
 	return false;
 }
 
-bool fsocket_bystander_selects(int highest, const fd_set *readable)
+bool fsocket_bystander_selects(int highest, const fd_set *const sets[3])
 {
-	for (int fd = 0; readable && fd < highest && fd < FD_SETSIZE; fd++)
-		if (FD_ISSET(fd, readable) && group_at(fd))
-			return highest <= FD_SETSIZE;
+	if (!sets[0] || highest > FD_SETSIZE)
+		return false;
+	for (int i = 0; i < 3; i++)
+		if (sets[i] && !fsocket_readable_all(sets[i], FSOCKET_SET_SIZE(highest)))
+			return false;
+	for (int fd = 0; fd < highest; fd++)
+		if (FD_ISSET(fd, sets[0]) && group_at(fd))
+			return true;
 	return false;
 }
 
-/* Copies as much of a set as select() reads: the program may have no memory for more. */
-static void copy_set(const struct question *q, fd_set *to, const fd_set *from)
+/* Notes as much of each set as select() reads: the program may have no memory for more. */
+static void note_sets(struct question *q)
 {
-	if (to && from)
-		memcpy(to, from, (q->highest + NFDBITS - 1) / NFDBITS * sizeof(fd_mask));
+	for (int i = 0; i < 3; i++)
+		if (q->sets[i])
+			memcpy(&q->asked[i], q->sets[i], FSOCKET_SET_SIZE(q->highest));
+}
+
+/*
+ * Restores what an answer has changed in the sets. The kernel has written that much and no more, so
+ * the library never writes where the kernel would have failed.
+ */
+static void restore_sets(struct question *q)
+{
+	for (int i = 0; i < 3; i++)
+		for (int word = 0; q->sets[i] && word < (q->highest + NFDBITS - 1) / NFDBITS; word++)
+			if (__FDS_BITS(q->sets[i])[word] != __FDS_BITS(&q->asked[i])[word])
+				__FDS_BITS(q->sets[i])[word] = __FDS_BITS(&q->asked[i])[word];
 }
 
 static int ask_select(struct question *q, const struct timespec *limit, const sigset_t *mask)
 {
 	REAL(pselect);
-	for (int i = 0; i < 3; i++)
-		copy_set(q, q->sets[i], &q->asked[i]);
+	restore_sets(q);
 	return real(q->highest, q->sets[0], q->sets[1], q->sets[2], limit, mask);
 }
 
@@ -175,8 +197,7 @@ int fsocket_bystander_pselect(int highest, fd_set *readable, fd_set *writable, f
 	struct question q = { .highest = highest, .sets = { readable, writable, others } };
 	int64_t limit = nanoseconds(timeout);
 
-	for (int i = 0; i < 3; i++)
-		copy_set(&q, &q.asked[i], q.sets[i]);
+	note_sets(&q);
 	return wait(&q, &limit, mask);
 }
 
@@ -188,10 +209,10 @@ int fsocket_bystander_select(int highest, fd_set *readable, fd_set *writable, fd
 	int64_t limit = timeout ? timeout->tv_sec * 1000000000LL + timeout->tv_usec * 1000LL : -1;
 	int count;
 
-	for (int i = 0; i < 3; i++)
-		copy_set(&q, &q.asked[i], q.sets[i]);
+	note_sets(&q);
 	count = wait(&q, &limit, NULL);
-	if (timeout)
+	/* In a constant the kernel stores nothing, and the call succeeds. */
+	if (timeout && fsocket_writable(timeout, sizeof(*timeout)))
 		*timeout = (struct timeval){ limit / 1000000000, limit % 1000000000 / 1000 };
 	return count;
 }

@@ -27,9 +27,13 @@
 #include "epoll.h"
 #include "fds.h"
 #include "kernel.h"
+#include "memory.h"
 #include "process.h"
 #include "real.h"
 #include "shadow.h"
+
+/* The kernel sends no more by one call (UIO_MAXIOV). */
+#define MOST_MESSAGES	1024
 
 /* Called in place of a function that this machine's C library does not have. */
 __attribute__((visibility("hidden"))) long fsocket_absent(void)
@@ -212,9 +216,12 @@ static void passed_on(const struct msghdr *msg)
 {
 	struct cmsghdr *c;
 
-	if (!msg->msg_control)
+	/* With less than it says, or with a part that says more, the call fails. */
+	if (!msg->msg_control || !fsocket_readable_all(msg->msg_control, msg->msg_controllen))
 		return;
 	for (c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
+		if (c->cmsg_len > (size_t)((char *)msg->msg_control + msg->msg_controllen - (char *)c))
+			return;
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
@@ -228,40 +235,52 @@ static void passed_on(const struct msghdr *msg)
 
 static void by_sendmsg(ARGUMENTS)
 {
-	if (b && fsocket_epoll_follows())
-		passed_on((const struct msghdr *)b);
+	const struct msghdr *msg = (const struct msghdr *)b;
+
+	if (fsocket_epoll_follows() && fsocket_readable_all(msg, sizeof(*msg)))
+		passed_on(msg);
 }
 
 static void by_sendmmsg(ARGUMENTS)
 {
 	const struct mmsghdr *messages = (const struct mmsghdr *)b;
+	unsigned int count = (unsigned int)c < MOST_MESSAGES ? c : MOST_MESSAGES;
 
-	if (!b || !fsocket_epoll_follows())
+	if (!fsocket_epoll_follows())
 		return;
-	for (unsigned int i = 0; i < (unsigned int)c; i++)
+	/* The kernel sends those before the first that it cannot read. */
+	count = fsocket_readable(messages, count * sizeof(*messages)) / sizeof(*messages);
+	for (unsigned int i = 0; i < count; i++)
 		passed_on(&messages[i].msg_hdr);
 }
 
 static void by_poll(ARGUMENTS)
 {
 	const struct pollfd *fds = (const struct pollfd *)a;
+	/* The kernel takes no more of the number. */
+	unsigned int count = b;
 
-	if (!fds || !fsocket_epoll_follows())
+	if (!fsocket_epoll_follows() || !fsocket_readable_all(fds, count * sizeof(*fds)))
 		return;
-	for (nfds_t i = 0; i < (nfds_t)b; i++)
+	for (unsigned int i = 0; i < count; i++)
 		fsocket_epoll_watched(fds[i].fd);
 }
 
 static void by_select(ARGUMENTS)
 {
 	const fd_set *sets[] = { (const fd_set *)b, (const fd_set *)c, (const fd_set *)d };
+	int highest = (int)a < FD_SETSIZE ? a : FD_SETSIZE;
 
 	if (!fsocket_epoll_follows())
 		return;
-	for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++)
-		for (int fd = 0; sets[i] && fd < (int)a && fd < FD_SETSIZE; fd++)
+	for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
+		/* The kernel reads no more of a set than there can be descriptors now. */
+		int there = fsocket_readable(sets[i], FSOCKET_SET_SIZE(highest)) * 8;
+
+		for (int fd = 0; fd < highest && fd < there; fd++)
 			if (FD_ISSET(fd, sets[i]))
 				fsocket_epoll_watched(fd);
+	}
 }
 
 static bool groups(void)
@@ -271,7 +290,7 @@ static bool groups(void)
 
 static void *poll_beside(ARGUMENTS)
 {
-	return groups() && a && fsocket_bystander_polls((const struct pollfd *)a, b) ?
+	return groups() && fsocket_bystander_polls((const struct pollfd *)a, b) ?
 	       fsocket_bystander_poll : NULL;
 }
 
@@ -283,11 +302,8 @@ static void *poll_chk_beside(ARGUMENTS)
 
 static void *ppoll_beside(ARGUMENTS)
 {
-	const struct timespec *limit = (const struct timespec *)c;
-
-	if (!groups() || !a || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_nsec)))
-		return NULL;
-	return fsocket_bystander_polls((const struct pollfd *)a, b) ? fsocket_bystander_ppoll : NULL;
+	return groups() && fsocket_bystander_limit((const long *)c) &&
+	       fsocket_bystander_polls((const struct pollfd *)a, b) ? fsocket_bystander_ppoll : NULL;
 }
 
 static void *ppoll_chk_beside(ARGUMENTS)
@@ -295,24 +311,25 @@ static void *ppoll_chk_beside(ARGUMENTS)
 	return (size_t)e / sizeof(struct pollfd) >= (size_t)b ? ppoll_beside(a, b, c, d, e, f) : NULL;
 }
 
+static bool selects(ARGUMENTS)
+{
+	const fd_set *sets[] = { (const fd_set *)b, (const fd_set *)c, (const fd_set *)d };
+
+	return groups() && fsocket_bystander_limit((const long *)e) &&
+	       fsocket_bystander_selects(a, sets);
+}
+
 static void *select_beside(ARGUMENTS)
 {
-	const struct timeval *limit = (const struct timeval *)e;
-
-	if (!groups() || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_usec)))
-		return NULL;
-	return fsocket_bystander_selects(a, (const fd_set *)b) ? fsocket_bystander_select : NULL;
+	return selects(a, b, c, d, e, f) ? fsocket_bystander_select : NULL;
 }
 
 static void *pselect_beside(ARGUMENTS)
 {
-	const struct timespec *limit = (const struct timespec *)e;
-
-	if (!groups() || (limit && !fsocket_bystander_limit(limit->tv_sec, limit->tv_nsec)))
-		return NULL;
-	return fsocket_bystander_selects(a, (const fd_set *)b) ? fsocket_bystander_pselect : NULL;
+	return selects(a, b, c, d, e, f) ? fsocket_bystander_pselect : NULL;
 }
 
+/* The C library reads this itself before its system call. */
 static void by_timer(ARGUMENTS)
 {
 	const struct sigevent *event = (const struct sigevent *)b;

@@ -28,6 +28,7 @@
 #include "epoll.h"
 #include "fds.h"
 #include "listener.h"
+#include "memory.h"
 #include "real.h"
 
 /* The process's number, then for each group " LISTENER=MEMORY,MEMBER,MEMBER". */
@@ -166,9 +167,9 @@ static RARELY void run_and_keep(const char *path, char *const *arguments, char *
 	int count = 0;
 	struct text t;
 
-	while (count <= MOST_VARIABLES && environment[count])
+	while (environment[count])
 		count++;
-	if (count > MOST_VARIABLES || !find_kept(&t))
+	if (!find_kept(&t))
 		return;
 
 	char *with[count + 2];
@@ -203,13 +204,27 @@ static bool find_program(const char *file, char *path)
 	return false;
 }
 
+/* One with a bad pointer makes the call fail, and one that is too long is left alone. */
+static bool environment_readable(char *const *environment)
+{
+	size_t there = fsocket_readable(environment, (MOST_VARIABLES + 1) * sizeof(*environment));
+
+	for (size_t i = 0; i < there / sizeof(*environment); i++) {
+		if (!environment[i])
+			return true;
+		if (!fsocket_readable_text(environment[i]))
+			return false;
+	}
+	return false;
+}
+
 static RARELY void keep(const char *path, bool search, char *const *arguments,
 			char *const *environment)
 {
 	char found[PATH_ROOM];
 
-	if (!path || !environment || fsocket_device_confined() || !alone() ||
-	    !preloads(environment))
+	if (fsocket_device_confined() || !alone() || !fsocket_readable_text(path) ||
+	    !environment_readable(environment) || !preloads(environment))
 		return;
 	if (search && !strchr(path, '/')) {
 		if (!find_program(path, found))

@@ -117,14 +117,18 @@ static inline bool fsocket_worker_waits(int epfd, struct epoll_event *events, in
  * below 0: accept() is called, and not accept4().
  */
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn);
+/* What select() reads of a set, in bytes. */
+#define FSOCKET_SET_SIZE(highest) \
+	((highest) > 0 ? ((highest) + NFDBITS - 1) / NFDBITS * sizeof(fd_mask) : 0)
 /*
- * Return whether the arguments name such a listener, which members stand beside, and
- * whether a limit of time is valid. Then the functions after them do what poll(), ppoll(),
- * select() and pselect() do, and look at the members from time to time.
+ * Return whether the arguments, which may be bad pointers, name such a listener, which members
+ * stand beside, and whether a limit of time, a struct timespec or timeval, is none or valid. Then
+ * the functions after them do what poll(), ppoll(), select() and pselect() do, and look at the
+ * members from time to time.
  */
-bool fsocket_bystander_polls(const struct pollfd *fds, nfds_t count);
-bool fsocket_bystander_selects(int highest, const fd_set *readable);
-bool fsocket_bystander_limit(long seconds, long fraction);
+bool fsocket_bystander_polls(const struct pollfd *fds, unsigned int count);
+bool fsocket_bystander_selects(int highest, const fd_set *const sets[3]);
+bool fsocket_bystander_limit(const long *limit);
 int fsocket_bystander_poll(struct pollfd *fds, nfds_t count, int timeout);
 int fsocket_bystander_ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
 			    const sigset_t *mask);

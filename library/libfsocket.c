@@ -31,6 +31,7 @@
  *
  *	process.c	which process it is
  *	device.c	/dev/fastsocket
+ *	memory.c	what the program's pointers lead to
  *	pwait2.c	epoll_pwait2()
  *	listener.c	which descriptors listen, and which threads wait for them
  *	epoll.c		enable_fast_epoll, with its notes in shadow.c, and its waits in wait.c

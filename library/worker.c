@@ -29,6 +29,7 @@
 #include "clock.h"
 #include "device.h"
 #include "fds.h"
+#include "memory.h"
 #include "process.h"
 #include "real.h"
 #include "worker.h"
@@ -342,7 +343,7 @@ static bool unheeded(struct watch *w)
 }
 
 /* Does what look_around() does, while the watches stay as they are. */
-static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
+static int look_at_all(struct epoll_event *event, bool idle, bool *away)
 {
 	bool timely[GROUP_MEMBERS];
 
@@ -369,28 +370,33 @@ static bool look_at_all(struct epoll_event *event, bool idle, bool *away)
 			w->ours = false;
 			continue;
 		}
+		if (!fsocket_writable(event, sizeof(*event))) {
+			errno = EFAULT;
+			return -1;
+		}
 		event->events = EPOLLIN;
 		event->data = w->event.data;
 		memcpy(fsocket_mine.timely, timely, sizeof(fsocket_mine.timely));
 		fsocket_mine.overdue = true;
-		return true;
+		return 1;
 	}
-	return false;
+	return 0;
 }
 
 /*
- * Returns whether connections wait that no other worker will take in time, and if so
- * stores in *event what to report to the program. *away: a worker is out of its wait.
+ * Returns 1 if connections wait that no other worker will take in time, and then stores in
+ * *event what to report to the program; -1, with errno, if that cannot be stored; or 0. *away: a
+ * worker is out of its wait.
  */
-static bool look_around(struct epoll_event *event, bool idle, bool *away)
+static int look_around(struct epoll_event *event, bool idle, bool *away)
 {
-	bool found;
+	int found;
 
 	*away = false;
 	fsocket_mine.looked = fsocket_now_ms();
 	if (!fsocket_worker_hold())
-		return false;
-	found = fsocket_worker_known() && look_at_all(event, idle, away);
+		return 0;
+	found = fsocket_worker_known() ? look_at_all(event, idle, away) : 0;
 	fsocket_worker_let_go();
 	return found;
 }
@@ -483,10 +489,9 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 				break;
 		}
 		settle_all(false);
-		if (look_around(events, true, &away)) {
-			count = 1;
+		count = look_around(events, true, &away);
+		if (count)
 			break;
-		}
 		/* Look less often the longer there was nothing to do. */
 		look = away && look * 2 < look_every() ? look * 2 : look_every();
 	}
@@ -533,10 +538,11 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 	}
 	fsocket_pin_again();
 	active = settle_all(!timeout);
-	if (active && maxevents > 0 && events && fsocket_now_ms() - fsocket_mine.looked >= look_every() &&
-	    look_around(events, false, &away)) {
-		*count = 1;
-		return true;
+	if (active && maxevents > 0 && events &&
+	    fsocket_now_ms() - fsocket_mine.looked >= look_every()) {
+		*count = look_around(events, false, &away);
+		if (*count)
+			return true;
 	}
 	if (!active || !timeout || maxevents <= 0) {
 		stamp(true);

@@ -165,6 +165,19 @@ static void test_waits_by_poll(void **state)
 	assert_true(ticks >= ends);
 }
 
+/* The kernel leaves a constant limit alone. Without members, glibc 2.34 and later end the program. */
+static void test_select_with_a_constant_limit(void **state)
+{
+	static const struct timeval brief = { .tv_usec = 1000 };
+	fd_set set;
+
+	(void)state;
+	start_workers(2);
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	assert_int_equal(select(fd + 1, &set, NULL, NULL, (struct timeval *)&brief), 0);
+}
+
 static volatile sig_atomic_t order;
 
 static void take_order(int signal)
@@ -275,6 +288,7 @@ int main(int argc, char **argv)
 		T(test_outlived_by_select),
 		T(test_outlived_by_pselect),
 		T(test_waits_by_poll),
+		T(test_select_with_a_constant_limit),
 		T(test_confined),
 	};
 

@@ -5,7 +5,7 @@ import pytest
 
 import programs
 
-PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls")
+PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls", "test_kernel_pointers")
 each = pytest.mark.parametrize("program, name", programs.each_of(*PROGRAMS))
 
 
