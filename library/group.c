@@ -4,6 +4,7 @@
  * SO_REUSEPORT group, with a member for each worker and a BPF program that chooses by
  * CPU.
  *
+ *	chosen.c	whether it is in force
  *	group.c		the listener and its members, in this process
  *	procfs.c	what it reads of other processes
  *	members.c	the descriptors of its members
@@ -71,32 +72,6 @@ static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool copied;
 /* An option that cannot be read back has been set on some socket. */
 static atomic_bool obstacle;
-
-/* fsocketctl run refuses such a value; here the program runs on, with the default. */
-static void unknown_backend(const char *value)
-{
-	char line[256];
-	int length = snprintf(line, sizeof(line), "libfsocket: FSOCKET_BACKEND=%.64s: no such backend: give auto, module or kernel (the module is used now)\n", value);
-
-	RAW3(SYS_write, STDERR_FILENO, line, length);
-}
-
-bool fsocket_kernel_chosen(void)
-{
-	static atomic_int chosen;
-	const char *backend;
-
-	if (atomic_load(&chosen))
-		return atomic_load(&chosen) == 1;
-	backend = getenv("FSOCKET_BACKEND");
-	if (backend && !strcmp(backend, "kernel"))
-		atomic_store(&chosen, 1);
-	else if (backend && !strcmp(backend, "auto"))
-		atomic_store(&chosen, fsocket_device_there() ? 2 : 1);
-	else if (!atomic_exchange(&chosen, 2) && backend && *backend && strcmp(backend, "module"))
-		unknown_backend(backend);
-	return atomic_load(&chosen) == 1;
-}
 
 static int set_reuseport(int fd, int on)
 {
