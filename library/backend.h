@@ -74,6 +74,8 @@ bool fsocket_member_reached(int fd, const struct sockaddr_in6 *listener);
 /* Does epoll_ctl() with each member that listens. */
 void fsocket_members_watch(const struct group *g, int epfd, int op,
 			   const struct epoll_event *event);
+/* Shuts down the members that this thread has. */
+void fsocket_members_shut_down(const struct group *g);
 /* Closes the members, and the memory's descriptor. */
 void fsocket_members_close(struct group *g);
 

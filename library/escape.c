@@ -130,6 +130,8 @@ static void range_closed(unsigned int first, unsigned int last)
 static void by_close_range(ARGUMENTS)
 {
 	fsocket_epoll_escape_all();
+	if ((int)c & CLOSE_RANGE_UNSHARE && !((int)c & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)))
+		fsocket_apart_range(a, b);
 	/* With CLOSE_RANGE_CLOEXEC it closes nothing, and with flags that do not exist it fails. */
 	if (!((int)c & ~CLOSE_RANGE_UNSHARE))
 		range_closed(a, b);
@@ -195,6 +197,16 @@ static void thread_starts(ARGUMENTS)
 {
 	fsocket_pin_lift();
 	fsocket_epoll_thread_starts();
+}
+
+static void *create_apart(ARGUMENTS)
+{
+	return fsocket_process_apart ? fsocket_apart_pthread_create : NULL;
+}
+
+static void *create_other_apart(ARGUMENTS)
+{
+	return fsocket_process_apart ? fsocket_apart_thrd_create : NULL;
 }
 
 static void by_fcntl(ARGUMENTS)
@@ -381,6 +393,9 @@ static long call_by_name(long number, long a, long b, long c, long d, long e)
 	case SYS_epoll_wait:
 		ret = epoll_wait(a, (struct epoll_event *)b, c, d);
 		break;
+	case SYS_unshare:
+		ret = unshare(a);
+		break;
 	default:
 		ret = epoll_pwait(a, (struct epoll_event *)b, c, d, (const sigset_t *)e);
 		break;
@@ -398,7 +413,7 @@ static long call_by_name(long number, long a, long b, long c, long d, long e)
  */
 static void *not_by_number(ARGUMENTS)
 {
-	if (!fsocket_group_was() || by_name)
+	if (by_name || !(fsocket_group_was() || a == SYS_unshare))
 		return NULL;
 	switch (a) {
 	case SYS_accept:
@@ -408,6 +423,7 @@ static void *not_by_number(ARGUMENTS)
 	case SYS_epoll_ctl:
 	case SYS_epoll_wait:
 	case SYS_epoll_pwait:
+	case SYS_unshare:
 		return call_by_name;
 	}
 	return NULL;
@@ -515,8 +531,8 @@ ESCAPE(execl, all_escape);
 ESCAPE(execlp, all_escape);
 ESCAPE(execle, all_escape);
 
-ESCAPE(pthread_create, thread_starts);
-ESCAPE(thrd_create, thread_starts);
+ESCAPE_TO(pthread_create, thread_starts, create_apart);
+ESCAPE_TO(thrd_create, thread_starts, create_other_apart);
 ESCAPE(pthread_cancel, by_cancel);
 /* The C library makes these threads, and they call the program. */
 ESCAPE(timer_create, by_timer);

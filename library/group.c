@@ -19,6 +19,7 @@
  *	merge.c		one event of a listener and its member
  *	accept.c	how workers accept
  *	bystander.c	processes that wait by poll() or select()
+ *	apart.c		threads with descriptors of their own
  *	pin.c		a worker's CPU
  *
  * Members are made when the program calls listen(), since it then still has the
@@ -89,9 +90,17 @@ static struct group *find_group(ino_t socket)
 struct group *fsocket_group_of(int fd)
 {
 	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed) ||
-	    (unsigned int)fd >= FSOCKET_MAX_FD || !group_of[fd])
+	    (unsigned int)fd >= FSOCKET_MAX_FD || !group_of[fd] || fsocket_process_apart)
 		return NULL;
 	return &groups[group_of[fd] - 1];
+}
+
+/* The same for a thread whose numbers are its own. */
+static struct group *group_of_socket(int fd)
+{
+	if (!fsocket_process_apart || fsocket_device_confined())
+		return fsocket_group_of(fd);
+	return atomic_load(&fsocket_group_count) ? find_group(fsocket_inode(fd)) : NULL;
 }
 
 bool fsocket_group_has(int fd)
@@ -109,6 +118,9 @@ void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event
 
 bool fsocket_group_member(int fd)
 {
+	/* It has closed those that it had. */
+	if (fsocket_process_apart)
+		return false;
 	for (int i = 0; i < MAX_GROUPS; i++) {
 		if (groups[i].inode && groups[i].memory == fd)
 			return fsocket_memory_there(&groups[i]);
@@ -327,7 +339,7 @@ bool fsocket_group_option_allowed(int fd, int level, int name)
 
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len)
 {
-	struct group *g = fsocket_group_of(fd);
+	struct group *g = group_of_socket(fd);
 
 	if (!g || fsocket_device_confined())
 		return;
@@ -337,7 +349,7 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 		return;
 	}
 	for (int m = 0; m < g->count; m++)
-		if (g->members[m] >= 0)
+		if (fsocket_member_there(g, m))
 			RAW5(SYS_setsockopt, g->members[m], level, name, value, len);
 }
 
@@ -487,6 +499,15 @@ static void close_in_child(const struct group *g)
 		RAW2(SYS_close, g->memory, 0);
 }
 
+void fsocket_group_left(void)
+{
+	for (int i = 0; i < MAX_GROUPS; i++)
+		if (groups[i].inode)
+			close_in_child(&groups[i]);
+	/* From now on all calls that concern notes about numbers ask whose they are. */
+	atomic_store(&fsocket_group_made, true);
+}
+
 void fsocket_group_gone(unsigned int first, unsigned int last)
 {
 	bool borrowed;
@@ -551,14 +572,15 @@ void fsocket_group_each_inherited(void (*what)(const struct group *g, int listen
 
 void fsocket_group_shutdown(int fd)
 {
-	struct group *g = fsocket_group_of(fd);
+	struct group *g = group_of_socket(fd);
 
-	if (!g || fsocket_device_confined() || fsocket_process_borrowed())
+	if (!g || fsocket_device_confined())
 		return;
 	atomic_store(&g->route->broken, true);
-	for (int m = 0; m < g->count; m++)
-		if (g->members[m] >= 0)
-			RAW2(SYS_shutdown, g->members[m], SHUT_RDWR);
+	fsocket_members_shut_down(g);
+	/* The listener is shut down for all, and others still have it. */
+	if (fsocket_process_borrowed())
+		return;
 	group_of[fd] = 0;
 	drop(g);
 }

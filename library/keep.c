@@ -29,6 +29,7 @@
 #include "fds.h"
 #include "listener.h"
 #include "memory.h"
+#include "process.h"
 #include "real.h"
 
 /* The process's number, then for each group " LISTENER=MEMORY,MEMBER,MEMBER". */
@@ -139,15 +140,6 @@ static bool is_this_program(const char *path)
 	       getuid() == geteuid() && getgid() == getegid();
 }
 
-/* A child of vfork() is alone, too: it has descriptors of its own. */
-static bool alone(void)
-{
-	struct stat s;
-
-	/* The folder of threads has a link for each, and two of its own. */
-	return !RAW2(SYS_stat, "/proc/self/task", &s) && s.st_nlink == 3;
-}
-
 /* Stores in the text what the next program is to keep; returns whether there is anything. */
 static bool find_kept(struct text *t)
 {
@@ -223,7 +215,8 @@ static RARELY void keep(const char *path, bool search, char *const *arguments,
 {
 	char found[PATH_ROOM];
 
-	if (fsocket_device_confined() || !alone() || !fsocket_readable_text(path) ||
+	/* A child of vfork() is alone, too: it has descriptors of its own. */
+	if (fsocket_device_confined() || !fsocket_process_alone() || !fsocket_readable_text(path) ||
 	    !environment_readable(environment) || !preloads(environment))
 		return;
 	if (search && !strchr(path, '/')) {

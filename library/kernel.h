@@ -7,12 +7,14 @@
 #define FSOCKET_KERNEL_H
 
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <threads.h>
 
 #include "real.h"
 
@@ -76,8 +78,13 @@ void fsocket_group_shutdown(int fd);
 /* Returns whether fd is a socket of the library that the program does not know. */
 bool fsocket_group_member(int fd);
 
+/* This thread has got descriptors of its own: closes those that belong to the library. */
+void fsocket_group_left(void);
+
 /* The program's epoll_ctl() of a listener has succeeded. */
 void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event);
+/* This thread is a worker no longer, unless it waits again. */
+void fsocket_worker_leave(void);
 /* The epoll instance is about to be closed. */
 void fsocket_worker_close(int epfd);
 /* So are all numbers from first to last, which may be instances. */
@@ -141,6 +148,16 @@ int fsocket_bystander_pselect(int highest, fd_set *readable, fd_set *writable, f
  * Unless it ends, it still takes what waits in members.
  */
 void fsocket_worker_confine(bool ends);
+
+/*
+ * apart.c: the program is about to call close_range() with CLOSE_RANGE_UNSHARE. Other threads have
+ * the descriptors that this one has had so far.
+ */
+void fsocket_apart_range(unsigned int first, unsigned int last);
+/* Do the same as the functions after apart_ for a thread that has descriptors of its own. */
+int fsocket_apart_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+				 void *(*function)(void *), void *arg);
+int fsocket_apart_thrd_create(thrd_t *thread, thrd_start_t function, void *arg);
 
 /*
  * Called before a thread, a child or a program is started, which may run on all CPUs

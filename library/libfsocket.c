@@ -181,7 +181,7 @@ static int control_listener(int epfd, int op, int fd, struct epoll_event *event)
 
 static RARELY int control_specially(int epfd, int op, int fd, struct epoll_event *event)
 {
-	unsigned char kind = fsocket_fd(fd);
+	unsigned char kind = fsocket_process_apart ? FD_PLAIN : fsocket_fd(fd);
 
 	if (kind == FD_UNKNOWN && op != EPOLL_CTL_DEL)
 		kind = fsocket_listener_ask(fd);
@@ -290,15 +290,20 @@ static inline int new_socket(int fd)
 	return fsocket_shadow_new_socket(fd);
 }
 
+/* Returns whether the number has a note that is about other descriptors than this thread's. */
+static bool noted_elsewhere(int fd)
+{
+	return fsocket_process_apart ||
+	       (RARE(fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER)) && fsocket_process_borrowed());
+}
+
 static RARELY int new_socket_beside_groups(int fd)
 {
-	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER)) {
-		/* In the parent, the number still is what the note says. */
-		if (fsocket_process_borrowed())
-			return fd;
-		/* The program has closed the number by a way that the library does not see. */
+	if (noted_elsewhere(fd))
+		return fd;
+	/* The program has closed the number by a way that the library does not see. */
+	if (fsocket_fd(fd) & (FD_LISTENER | FD_MEMBER))
 		fsocket_group_gone(fd, fd);
-	}
 	fsocket_group_own(fd);
 	return new_socket(fd);
 }
@@ -311,7 +316,7 @@ int socket(int family, int type, int protocol)
 	fd = real(family, type, protocol);
 	if (family == AF_INET || family == AF_INET6)
 		new_socket_beside_groups(fd);
-	else
+	else if (!noted_elsewhere(fd))
 		fsocket_fd_set(fd, FD_PLAIN);
 	return fd;
 }
@@ -482,6 +487,8 @@ static RARELY int close_specially(int fd)
 		errno = EBADF;
 		return -1;
 	}
+	if (fsocket_process_apart)
+		return real_close(fd);
 	fsocket_epoll_close(fd);
 	if (fsocket_group_was())
 		fsocket_group_own(fd);

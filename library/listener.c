@@ -153,7 +153,7 @@ void fsocket_listener_note(int fd)
 	static atomic_bool prepared;
 	int domain;
 
-	if (fsocket_fd(fd) & FD_BEYOND || fsocket_device_confined())
+	if (fsocket_fd(fd) & FD_BEYOND || fsocket_device_confined() || fsocket_process_apart)
 		return;
 	/* At a second listen() the module may have set the option. */
 	if (fsocket_listener_is(fd))
@@ -180,7 +180,7 @@ unsigned char fsocket_listener_ask(int fd)
 {
 	int listens;
 
-	if (fsocket_device_confined())
+	if (fsocket_device_confined() || fsocket_process_apart)
 		return FD_UNKNOWN;
 	listens = fsocket_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
 	if (listens > 0)

@@ -75,6 +75,13 @@ void fsocket_members_close(struct group *g)
 	close_own(&g->memory);
 }
 
+void fsocket_members_shut_down(const struct group *g)
+{
+	for (int m = 0; m < g->count; m++)
+		if (fsocket_member_there(g, m))
+			RAW2(SYS_shutdown, g->members[m], SHUT_RDWR);
+}
+
 bool fsocket_members_readable(const struct group *g, const bool *except)
 {
 	struct pollfd fds[GROUP_MEMBERS];

@@ -11,11 +11,15 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "process.h"
+#include "real.h"
 
 #define MAX_FUNCTIONS 4
+
+__thread bool fsocket_process_apart __attribute__((tls_model("initial-exec")));
 
 /* 0 in a copy that has not been noticed yet. */
 static pid_t *_Atomic owner;
@@ -61,9 +65,19 @@ void fsocket_process_at_copy(void (*function)(void))
 
 bool fsocket_process_borrowed(void)
 {
+	if (fsocket_process_apart)
+		return true;
 	if (!owner)
 		return false;
 	if (!*owner)
 		copied();
 	return *owner != getpid();
+}
+
+bool fsocket_process_alone(void)
+{
+	struct stat s;
+
+	/* The folder of threads has a link for each, and two of its own. */
+	return !RAW2(SYS_stat, "/proc/self/task", &s) && s.st_nlink == 3;
 }

@@ -18,10 +18,19 @@ void fsocket_process_at_copy(void (*function)(void));
 
 /*
  * Returns whether this process is a child that shares the memory of its parent (vfork()), but
- * not its descriptors. What it closes stays open in the parent, so it must not change what the
- * library has noted about the parent's descriptors.
+ * not its descriptors, or this thread does so with the other threads. What it closes stays open
+ * there, so it must not change what the library has noted about those descriptors.
  */
 bool fsocket_process_borrowed(void);
+
+/*
+ * This thread has descriptors of its own beside those that other threads share (apart.c). Then
+ * fsocket_process_borrowed() is true, too.
+ */
+extern __thread bool fsocket_process_apart __attribute__((tls_model("initial-exec")));
+
+/* Returns whether there surely is no other thread. */
+bool fsocket_process_alone(void);
 
 #pragma GCC visibility pop
 

@@ -86,9 +86,8 @@ static void remove_watch(struct watch *w)
 	atomic_fetch_sub(&fsocket_watch_count, 1);
 }
 
-static void thread_ends(void *unused)
+void fsocket_worker_leave(void)
 {
-	(void)unused;
 	if (!fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
@@ -97,6 +96,12 @@ static void thread_ends(void *unused)
 			watches[i].thread = NULL;
 		}
 	fsocket_worker_let_go();
+}
+
+static void thread_ends(void *unused)
+{
+	(void)unused;
+	fsocket_worker_leave();
 }
 
 /* The epoll instances belong to the parent, which may be the worker. */
@@ -192,7 +197,7 @@ void fsocket_worker_close(int epfd)
 	/* A server closes each of its connections here. */
 	for (int i = 0; i < watches_end; i++)
 		any |= watches[i].group && watches[i].epfd == epfd;
-	if (!any || !fsocket_worker_hold())
+	if (!any || fsocket_process_borrowed() || !fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++)
 		if (watches[i].group && watches[i].epfd == epfd)
@@ -224,6 +229,9 @@ void fsocket_worker_forsake(struct group *g, int member)
 
 void fsocket_worker_confine(bool ends)
 {
+	/* The numbers in the instances may be those of other files here. */
+	if (fsocket_process_apart && !ends)
+		return;
 	if (!fsocket_watch_count || fsocket_device_confined() || !fsocket_worker_hold())
 		return;
 	for (int i = 0; i < watches_end; i++) {
@@ -272,6 +280,9 @@ static void settle(struct watch *w, bool asks)
 		w->thread = &fsocket_mine;
 	}
 	if (!w->wanted || w->crowd || w->mute || atomic_load(&r->broken)) {
+		/* A thread that has no members may have shut down the listener. */
+		if (w->claim && atomic_load(&r->broken))
+			fsocket_members_shut_down(w->group);
 		give_up(w);
 		return;
 	}
@@ -529,7 +540,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 {
 	bool active, away;
 
-	if (!find_mine(epfd))
+	if (fsocket_process_apart || !find_mine(epfd))
 		return false;
 	if (fsocket_device_confined()) {
 		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :

@@ -8,6 +8,10 @@
 
 #include <sys/resource.h>
 
+static void nothing(void)
+{
+}
+
 /* Nobody has the listener any more, so its port can be bound without any option. */
 static void assert_port_is_free(void)
 {
@@ -72,6 +76,53 @@ static void test_vfork_and_socket(void **state)
 	wait_for(child);
 	close(fd);
 	assert_port_is_free();
+}
+
+/* A shutdown by the child is one of the socket, which the parent has, too. */
+static void test_vfork_and_shutdown(void **state)
+{
+	int epoll, conn;
+	pid_t child, other;
+
+	(void)state;
+	other = start_workers(&epoll, nothing);
+	child = vfork();
+	if (!child)
+		_exit(shutdown(fd, SHUT_RDWR));
+	wait_for(child);
+	for (int i = 0; i < 4; i++) {
+		conn = socket(AF_INET, SOCK_STREAM, 0);
+		assert_ok(conn);
+		pin(i % 2);
+		assert_errno(connect(conn, &a.sa, address_len(&a)), ECONNREFUSED);
+		close(conn);
+	}
+	stop_workers(other, epoll);
+}
+
+/* A child closes the instance in which this worker waits, as children that close all numbers do. */
+static void test_vfork_and_close_instance(void **state)
+{
+	int epoll, clients[8], status;
+	pid_t child, other;
+
+	(void)state;
+	other = start_workers(&epoll, nothing);
+	kill(other, SIGSTOP);
+	assert_int_equal(waitpid(other, &status, WUNTRACED), other);
+	for (int i = 0; i < 8; i++)
+		clients[i] = connect_on(i % 2, &a);
+	child = vfork();
+	if (!child) {
+		close(epoll);
+		_exit(0);
+	}
+	wait_for(child);
+	kill(other, SIGKILL);
+	await_answers(epoll, clients);
+	for (int i = 0; i < 8; i++)
+		close(clients[i]);
+	stop_workers(other, epoll);
 }
 
 /* Closes the listener and lives on. */
@@ -219,10 +270,6 @@ static void test_numbers_of_members(void **state)
 		close(clients[i]);
 	stop_workers(other, epoll);
 	free_numbers();
-}
-
-static void nothing(void)
-{
 }
 
 /* Starts workers that do not look for connections which the other one would have got. */
@@ -440,6 +487,8 @@ int main(int argc, char **argv)
 		T(test_vfork_and_close),
 		T(test_vfork_and_dup2),
 		T(test_vfork_and_socket),
+		T(test_vfork_and_shutdown),
+		T(test_vfork_and_close_instance),
 		T(test_child_with_the_same_memory),
 		T(test_child_by_clone),
 		T(test_copy),

@@ -165,7 +165,7 @@ static void test_waits_by_poll(void **state)
 	assert_true(ticks >= ends);
 }
 
-/* The kernel leaves a constant limit alone. Without members, glibc 2.34 and later end the program. */
+/* The kernel leaves a constant limit alone, and so does the library. glibc 2.34 writes there. */
 static void test_select_with_a_constant_limit(void **state)
 {
 	static const struct timeval brief = { .tv_usec = 1000 };
@@ -176,6 +176,33 @@ static void test_select_with_a_constant_limit(void **state)
 	FD_ZERO(&set);
 	FD_SET(fd, &set);
 	assert_int_equal(select(fd + 1, &set, NULL, NULL, (struct timeval *)&brief), 0);
+}
+
+/* A process without threads is alone with its descriptors, so a new table changes nothing. */
+static void test_new_table_of_one_thread(void **state)
+{
+	(void)state;
+	assert_ok(unshare(CLONE_FILES));
+	assert_ok(syscall(SYS_close_range, 1000000, ~0U, 2 /* CLOSE_RANGE_UNSHARE */));
+	start_workers(2);
+	await_local(0, 1);
+}
+
+/* A child of vfork() has a socket of another kind under the number of the listener. */
+static void test_vfork_and_unix_socket(void **state)
+{
+	pid_t child = vfork();
+	int status;
+
+	(void)state;
+	if (!child) {
+		close(fd);
+		_exit(socket(AF_UNIX, SOCK_STREAM, 0) != fd);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	start_workers(2);
+	await_local(0, 1);
 }
 
 static volatile sig_atomic_t order;
@@ -289,6 +316,8 @@ int main(int argc, char **argv)
 		T(test_outlived_by_pselect),
 		T(test_waits_by_poll),
 		T(test_select_with_a_constant_limit),
+		T(test_new_table_of_one_thread),
+		T(test_vfork_and_unix_socket),
 		T(test_confined),
 	};
 

@@ -5,7 +5,8 @@ import pytest
 
 import programs
 
-PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls", "test_kernel_pointers")
+PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls", "test_kernel_pointers",
+            "test_kernel_tables")
 each = pytest.mark.parametrize("program, name", programs.each_of(*PROGRAMS))
 
 
