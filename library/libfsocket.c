@@ -103,6 +103,24 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 	return ret;
 }
 
+/*
+ * The kernel would find first that the value is a bad pointer, or is no program. It says so of a
+ * socket that has just been made, too, which is in no group either.
+ */
+static RARELY int refuse_option(int level, int name, const void *value, socklen_t len)
+{
+	int other = RAW3(SYS_socket, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	long ret;
+
+	if (other < 0)
+		return -1;
+	ret = RAW5(SYS_setsockopt, other, level, name, value, len);
+	if (ret < 0 && ret != -EINVAL)
+		errno = -ret;
+	RAW2(SYS_close, other, 0);
+	return -1;
+}
+
 int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
 	atomic_bool *reuseport;
@@ -110,7 +128,7 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 
 	REAL(setsockopt);
 	if (!fsocket_group_option_allowed(fd, level, name))
-		return -1;
+		return refuse_option(level, name, value, len);
 	ret = real(fd, level, name, value, len);
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);

@@ -181,6 +181,48 @@ static void test_sendmsg(void **state)
 	close(pair[1]);
 }
 
+static void test_options(void **state)
+{
+	int none = -1, value;
+	socklen_t len = sizeof(value);
+
+	(void)state;
+	assert_errno(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, nowhere, len), EFAULT);
+	assert_errno(getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, nowhere, &len), EFAULT);
+	assert_errno(getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, nowhere), EFAULT);
+	assert_errno(setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, nowhere,
+				sizeof(struct sock_fprog)), EFAULT);
+	assert_errno(setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, nowhere, len), EFAULT);
+	assert_errno(setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &none, len), EBADF);
+}
+
+static void test_listener(void **state)
+{
+	socklen_t len = sizeof(a);
+	struct epoll_event event = { .events = EPOLLIN };
+	union address address;
+
+	(void)state;
+	/* The other worker would take the connections. */
+	kill(other, SIGKILL);
+	assert_errno(epoll_ctl(epoll, EPOLL_CTL_MOD, fd, nowhere), EFAULT);
+	assert_ok(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, nowhere));
+	assert_errno(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, nowhere), EFAULT);
+	assert_ok(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+	assert_errno(getsockname(fd, nowhere, &len), EFAULT);
+	assert_errno(connect(fd, nowhere, sizeof(a)), EFAULT);
+	for (int i = 0; i < 4; i++) {
+		int client = connect_on(i % 2, &a);
+
+		do {
+			epoll_wait(epoll, &event, 1, 1);
+		} while (accept(fd, i < 2 ? nowhere : &address.sa, i < 2 ? &len : nowhere) < 0 &&
+		       errno == EAGAIN);
+		assert_int_equal(errno, EFAULT);
+		close(client);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -191,6 +233,8 @@ int main(int argc, char **argv)
 		T(test_epoll_wait),
 		T(test_exec),
 		T(test_sendmsg),
+		T(test_options),
+		T(test_listener),
 	};
 
 	alarm(60);
