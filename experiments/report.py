@@ -9,12 +9,14 @@ make them first.
 """
 import argparse
 import base64
+import shlex
 import sys
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup, escape
 
+import conditions
 import contract
 import counted
 import flame
@@ -154,15 +156,18 @@ def hosts(study):
 
 
 def commands(study):
-    """The commands that repeat the run; its seed gives the same order."""
+    """The commands that repeat the run. Planned with its seed, the sweep goes on in its order; runs
+    that an older version began do not have the sweep's command."""
     plan, facts = study.plan, study.facts
-    settings = "".join(f" --set {setting}" for setting in facts.get("settings", []))
+    words = ["experiments/plan.py", plan["experiment"], "--profile", plan["profile"],
+             "--seed", str(facts.get("seed")),
+             *(word for setting in facts.get("settings") or [] for word in ("--set", setting)),
+             "--fresh"]
     dirty = "     # and changes that were not committed" if facts.get("git_dirty") else ""
+    sweep = facts.get("command") or conditions.command(facts, facts.get("inventory", "lab.yml"))
     return (f"git checkout {facts.get('git_commit', '(unknown)')}{dirty}\n"
-            f"make sweep EXPERIMENT={plan['experiment']} PROFILE={plan['profile']}\n\n"
-            "# the same order, on hosts that are up:\n"
-            f"experiments/plan.py {plan['experiment']} --profile {plan['profile']} "
-            f"--seed {facts.get('seed')}{settings} --fresh")
+            f"{shlex.join(words)}     # for the same order\n"
+            f"cd playbooks\n{sweep}")
 
 
 def render(study):

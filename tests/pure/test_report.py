@@ -54,6 +54,26 @@ def test_a_report_is_one_file_that_fetches_nothing(run):
     assert (run / "report.html").read_bytes() == first
 
 
+@pytest.mark.parametrize("facts, sweep", [
+    # On real hosts; older runs do not say the command, and the oldest no settings.
+    ({"command": "ansible-playbook -i inventory/mine.yml run-sweep.yml -e x=y"},
+     "ansible-playbook -i inventory/mine.yml run-sweep.yml -e x=y"),
+    ({"inventory": "mine.yml"}, "ansible-playbook -i inventory/mine.yml run-sweep.yml "
+     "-e experiment=seed-demo -e profile=quick -e '{\"sweep_set\": [\"sysctl:a=1 2\"]}'"),
+    ({"settings": None}, "ansible-playbook -i inventory/lab.yml run-sweep.yml "
+     "-e experiment=seed-demo -e profile=quick"),
+])
+def test_a_run_is_repeated_on_its_hosts_with_its_settings(facts, sweep):
+    study = object.__new__(Study)
+    study.plan = {"experiment": "seed-demo", "profile": "quick"}
+    study.facts = {"plan": study.plan, "seed": 7, "git_commit": "abc",
+                   "settings": ["sysctl:a=1 2"], **facts}
+    assert report.commands(study).splitlines() == [
+        "git checkout abc", "experiments/plan.py seed-demo --profile quick --seed 7 "
+        + "--set 'sysctl:a=1 2' " * bool(study.facts["settings"])
+        + "--fresh     # for the same order", "cd playbooks", sweep]
+
+
 def test_a_report_of_a_run_without_tables(tmp_path):
     done = program("experiments/report.py", planned(tmp_path, *TINY))
     assert done.returncode == 1 and "run experiments/summarise.py" in done.stderr
