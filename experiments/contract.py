@@ -202,6 +202,11 @@ def sample_columns(factors):
     return [*IDENTITY, *factors, *VALIDITY, *METRICS]
 
 
+def generators(facts):
+    """What run.json has of each load generator: a list of FACTS by name."""
+    return facts.get("loadgens", [facts.get("loadgen", {})])
+
+
 def read_run(run):
     """OSError where it is no whole run.json, as where there is none."""
     try:

@@ -147,12 +147,19 @@ def sections(study):
 
 
 def hosts(study):
-    """Rows: what, of the server, of the load generator."""
-    server, loadgen = study.facts.get("server", {}), study.facts.get("loadgen", {})
-    rows = [[name.replace("_", " "), server.get(name, DASH), loadgen.get(name, DASH)]
-            for name in [*server, *(name for name in loadgen if name not in server)]]
-    boots = ", ".join(boot["boot_id"] for boot in study.facts.get("boots", []))
-    return [*rows, ["boots of the server", boots, DASH]]
+    """A table of what the server and each load generator say of themselves."""
+    facts = study.facts
+    generators = contract.generators(facts)
+    found = [facts.get("server", {}), *generators]
+    names = dict.fromkeys(name for host in found for name in host)
+    rows = [[name.replace("_", " "), *(host.get(name, DASH) for host in found)] for name in names]
+    if "sources" in facts:
+        rows.append(["source addresses", DASH,
+                     *(", ".join(own) or DASH for own in facts["sources"])])
+    boots = ", ".join(boot["boot_id"] for boot in facts.get("boots", []))
+    numbers = range(1, len(generators) + 1) if len(generators) > 1 else [""]
+    return {"header": ["", "server", *(f"load generator {number}".strip() for number in numbers)],
+            "rows": [*rows, ["boots of the server", boots, *[DASH] * len(generators)]]}
 
 
 def commands(study):

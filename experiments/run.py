@@ -237,8 +237,7 @@ class Sweep:
 
     def generator_cores(self):
         """Returns the number of cores of each load generator."""
-        return [int(facts.get("cores", 1)) for facts in
-                self.facts.get("loadgens", [self.facts.get("loadgen", {})])]
+        return [int(facts.get("cores", 1)) for facts in contract.generators(self.facts)]
 
     def tasks(self, step, amount, processes=None):
         """Divides a task among the load generators; returns a list. processes: of each generator,

@@ -74,6 +74,21 @@ def test_a_run_is_repeated_on_its_hosts_with_its_settings(facts, sweep):
         + "--fresh     # for the same order", "cd playbooks", sweep]
 
 
+def test_a_report_has_every_load_generator(run):
+    facts = contract.read_run(run)
+    contract.write_run(run, {**facts, "loadgens": [{"cores": "2"}, {"cores": "24", "os": "Two"}],
+                             "sources": [["192.0.2.7", "192.0.2.8"], []]})
+    text = report.render(Study(run))
+    for row in ("<th></th><th>server</th><th>load generator 1</th><th>load generator 2</th>",
+                "<td>cores</td><td>8</td><td>2</td><td>24</td>",
+                "<td>os</td><td>–</td><td>–</td><td>Two</td>",
+                "<td>source addresses</td><td>–</td><td>192.0.2.7, 192.0.2.8</td><td>–</td>",
+                "<td>boots of the server</td><td>1</td><td>–</td><td>–</td>"):
+        assert f"<tr>{row}</tr>" in text
+    contract.write_run(run, facts)
+    assert "<tr><th></th><th>server</th><th>load generator</th></tr>" in report.render(Study(run))
+
+
 def test_a_report_of_a_run_without_tables(tmp_path):
     done = program("experiments/report.py", planned(tmp_path, *TINY))
     assert done.returncode == 1 and "run experiments/summarise.py" in done.stderr
