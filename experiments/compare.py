@@ -15,6 +15,7 @@ status is 2, with and without --check, when there are no two runs.
 """
 import argparse
 import collections
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,14 +42,31 @@ COUNTS = {"line_transfers_per_req": Count("line transfers", 1, 1.05, False),
 CANNOT = 2
 # The number of functions of a profile that are shown.
 MOST = 12
-# Parts of run.json that are compared; two runs of one host always differ in the others.
-FACTS = ("server", "loadgen", "server_settings")
+# Two boots always differ in these.
+OF_ONE_BOOT = {"boot_id", "first_order"}
+
+
+def hosts_of(facts):
+    """{part of run.json: values by name} of what can be the same in two runs."""
+    parts = {"server": facts.get("server", {}),
+             "server_settings": facts.get("server_settings", {})}
+    generators = contract.generators(facts)
+    for i, own in enumerate(generators, 1):
+        parts[f"loadgen {i}" if len(generators) > 1 else "loadgen"] = own
+    if "sources" in facts:
+        parts["sources"] = {f"of loadgen {i}": ", ".join(own)
+                            for i, own in enumerate(facts["sources"], 1)}
+    boots = facts.get("boots", [])
+    names = {name for boot in boots for name in boot} - OF_ONE_BOOT
+    parts["boots"] = {name: "; ".join(dict.fromkeys(
+        str(boot[name]) for boot in boots if name in boot)) for name in names}
+    return parts
 
 
 def flat(facts):
     """Names and values of the hosts' facts, the commit and the plan's size in run.json."""
-    found = {f"{part} {name}": str(value) for part in FACTS
-             for name, value in facts.get(part, {}).items()}
+    found = {f"{part} {name}": str(value) for part, values in hosts_of(facts).items()
+             for name, value in values.items()}
     for name in ("git_commit", "git_dirty", "inventory"):
         found[name] = str(facts.get(name, DASH))
     for name in ("rounds", "requests", "seconds", "warmup_requests"):
@@ -56,11 +74,23 @@ def flat(facts):
     return found
 
 
+def apart(name, left, right):
+    """The two values of a fact; of the emulator's options, which are many, those that differ."""
+    if name != "boots emulator":
+        return left, right
+    # The name of a socket has a number that the checkout's folder decides.
+    options = [re.split(r" (?=-[a-z])", re.sub(r"\bfsb-[0-9a-f]{8}", "fsb", text))
+               for text in (left, right)]
+    return [" ".join(option for option in own if option not in other) or DASH
+            for own, other in (options, options[::-1])]
+
+
 def differences(a, b):
     """A table of the facts that differ, or None."""
     left, right = flat(a.facts), flat(b.facts)
-    rows = [[name, left.get(name, DASH), right.get(name, DASH)]
-            for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
+    pairs = {name: apart(name, left.get(name, DASH), right.get(name, DASH))
+             for name in sorted({*left, *right})}
+    rows = [[name, *pair] for name, pair in pairs.items() if pair[0] != pair[1]]
     return markdown(["what differs", "A", "B"], rows) if rows else None
 
 

@@ -264,6 +264,25 @@ def test_what_differs_comes_first(run):
     assert text.index("| server kernel | 6.1.0-1-amd64 | 6.12.1-amd64 |") < text.index("| cell |")
 
 
+@pytest.mark.parametrize("change, row", [
+    ({"loadgens": [{"cores": "2"}, {"cores": "24"}]}, "| loadgen 2 cores | – | 24 |"),
+    ({"sources": [["192.0.2.7", "192.0.2.8"]]},
+     "| sources of loadgen 1 | – | 192.0.2.7, 192.0.2.8 |"),
+    ({"boots": [{"boot_id": "x", "first_order": 1,
+                 "emulator": "QEMU 7: -cpu max -smp 4 -plugin /run/fsb-00000000.count"}] * 2},
+     "| boots emulator | -smp 8 | -smp 4 |")])
+def test_all_that_differs_in_the_hosts_is_told(change, row, run):
+    """All generators, their addresses, and what belongs to a boot, as the emulator does."""
+    facts = contract.read_run(run)
+    facts["boots"][0]["emulator"] = "QEMU 7: -cpu max -smp 8 -plugin /run/fsb-12345678.count"
+    contract.write_run(run, facts)
+    other = copy_of(run, 1)
+    assert not compare.differences(Study(run), Study(other))
+    contract.write_run(other, {**facts, **change})
+    table = compare.differences(Study(run), Study(other))
+    assert table and row in table and "boot_id" not in table
+
+
 def test_a_run_and_itself_have_no_differences():
     """Neither between hosts nor between profiles."""
     study = Study(sorted((ROOT / "results/seed-demo").glob("*T*Z"))[-1])
