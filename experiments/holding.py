@@ -19,13 +19,19 @@ LOCKS = "/run"
 # The seconds that the previous sweep may take to restore settings, or a host to answer.
 PATIENCE_S = 30
 # Its arguments are the lock's path, a shell script that restores settings, and the folder of
-# records.
+# records. If that fails, its last message goes to us, and to the host's log, since we may have
+# died; what writes to us then would be ended.
 SHELL = f"""trap '' INT TERM HUP
 exec 9> "$0" || exit
 flock -w {PATIENCE_S} 9 || {{ echo held; exit; }}
 echo locked
 read -r word || true
-[ "$word" = keep ] || sh -c "$1" restore "$2" > /dev/null 2>&1
+[ "$word" = keep ] || told=$(sh -c "$1" restore "$2" 2>&1 > /dev/null) || {{
+    told=$(echo "$told" | tail -n 1)
+    logger -t fsbench -- "$told" 2> /dev/null
+    echo "$told"
+    exit 1
+}}
 """
 
 
@@ -58,16 +64,16 @@ class Hold:
     def release(self, keep):
         """Ends the hold. keep: settings stay, since the playbook that runs this restores them."""
         try:
-            if keep:
-                self.process.stdin.write(b"keep\n")
-            self.process.stdin.close()
-        except OSError:
-            pass    # The shell has ended.
-        try:
-            self.process.wait(2 * PATIENCE_S)
+            told, _ = self.process.communicate(b"keep\n" if keep else b"", 2 * PATIENCE_S)
         except subprocess.TimeoutExpired:
             print(f"{self.host.name} still puts back what was changed: look with teardown.yml "
                   "whether it was all", flush=True)
+            return
+        if self.process.returncode and not keep:
+            reason = (told.decode(errors="replace").strip()
+                      or f"restoring ended with status {self.process.returncode}")
+            print(f"{self.host.name} is not as it was before: run teardown.yml ({reason})",
+                  flush=True)
 
 
 def hold(hosts, states, restores):

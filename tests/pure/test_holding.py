@@ -35,6 +35,21 @@ def test_an_interrupted_sweep_waits_until_all_is_put_back(state):
     assert (state / "done").exists()
 
 
+@pytest.mark.parametrize("script, sentence", [
+    ("echo some output; echo else >&2; echo 'h: these cannot be put back: a=1; run teardown.yml "
+     "again' >&2; exit 1", "h: these cannot be put back: a=1; run teardown.yml again"),
+    # As the end of ssh, when a connection is lost.
+    ("kill -KILL $PPID", "restoring ended with status -9")])
+def test_a_host_that_is_not_as_it_was_is_named(state, capsys, script, sentence):
+    """After Ctrl-C nobody else would say it."""
+    holding.RESTORE.write_text(script)
+    holding.release(holding.hold([HERE], [str(state)], True), False)
+    assert capsys.readouterr().out == (
+        f"the server is not as it was before: run teardown.yml ({sentence})\n")
+    holding.release(holding.hold([HERE], [str(state)], True), True)
+    assert not capsys.readouterr().out
+
+
 def test_nothing_is_put_back_in_the_lab(state):
     holding.release(holding.hold([HERE], [str(state)], False), False)
     assert not (state / "done").exists()
@@ -67,18 +82,24 @@ time.sleep(60)
 """
 
 
-def test_a_controller_that_crashes(state):
-    """With all of its processes but those on the host."""
+def test_a_controller_that_crashes(state, monkeypatch):
+    """With all of its processes but those on the host, whose log says what was not put back."""
+    (state.parent / "logger").write_text(f'#!/bin/sh\necho "$*" > {state}/log\n')
+    (state.parent / "logger").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{state.parent}:{os.environ['PATH']}")
+    with open(holding.RESTORE, "a", encoding="utf-8") as file:
+        file.write("echo 'h: these cannot be put back: a=1' >&2\nexit 1\n")
     text = DYING.format(experiments=str(holding.contract.ROOT / "experiments"),
                         folder=str(state.parent), state=str(state))
     with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE,
                           start_new_session=True) as process:
         assert process.stdout.readline() == b"held\n"
         os.killpg(process.pid, signal.SIGKILL)
-    done = state / "done"
+    log = state / "log"
     for _ in range(300):
         # It is made before it is written to.
-        if done.exists() and done.read_text():
+        if log.exists() and log.read_text():
             break
         time.sleep(0.1)
-    assert done.read_text() == "put back\n"
+    assert (state / "done").read_text() == "put back\n"
+    assert log.read_text() == "-t fsbench -- h: these cannot be put back: a=1\n"

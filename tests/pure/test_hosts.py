@@ -165,3 +165,14 @@ def test_what_cannot_be_put_back_is_named_and_kept(tmp_path):
     assert done.returncode == 1
     assert f"cannot be put back: {tmp_path}=0" in done.stderr
     assert (state / "sysfs").exists()
+
+
+def test_irqbalance_that_does_not_start_is_named_and_kept(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "irqbalance").touch()
+    done = shifted(tmp_path, state)
+    assert done.returncode == 1 and "cannot be put back: irqbalance=started;" in done.stderr
+    assert (state / "irqbalance").exists()
+    assert shifted(tmp_path, state, systemctl='[ "$1" = start ]').returncode == 0
+    assert not state.exists()

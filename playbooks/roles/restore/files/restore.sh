@@ -78,7 +78,11 @@ if [ -e "$state/sysctl" ]; then
 	done < "$state/sysctl"
 fi
 if [ -e "$state/irqbalance" ]; then
-	systemctl start irqbalance && echo "changed: irqbalance started"
+	if systemctl start irqbalance; then
+		echo "changed: irqbalance started"
+	else
+		failed="$failed irqbalance=started"
+	fi
 fi
 [ -z "$failed" ] || {
 	echo "$(hostname): these cannot be put back:$failed; the record is kept in $state, or in /run/fsbench/undo: set them by hand, or run teardown.yml again" >&2
