@@ -141,6 +141,15 @@ receives() {
 	done
 }
 
+# Prints "interrupts NIC CORES;..." with the cores that the interrupt of each receive queue may hit. The
+# one that it does hit follows a change of these only when the next interrupt comes.
+interrupts() {
+	local numbers
+	mapfile -t numbers < <(receive_interrupts "${want[nic]}")
+	[ ${#numbers[@]} = 0 ] ||
+		echo "interrupts ${want[nic]} $(cd /proc/irq && cat "${numbers[@]/%//smp_affinity_list}" | paste -sd ';')"
+}
+
 # Workers' cores take the packets of other cores' queues in turn.
 set_rps() { # 0|workers
 	local pids own queue core turn=0 to
@@ -239,6 +248,7 @@ readback() {
 	done
 	echo "chosen rfs $(rfs)"
 	receives
+	interrupts
 	for name in "${!want[@]}"; do
 		[[ $name != sysctl:* ]] || echo "chosen $name $(sysctl -n "${name#*:}")"
 	done

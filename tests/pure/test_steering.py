@@ -31,8 +31,9 @@ def made_up(tmp_path):
         rows.append(f" {interrupt}: 0 7 IR-PCI-MSI-edge mlx5_comp{queue}@pci:0000:3b:00.0\n")
         rows.append(f" {interrupt + 60}: 0 7 IR-PCI-MSI-edge other-comp-{queue}\n")
         for name, text in ((f"proc/irq/{interrupt}/effective_affinity_list", f"{core}\n"),
+                           (f"proc/irq/{interrupt}/smp_affinity_list", f"{core}\n"),
                            (f"sys/class/net/eth9/queues/rx-{queue}/rps_cpus", "0,00000000\n")):
-            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
     (device / "90").touch()
     rows.append(" 90: 0 7 IR-PCI-MSI-edge mlx5_async@pci:0000:3b:00.0\n")
@@ -82,6 +83,24 @@ def test_an_interrupt_that_is_not_known(shell, tmp_path):
     assert (done.returncode, done.stderr) == (
         1, "eth9: the interrupt of its receive queue rx-4 is not known, so rps: workers cannot be "
         "set\n")
+
+
+def test_an_interrupt_that_was_moved_is_read_back(shell, tmp_path):
+    """As by irqbalance, during a run; RPS is the same everywhere."""
+    def state():
+        done = shell("0", "workers() { echo 1; }; in_force() { :; }; rfs() { echo 0; }\nreadback")
+        return measure.server_state(done.stdout.encode())
+
+    wanted = {"preload": 0, "workers": 1, "rfs": "0", "rps": 0}
+    settings = state()["settings"]
+    assert settings["interrupts eth9"] == "0;1;2;3;34;35;2;7"
+    assert measure.state_mismatch(state(), wanted, settings) is None
+    (tmp_path / "proc/irq/42/smp_affinity_list").write_text("0-3\n")
+    assert measure.state_mismatch(state(), wanted, settings) == (
+        "interrupts eth9 is 0;1;0-3;3;34;35;2;7, and was 0;1;2;3;34;35;2;7 before")
+    # A run that an older version began does not say where they were.
+    settings.pop("interrupts eth9")
+    assert measure.state_mismatch(state(), wanted, settings) is None
 
 
 @pytest.mark.parametrize("printed, event", [
