@@ -10,6 +10,7 @@ ROLES = Path(__file__).resolve().parents[2] / "playbooks/roles"
 HOST = ROLES.parents[1] / "experiments/host.sh"
 TUNE = ROLES / "tune/files/tune.sh"
 RESTORE = ROLES / "restore/files/restore.sh"
+INSTALL = ROLES / "install/files/install.sh"
 
 # The names of interrupts by driver: (name, whether it belongs to a receive queue).
 NAMES = {
@@ -176,3 +177,39 @@ def test_irqbalance_that_does_not_start_is_named_and_kept(tmp_path):
     assert (state / "irqbalance").exists()
     assert shifted(tmp_path, state, systemctl='[ "$1" = start ]').returncode == 0
     assert not state.exists()
+
+
+SIGNED = "signer: me\n"
+
+
+@pytest.mark.parametrize("installed, built, status", [
+    ("one\n" + SIGNED, "two\n", 1), ("one\n" + SIGNED, "two\n" + SIGNED, 0),
+    # The same module but for its signature.
+    ("one\n" + SIGNED, "one\n", 0),
+    ("one\n", "two\n", 0), ("", "two\n", 0)])
+def test_a_signed_module_is_not_replaced_by_one_without_signature(tmp_path, installed, built,
+                                                                  status):
+    """The kernel would refuse it under Secure Boot. The stub of modinfo reads text."""
+    (tmp_path / "modinfo").write_text("#!/bin/sh\nsed -n 's/^signer: //p' \"$3\"\n")
+    (tmp_path / "modinfo").chmod(0o755)
+    (tmp_path / "depmod").symlink_to("/bin/true")
+    there = tmp_path / "lib/modules/6.1/updates/fastsocket.ko"
+    made = tmp_path / "src/kmod-6.1/fastsocket.ko"
+    for path, text in ((there, installed), (made, built)):
+        path.parent.mkdir(parents=True)
+        if text:
+            path.write_text(text)
+    text = INSTALL.read_text().partition("\nimage=\n")[0]
+    for old, new in (("/lib/modules", there.parents[2]), ("/run/", f"{tmp_path}/"),
+                     ("src=/usr/local/src/fsbench", f"src={tmp_path}/src")):
+        text = text.replace(old, str(new))
+    done = subprocess.run(["sh", "-c", f"{text}\ninstall_module 6.1 || echo stays"], text=True,
+                          capture_output=True, check=False,
+                          env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.returncode == status, done.stderr
+    if status:
+        assert (f"{there} is signed by me, and what was built is not: sign {made} with that key"
+                in done.stderr) and "changed" not in done.stdout
+    stays = status or installed.startswith(built)
+    assert there.read_text() == (installed if stays else built)
+    assert ("stays" in done.stdout) == (stays and not status)

@@ -23,8 +23,16 @@ new() { # BUILT INSTALLED
 	cmp -s "$1" "$2" && return 1
 	echo "changed: $2"
 }
+signer() { # MODULE
+	modinfo -F signer "$1" 2> /dev/null || true
+}
 install_module() { # RELEASE; false if it was there
 	built=$src/kmod-$1/fastsocket.ko installed=/lib/modules/$1/updates/fastsocket.ko
+	if [ -n "$(signer "$installed")" ] && [ -z "$(signer "$built")" ]; then
+		# A signature is appended to the module.
+		! cmp -s -n "$(stat -c %s "$built")" "$built" "$installed" || return 1
+		die "$installed is signed by $(signer "$installed"), and what was built is not: sign $built with that key and run this again, let DKMS sign it (install_dkms=true), or remove $installed if the kernel takes modules without a signature"
+	fi
 	new "$built" "$installed" || return 1
 	before=$(modinfo -F depends "$installed" 2> /dev/null || echo none)
 	install -D -m 644 "$built" "$installed" > $log 2>&1 ||
