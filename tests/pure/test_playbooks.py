@@ -119,3 +119,23 @@ def test_an_unprivileged_controller(checkout):
     logins = (folder / "stubs/logins").read_text().split()
     assert set(logins) == {"192.0.2.1", "192.0.2.2"}
     assert not list((folder / "tree/results").iterdir())
+
+
+@pytest.mark.parametrize("limit, left_out", [
+    ("fsb-loadgen", "fsb-server"), ("fsb-server", "fsb-loadgen"), ("server:loadgen", None)])
+def test_a_sweep_refuses_a_limit_that_leaves_out_a_host(limit, left_out, tmp_path):
+    """Before it logs in anywhere."""
+    for name, text in STUBS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "hosts.yml").write_text(INVENTORY.replace("STUBS", str(tmp_path)))
+    done = subprocess.run(
+        ["ansible-playbook", "-i", tmp_path / "hosts.yml", "run-sweep.yml", "--check", "--limit",
+         limit, "--tags", "measure", "-e", f"sweep_results={tmp_path}"],
+        cwd=ROOT / "playbooks", capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "STUBS": str(tmp_path), "ANSIBLE_REMOTE_TMP": str(tmp_path)})
+    assert (done.returncode != 0) == bool(left_out), done.stdout + done.stderr
+    assert (f"--limit leaves out {left_out}, and a sweep needs" in done.stdout) == bool(left_out)
+    assert ("Check the plan" in done.stdout) == (not left_out)
+    assert not (tmp_path / "logins").exists()
