@@ -46,7 +46,7 @@ sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with 
 	cd playbooks; status=0; \
 	ansible-playbook run-sweep.yml -e experiment=$(EXPERIMENT) -e profile=$(PROFILE) $(OPTIONS) || status=$$?; \
 	cd ..; [ $$was = 0 ] || $(LAB) down; \
-	[ $$status = 0 ] || echo "the sweep has not finished; the reason is above. Once that is mended, this goes on with it: make sweep EXPERIMENT=$(EXPERIMENT) PROFILE=$(PROFILE)" >&2; \
+	[ $$status = 0 ] || echo "the sweep has failed; the reason is above. Once that is mended, this goes on with it, or measures again what could not be had at all: make sweep EXPERIMENT=$(EXPERIMENT) PROFILE=$(PROFILE)" >&2; \
 	exit $$status
 
 ##@ Check

@@ -25,6 +25,9 @@ import tables
 import verdicts
 from study import Study
 
+# How the sentence begins with which the playbook fails.
+NOTHING = "nothing could be counted or timed"
+
 
 def summary_row(study, cell):
     """cell: a row of study.cells, as a dictionary."""
@@ -48,7 +51,10 @@ def summarise(study):
 
 
 def lacking(study):
-    """One sentence on planned repetitions that no attempt could give, or None."""
+    """One sentence on planned repetitions that no attempt could give, or None.
+
+    It begins with NOTHING if there is not one count or time that was planned.
+    """
     facts, had = study.facts, set(zip(study.valid["cell"], study.valid["repetition"]))
     last = contract.last_round(facts)
     wanted = {(step["cell"], step["repetition"]) for step in contract.read_plan(study.run)
@@ -65,8 +71,10 @@ def lacking(study):
     if reason.startswith(verdicts.SHORT_OF_LOAD):
         remedy = (search.remedies(facts, rows) or f"{remedy}; or let the suite look for a load "
                   "that is enough (-e '{\"sweep_set\": [\"search=1\"]}')")
-    return (f"{len(lost)} of {len(wanted)} repetitions could not be had, most often because "
-            f"{reason}: {remedy}")
+    answers = {step for step in wanted if samples.kind(step[1]) in ("counts", "timed")}
+    nothing = f"{NOTHING}: " if answers and answers <= lost else ""
+    return (f"{nothing}{len(lost)} of {len(wanted)} repetitions could not be had, most often "
+            f"because {reason}: {remedy}")
 
 
 def finished(study):

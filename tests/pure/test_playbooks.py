@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import summarise
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -139,3 +141,32 @@ def test_a_sweep_refuses_a_limit_that_leaves_out_a_host(limit, left_out, tmp_pat
     assert (f"--limit leaves out {left_out}, and a sweep needs" in done.stdout) == bool(left_out)
     assert ("Check the plan" in done.stdout) == (not left_out)
     assert not (tmp_path / "logins").exists()
+
+
+@pytest.mark.parametrize("said", [
+    "", "2 of 6 repetitions could not be had, most often because x: y",
+    f"{summarise.NOTHING}: 6 of 6 repetitions could not be had, most often because x: y"])
+def test_a_sweep_that_could_measure_nothing_fails_at_its_end(said, tmp_path):
+    """A stub of Python stands for all programs of the suite."""
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh
+case $* in
+*plan.py*--check*) echo 1 ;;
+*plan.py*) echo RUN ;;
+*run.py*) ;;
+*summarise.py*) echo; echo '{said}' ;;
+*) echo "$1" >> {tmp_path}/made ;;
+esac
+""")
+    python.chmod(0o755)
+    (tmp_path / "hosts.yml").write_text(INVENTORY.replace("STUBS", str(tmp_path)))
+    done = subprocess.run(
+        ["ansible-playbook", "-i", tmp_path / "hosts.yml", "run-sweep.yml", "--tags", "measure",
+         "-e", f"sweep_results={tmp_path}", "-e", f"sweep_python={python}"], timeout=300,
+        cwd=ROOT / "playbooks", capture_output=True, text=True, check=False)
+    fails = said.startswith(summarise.NOTHING)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    assert (f'"msg": "{said}"' in done.stdout) == fails
+    # What there is is shown before.
+    assert (tmp_path / "made").read_text().split() == ["../plots/plot.py",
+                                                       "../experiments/report.py"]

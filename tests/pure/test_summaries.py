@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 import contract
+import summarise
 from made import TINY, fill, planned, planned_of, program, sample, summary_of
 
 
@@ -35,6 +36,32 @@ def test_summary(tmp_path):
     first = (run / "summary.csv").read_bytes()
     summary_of(run)
     assert (run / "summary.csv").read_bytes() == first
+
+
+@pytest.mark.parametrize("settings, valid, nothing", [
+    (["count_repetitions=1"], "", True), (["count_repetitions=1"], "p1", True),
+    # Counts do not depend on how busy the machine is, and one time is one.
+    (["count_repetitions=1"], "c1", False), (["count_repetitions=1"], "2", False),
+    (["rounds=0", "count_repetitions=1"], "", True),
+    (["rounds=0", "count_repetitions=1"], "c1", False),
+    # Profiles are all that is wanted.
+    (["rounds=0"], "", False)])
+def test_a_run_without_any_count_or_time_says_so(tmp_path, settings, valid, nothing):
+    """The playbook fails with this sentence, after all that can be made was made."""
+    run = planned(tmp_path, *TINY, "--set", "attempts=1", "--set", "perf_repetitions=1",
+                  *(word for setting in settings for word in ("--set", setting)))
+    contract.write_run(run, {**contract.read_run(run),
+                             "boots": [{"boot_id": "1", "first_order": 1}]})
+    for order, step in enumerate(contract.read_plan(run), 1):
+        sample(run, step, order, None, valid=int(step["repetition"] == valid),
+               invalid_reason="the machine was busy")
+    output, _ = summary_of(run)
+    assert "repetitions could not be had, most often because the machine was busy: " in output
+    assert (f"\n{summarise.NOTHING}: " in output) == nothing
+    for name in ("plots/plot.py", "experiments/report.py"):
+        done = program(name, run)
+        assert done.returncode == 0, done.stderr
+    assert (summarise.NOTHING in (run / "report.html").read_text()) == nothing
 
 
 def test_repetitions_of_different_boots_are_not_compared(tmp_path):
