@@ -179,18 +179,23 @@ def mostly_degraded(study, cells, factor, level):
 
 
 def ideal(axes, study):
-    """The baseline's rate with the fewest workers, times their number."""
+    """The baseline's rate with the fewest workers, times their number. Where the line leaves the
+    panel, which is as high as the data need, a text says where it would end."""
     cells = study.cells[study.cells["setup"] == study.plan["baseline"]["setup"]]
     cells = cells.sort_values("workers").to_dict("records")
     first = study.median(cells[0]["cell"], "throughput_rps") if cells else None
     if first:
         workers = [cell["workers"] for cell in cells]
-        top = axes.get_ylim()[1]
+        each, top = first[0] / workers[0], axes.get_ylim()[1]
         name = study.title(study.plan["baseline"]["setup"])
-        axes.plot(workers, [first[0] * number / workers[0] for number in workers],
-                  color="black", linewidth=0.8,
+        axes.plot(workers, [each * number for number in workers], color="black", linewidth=0.8,
                   label=f"ideal: as many times the first rate\nof \"{name}\" as workers")
-        axes.set_ylim(0, max(top, 1.5 * first[0] * workers[1] / workers[0]))
+        top = max(top, 1.5 * each * workers[1])
+        axes.set_ylim(0, top)
+        if each * workers[-1] > top:
+            axes.annotate(f"ideal: {each * workers[-1]:,.0f} with {workers[-1]} workers",
+                          (top / each, top), xytext=(0, 3), textcoords="offset points",
+                          ha="center", va="bottom", fontsize="small")
 
 
 def finish(axes, study, factor, metric):

@@ -10,7 +10,7 @@ import yaml
 import contract
 import fill
 import latencies
-from made import ROOT, fill as finish, planned, program, summary_of
+from made import ROOT, fill as finish, planned, program, sample, summary_of
 from raws import Raw
 from study import Study
 from test_sweep import TINY
@@ -80,3 +80,26 @@ def test_drawing_a_run_again_leaves_its_comparisons(run):
     assert program("plots/plot.py", run).returncode == 0
     assert (run / "figures/compared-counts-1.png").exists()
     assert not (run / "figures/old.png").exists()
+
+
+@pytest.mark.parametrize("rates, text", [
+    # 100 requests/s with one worker: the data need a panel half as high as the line, or as high.
+    ((100, 190, 300), ["ideal: 800 with 8 workers"]), ((100, 200, 850), [])])
+def test_the_ideal_line_leaves_the_panel_with_a_label(tmp_path, rates, text):
+    run = planned(tmp_path, *TINY, "--set", "workers=1,2,8", "--set", "setup=shared")
+    for order, step in enumerate(contract.read_plan(run), 1):
+        sample(run, step, order, dict(zip("128", rates))[step["workers"]])
+    contract.write_run(run, {**contract.read_run(run),
+                             "boots": [{"boot_id": "1", "first_order": 1}]})
+    figure, axes = look.plt.subplots()
+    try:
+        axes.plot([1, 2, 8], rates)
+        times.ideal(axes, Study(run))
+        told = axes.texts
+        assert [one.get_text() for one in told] == text
+        assert axes.get_ylim()[1] < 1.1 * max(rates)
+        # At the line, on the panel's upper edge.
+        assert [one.xy for one in told] == [(axes.get_ylim()[1] / 100, axes.get_ylim()[1])
+                                            for _ in text]
+    finally:
+        look.plt.close(figure)
