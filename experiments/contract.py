@@ -203,7 +203,7 @@ def sample_columns(factors):
 
 
 def generators(facts):
-    """What run.json has of each load generator: a list of FACTS by name."""
+    """Returns what run.json says of each load generator: a list of FACTS by name."""
     return facts.get("loadgens", [facts.get("loadgen", {})])
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What server.sh, load.sh and the role tune share; hosts.py and the role put it before them.
+# server.sh, load.sh and the role tune share this file; hosts.py and the role put it before them.
 # FSB_ROOT: for tests, a folder with sys/ and proc/ of another machine.
 
-# What decides how fast a host is, one "name value" line each.
+# Prints what decides how fast a host is, one "name value" line each.
 host_facts() { # NIC
 	local name cpus=/sys/devices/system/cpu nic=/sys/class/net/$1
 	echo "os $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
@@ -14,7 +14,7 @@ host_facts() { # NIC
 		grep -v '^Not affected' -- * | sed 's/:/: /; $!s/$/;/' | tr '\n' ' ')"
 	echo "governor $(sort -u $cpus/cpu*/cpufreq/scaling_governor 2> /dev/null | xargs)"
 	echo "cores $(nproc)"
-	# Which CPUs share a core, and which share a node's memory.
+	# The lists tell which CPUs share a core, and which share a node's memory.
 	echo "siblings $(sort -uV $cpus/cpu*/topology/thread_siblings_list 2> /dev/null | xargs)"
 	echo "numa $(for name in /sys/devices/system/node/node*; do
 		echo "${name##*/}: $(< "$name/cpulist")"

@@ -26,8 +26,8 @@ from tools import GARBLED, TOOLS
 
 # A larger load is better if it multiplies the requests per second by this.
 GROWTH = 1.05
-# How long a step should last, at least lasts, and may last, s. The first steps make FIRST requests;
-# later ones compute the number of requests from the rate of the step before.
+# A step should last STEP_S, lasts at least LEAST_S, and may last LIMIT_S. The first steps make
+# FIRST requests; later ones compute the number of requests from the rate of the step before.
 STEP_S = 2
 LEAST_S = 1
 LIMIT_S = 120

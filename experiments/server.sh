@@ -376,7 +376,7 @@ counters_answer() {
 	perf stat -x, -e cycles true 2>&1 | grep -q '^[0-9]'
 }
 
-# What takes the samples of a profile. Of both only cycles sees code that runs with interrupts off.
+# Prints what takes the samples of a profile. Only cycles see code that runs with interrupts off.
 profile_event() {
 	if counters_answer; then echo cycles; else echo cpu-clock; fi
 }

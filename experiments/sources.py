@@ -14,7 +14,7 @@ REUSED_S = 1
 # From this share on, the ports in use count as all ports.
 NEARLY = 0.9
 OUT = "the load generator ran out of source ports (EADDRNOTAVAIL)"
-# What ab and wrk print when ports run out; ab prints the second where it binds to an address.
+# ab and wrk print this when ports run out; ab prints the second where it binds to an address.
 SAID = re.compile(rb"connect(?:\(\): | to .* )Cannot assign requested address"
                   rb"|bind: Address already in use")
 FOREIGN = re.compile(rb"bind: Cannot assign requested address")

@@ -25,7 +25,7 @@ import tables
 import verdicts
 from study import Study
 
-# How the sentence begins with which the playbook fails.
+# The sentence with which the playbook fails begins with this.
 NOTHING = "nothing could be counted or timed"
 
 

@@ -37,7 +37,7 @@
 /* The number of generations of parents that are tried. */
 #define ANCESTORS	3
 
-/* What keep.c offers, before the program's main(). */
+/* keep.c makes such an offer before the program's main(). */
 struct offer {
 	ino_t listener;
 	const int *numbers;

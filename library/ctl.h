@@ -255,7 +255,7 @@ void doctor_programs(void);
 
 /* ctl_delivery.c: doctor's check of cores that handle packets and have no worker */
 void doctor_delivery(void);
-/* Whether RPS moves the packets of a queue, whose own core has no worker, to workers' cores only. */
+/* Returns whether RPS moves packets of a queue whose core has no worker only to workers' cores. */
 bool doctor_moved_to_workers(const struct nic *nic, int queue);
 
 /* ctl_servers.c: doctor's checks of running servers */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Whether a program can accept connections by a function that the library interposes: whether it,
- * or a shared object that it has loaded, imports one. If none does, its accept() is a system call
- * instruction of its own, which the library does not see.
+ * This file finds out whether a program can accept connections by a function that the library
+ * interposes: whether it, or a shared object that it has loaded, imports one. If none does, its
+ * accept() is a system call instruction of its own, which the library does not see.
  */
 #include <elf.h>
 #include <link.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where a worker of the kernel backend works: its CPU, and the member of the group that is in
- * its epoll instance.
+ * This file decides where a worker of the kernel backend works: its CPU, and the member of the
+ * group that is in its epoll instance.
  *
  * Workers come while others leave: at a reload of nginx, some of the new ones choose before and
  * some after an old one has left. So two may be left on one CPU, and none on another one. Then

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Which process the library's variables belong to: see process.c. */
+/* These functions tell which process the library's variables belong to: see process.c. */
 #ifndef FSOCKET_PROCESS_H
 #define FSOCKET_PROCESS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the kernel backend reads of other processes in /proc. */
+/* The kernel backend reads here what /proc says of other processes. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

@@ -56,7 +56,7 @@ struct claim {
 	atomic_ulong started;		/* see fsocket_proc_started(); 0: unknown */
 };
 
-/* What others last read of a worker: its CPU time, and when they asked for its state. */
+/* Others note here a worker's CPU time, as they last read it, and when they asked for its state. */
 struct sample {
 	atomic_uint owner;
 	atomic_long at, cpu;
@@ -97,7 +97,7 @@ static inline int claims_of(const struct route *r)
 	return end < 0 || end > GROUP_CLAIMS ? GROUP_CLAIMS : end;
 }
 
-/* Whether FSOCKET_STEAL_AFTER_MS may have this value. */
+/* Returns whether FSOCKET_STEAL_AFTER_MS may have this value. */
 static inline bool late_allowed(int late)
 {
 	return late >= 1 && late <= 10000;

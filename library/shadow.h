@@ -25,8 +25,8 @@
 enum state { UNKNOWN, FREE, FLOATING, REGISTERED, LEAVING };
 
 /*
- * What the program has registered, and how much of it the kernel knows. fd and events
- * are the arguments for poll(). The size is a power of two, so that an index needs no
+ * A shadow says what the program has registered, and how much of it the kernel knows. fd and
+ * events are the arguments for poll(). The size is a power of two, so that an index needs no
  * multiplication.
  */
 struct shadow {

@@ -93,7 +93,7 @@ class Tool:
     connection_each = True      # each request opens a connection
     by_seconds = False          # the amount of a load is in seconds, not in requests
     open_loop = False           # it is told a rate, and does not wait for answers
-    # What a generator may run several of to share a load: processes or threads; "" for neither.
+    # A generator may run several of these to share a load: processes or threads; "" for neither.
     units = "processes"
     binds = False               # it can be told its source address (Task.sources)
     # The files that it writes into its folder, NAME or, for several processes, NAME.1..., which

@@ -13,7 +13,7 @@ from collections import Counter
 
 from . import ab, base
 
-# How late it may open a connection, s; and how long a connection may last before it has failed, s.
+# It may open a connection LATE_MAX s late; one that lasts longer than TIMEOUT s has failed.
 LATE_MAX = 0.2
 TIMEOUT = 20
 # ab warms up with this many connections at a time.
