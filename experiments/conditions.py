@@ -122,6 +122,10 @@ def command(facts, inventory):
     plan = facts["plan"]
     words = ["ansible-playbook", "-i", f"inventory/{inventory}", "run-sweep.yml",
              "-e", f"experiment={plan['experiment']}", "-e", f"profile={plan['profile']}"]
+    server = facts.get("server", {})
+    # Only the lab has an accelerator, and boots the kernel that it is told.
+    if "accelerator" in server and not boots.kernels(plan):
+        words += ["-e", f"kernel={'.'.join(server['kernel'].split('.')[:2])}"]
     if facts.get("settings"):
         words += ["-e", json.dumps({"sweep_set": facts["settings"]})]
     return shlex.join(words)

@@ -119,6 +119,18 @@ def test_the_command_that_makes_such_a_run():
         "-e '{\"sweep_set\": [\"workers=1,2\"]}'")
 
 
+@pytest.mark.parametrize("server, setup, words", [
+    ({"accelerator": "tcg"}, {}, " -e kernel=6.12"), ({}, {}, ""),
+    ({"accelerator": "tcg"}, {"kernel": "6.12"}, "")])
+def test_the_command_names_the_kernel_that_the_lab_boots(server, setup, words):
+    """Real hosts run what they run, and if it is a factor, the lab boots each."""
+    facts = {"plan": {"experiment": "counts", "profile": "full", "setups": {"a": setup}},
+             "server": {"kernel": "6.12.117+deb12-amd64", **server}}
+    assert conditions.command(facts, "lab.yml") == (
+        "ansible-playbook -i inventory/lab.yml run-sweep.yml -e experiment=counts -e profile=full"
+        + words)
+
+
 def test_this_host_tells_what_is_documented():
     for script, words in (("server.sh", ["lo"]), ("load.sh", ["127.0.0.1", "bash"])):
         facts = Host("this host", ["sh", "-c"], script).facts(*words)
