@@ -195,13 +195,13 @@ def test_what_ends_apart_is_degraded():
 STAT = b"cpu0 %d 0 0 %d 0 0 %d 0\ncpu1 %d 0 0 %d 0 0 0 0\n"
 
 
-@pytest.mark.parametrize("after, lab, busy", [
+@pytest.mark.parametrize("after, in_lab, busy", [
     # The tool is half busy; softirqs fill its other core; in the lab that says nothing.
     (STAT % (50, 50, 0, 50, 50), False, 50), (STAT % (0, 1, 99, 10, 90), False, 99),
     (STAT % (0, 1, 99, 10, 90), True, 50)])
-def test_the_busiest_core_of_the_generator_is_judged(after, lab, busy):
+def test_the_busiest_core_of_the_generator_is_judged(after, in_lab, busy):
     one = {**load(), "before": STAT % (0, 0, 0, 0, 0), "after": after}
-    assert measure.generator_busy(CELL, one, lab) == busy
+    assert measure.generator_busy(CELL, one, in_lab) == busy
     metrics = {"failed": 0, "requests": 1, "loadgen_busy_pct": busy}
     reason = verdicts.invalid(CELL, metrics, [], 0, None)
     assert (reason is not None) == (busy == 99)
