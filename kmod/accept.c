@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * accept() and poll() of a listening socket that has local listeners. accept() takes the
- * connection that has waited longest among the shared queue, the worker's local listener, and
- * the local listeners of CPUs without worker (cover.c). Both functions take no lock of the
- * module. poll() runs in an SRCU read section; accept() may sleep for as long as the program
- * holds the lock of the socket, and is counted instead, as it would keep all ended listeners
- * from being freed.
+ * accept() and poll() of a listening socket that has local listeners. accept() takes from
+ * the shared queue first, since connections could starve there. A wakeup of that queue is
+ * for one task, which has to take the connection. Then it takes the oldest connection of
+ * the worker's local listener and its guests (cover.c), and sometimes that of a guest whose
+ * worker is late. Both functions take no lock of the module. poll() runs in an SRCU read
+ * section; accept() may sleep for as long as the program holds the lock of the socket, and
+ * is counted instead, as it would keep all ended listeners from being freed.
  */
 #include <linux/sched/signal.h>
 #include <net/sock.h>
@@ -14,6 +15,16 @@
 #include "listener.h"
 #include "ops.h"
 #include "stats.h"
+
+/*
+ * A worker takes a connection from a guest of another one if it has waited by this many
+ * microseconds longer than the worker's own. The other worker has been woken for it, and
+ * may be about to take it.
+ */
+#define FSOCKET_HELP_AFTER	1000
+
+/* At how many guests of others a worker looks that has no connections of its own. */
+#define FSOCKET_HELP_LOOKS	8
 
 /*
  * Returns the local listener of current: the one that it has spawned, or, if it
@@ -36,9 +47,8 @@ static struct fsocket_local *fsocket_my_local(struct fsocket_listener *l)
 }
 
 /*
- * Returns since when the first connection in the queue of @sk waits, by the clock of TCP;
- * U64_MAX if there is none. That is when its SYN was answered, for which the kernel keeps
- * a time only if it keeps the request (no SYN cookie, no Fast Open).
+ * Returns when the first connection in the queue of @sk was established, by the clock of
+ * TCP in microseconds; U64_MAX if there is none. Until accept() that time does not change.
  */
 static u64 fsocket_waits_since(const struct sock *sk)
 {
@@ -46,16 +56,15 @@ static u64 fsocket_waits_since(const struct sock *sk)
 	const struct sock *child;
 	u64 since = U64_MAX;
 
-	/* Another worker may take @head meanwhile. Its slab is SLAB_TYPESAFE_BY_RCU. */
+	/*
+	 * Another worker may take @head meanwhile. It and its child stay memory of such objects
+	 * for a grace period, as their slabs are SLAB_TYPESAFE_BY_RCU.
+	 */
 	rcu_read_lock();
 	head = READ_ONCE(inet_csk(sk)->icsk_accept_queue.rskq_accept_head);
-	if (head)
-		since = READ_ONCE(tcp_rsk(head)->snt_synack);
-	if (!since) {
-		child = READ_ONCE(head->sk);
-		if (child)
-			since = READ_ONCE(tcp_sk(child)->tcp_mstamp);
-	}
+	child = head ? READ_ONCE(head->sk) : NULL;
+	if (child)
+		since = READ_ONCE(tcp_sk(child)->rcvq_space.time);
 	rcu_read_unlock();
 	return since;
 }
@@ -79,35 +88,74 @@ static void fsocket_compare(struct fsocket_oldest *oldest, struct fsocket_local 
 /*
  * Returns the local listener from which current, whose own is @mine, is to take a
  * connection; its member local is NULL if none has any. A task with a local listener takes
- * from that and from all guests (cover.c): a guest is on no worker's CPU, so any worker
- * that is free may serve it. Any other task takes from all local listeners.
+ * from that and from its guests, any other task from all of them.
  */
-static struct fsocket_oldest fsocket_queued(struct fsocket_listener *l,
-					    struct fsocket_local *mine)
+static struct fsocket_oldest fsocket_own_oldest(struct fsocket_listener *l,
+						struct fsocket_local *mine)
 {
 	struct fsocket_oldest oldest = { NULL, U64_MAX };
-	struct fsocket_local *local;
 	int cpu;
 
 	if (!mine) {
 		for_each_possible_cpu(cpu)
 			fsocket_compare(&oldest, fsocket_local_at(l, cpu));
-		return oldest;
-	}
-	if (!READ_ONCE(l->guests)) {
-		/* Only the shared queue may have something older. */
-		if (fsocket_acceptq_empty(l->sock) && fsocket_local_queued(mine))
-			return (struct fsocket_oldest){ mine, 0 };
-		fsocket_compare(&oldest, mine);
-		return oldest;
-	}
-	fsocket_compare(&oldest, mine);
-	for_each_set_bit(cpu, l->syn_cpus, nr_cpu_ids) {
-		local = fsocket_local_at(l, cpu);
-		if (local && local != mine && READ_ONCE(local->host))
-			fsocket_compare(&oldest, local);
+	} else if (!READ_ONCE(l->guests)) {
+		/* There is nothing to compare it with. */
+		if (fsocket_local_queued(mine))
+			oldest.local = mine;
+	} else {
+		/* A bit may be seen before what it stands for. */
+		for_each_set_bit(cpu, mine->served, nr_cpu_ids)
+			fsocket_compare(&oldest, fsocket_local_at(l, cpu));
 	}
 	return oldest;
+}
+
+/*
+ * Returns a guest of another worker whose first connection has waited longer than that of
+ * @own by FSOCKET_HELP_AFTER, or @own. Of workers with a share of the guests each, one may
+ * have many connections while another has none.
+ *
+ * A look at a guest costs a cache line that another CPU has written, so each call looks at
+ * one guest if there is something else to do, the next one in turn.
+ */
+static struct fsocket_oldest fsocket_help(struct fsocket_listener *l, struct fsocket_local *mine,
+					  struct fsocket_oldest own)
+{
+	unsigned int looks = own.local ? 1 : FSOCKET_HELP_LOOKS, after = READ_ONCE(mine->turn) + 1;
+	struct fsocket_oldest other = { NULL, own.local ? own.since : tcp_clock_us() };
+	const struct fsocket_local *host;
+	struct fsocket_local *local;
+	int cpu;
+
+	other.since -= FSOCKET_HELP_AFTER;
+	for_each_set_bit_wrap(cpu, l->syn_cpus, nr_cpu_ids, after) {
+		local = fsocket_local_at(l, cpu);
+		host = local ? READ_ONCE(local->host) : NULL;
+		if (!host || host == mine)
+			continue;
+		WRITE_ONCE(mine->turn, cpu);
+		fsocket_compare(&other, local);
+		if (other.local || !--looks)
+			break;
+	}
+	return other.local ? other : own;
+}
+
+/* Returns whether connections wait for current, whose local listener is @mine. */
+static bool fsocket_queued(struct fsocket_listener *l, const struct fsocket_local *mine)
+{
+	const struct fsocket_local *local;
+	int cpu;
+
+	if (mine && !READ_ONCE(mine->guests))
+		return fsocket_local_queued(mine);
+	for_each_possible_cpu(cpu) {
+		local = fsocket_local_at(l, cpu);
+		if (local && (!mine || test_bit(cpu, mine->served)) && fsocket_local_queued(local))
+			return true;
+	}
+	return false;
 }
 
 /* current has taken @sk from @local; NULL: the shared queue. */
@@ -129,23 +177,22 @@ static void fsocket_accepted(struct fsocket_listener *l,
 }
 
 /*
- * Returns the socket from whose queue current, whose local listener is @mine, is to take a
- * connection, or NULL if no queue has any. Stores its local listener in @local; NULL: the
- * shared queue.
+ * Stores in @local the local listener from which current, whose own is @mine, is to take a
+ * connection; NULL: the shared queue. Returns false if no queue has any.
  */
-static struct socket *fsocket_next(struct fsocket_listener *l, struct fsocket_local *mine,
-				   struct fsocket_local **local)
+static bool fsocket_choose(struct fsocket_listener *l, struct fsocket_local *mine,
+			   struct fsocket_local **local)
 {
-	struct fsocket_oldest oldest = fsocket_queued(l, mine);
+	struct fsocket_oldest oldest;
 
 	*local = NULL;
-	if (l->sock->sk->sk_state != TCP_LISTEN ||
-	    (!fsocket_acceptq_empty(l->sock) &&
-	     fsocket_waits_since(l->sock->sk) <= oldest.since))
-		return l->sock;
+	if (!fsocket_acceptq_empty(l->sock) || l->sock->sk->sk_state != TCP_LISTEN)
+		return true;
+	oldest = fsocket_own_oldest(l, mine);
+	if (mine && READ_ONCE(l->guests) > READ_ONCE(mine->guests))
+		oldest = fsocket_help(l, mine, oldest);
 	*local = oldest.local;
-	/* NULL if the socket has just moved to the local listener of another CPU. */
-	return oldest.local ? fsocket_local_sock(oldest.local) : NULL;
+	return *local;
 }
 
 /* Accepts one connection without waiting; returns -EAGAIN if no queue has one. */
@@ -159,10 +206,11 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 
 	flags |= O_NONBLOCK;
 	do {
-		sock = fsocket_next(l, mine, &local);
-		if (!sock)
+		if (!fsocket_choose(l, mine, &local))
 			return -EAGAIN;
-		ret = fsocket_inet_accept(sock, newsock, flags, kern);
+		/* NULL if the socket has just moved to the local listener of another CPU. */
+		sock = local ? fsocket_local_sock(local) : l->sock;
+		ret = sock ? fsocket_inet_accept(sock, newsock, flags, kern) : -EAGAIN;
 		/* It has ended: what waited there is in the shared queue, if that still listens. */
 		if (local && ret == -EINVAL)
 			ret = -EAGAIN;
@@ -179,7 +227,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 static bool fsocket_accept_idle(struct fsocket_listener *l,
 				struct fsocket_local *local)
 {
-	return fsocket_acceptq_empty(l->sock) && !fsocket_queued(l, local).local &&
+	return fsocket_acceptq_empty(l->sock) && !fsocket_queued(l, local) &&
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
@@ -287,7 +335,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 		smp_mb();
 	}
 	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&
-	    fsocket_queued(l, local).local)
+	    fsocket_queued(l, local))
 		mask |= EPOLLIN | EPOLLRDNORM;
 	return mask;
 }

@@ -3,11 +3,11 @@
  * Workers: the module chooses a CPU for each worker, and the worker has a claim on the
  * local listener there until it gives that back.
  *
- * The first worker of a listener gets nothing yet, unless it names a CPU, since a server
- * with one worker is left alone: two accept queues would not make it faster, and its other
- * threads and children would suffer from a pin. With the second worker the local listeners
- * of both begin to receive connections, and with enable_listen_spawn=2 both are pinned if
- * they have not pinned themselves.
+ * The first worker of a listener mostly gets nothing yet (fsocket_needs_company()), since a
+ * server with one worker is left alone: two accept queues would not make it faster, and its
+ * other threads and children would suffer from a pin. With the second worker the local
+ * listeners of both begin to receive connections, and with enable_listen_spawn=2 both are
+ * pinned if they have not pinned themselves.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -20,6 +20,7 @@
 #include <net/inet_sock.h>
 
 #include "claim.h"
+#include "hotplug.h"
 #include "listener.h"
 #include "log.h"
 #include "pins.h"
@@ -127,20 +128,26 @@ static void fsocket_claim_unlink(struct fsocket_claim *claim)
 }
 
 /*
- * Returns the worker of @l if it has one only, and left the choice of its CPU to the module;
- * or NULL. Called under the listener's lock.
+ * Returns whether @claim gets nothing while there is no other worker. A worker gets its local
+ * listener at once if it has named the CPU, or if it is pinned and the program has a group of
+ * listeners (SO_REUSEPORT), one for each worker: then it serves its CPU in that group.
  */
-static const struct task_struct *fsocket_lone_worker(const struct fsocket_listener *l)
+static bool fsocket_needs_company(const struct fsocket_claim *claim)
 {
-	const struct task_struct *lone = NULL;
-	const struct fsocket_claim *claim;
+	return !claim->wanted && (claim->pin || !claim->listener->reuseport);
+}
+
+/* Returns whether @l has one worker only, which gets nothing. Called under the listener's lock. */
+static bool fsocket_lone_worker(const struct fsocket_listener *l)
+{
+	const struct fsocket_claim *claim, *last = NULL;
 
 	list_for_each_entry(claim, &l->claims, in_listener) {
-		if (claim->wanted || (lone && claim->worker != lone))
-			return NULL;
-		lone = claim->worker;
+		if (!fsocket_needs_company(claim) || (last && claim->worker != last->worker))
+			return false;
+		last = claim;
 	}
-	return lone;
+	return last;
 }
 
 /*
@@ -284,14 +291,17 @@ err_park:
 	return ret;
 }
 
-/* Activates all claims on @l that have been waiting for a second worker. */
-static void fsocket_claims_activate(struct fsocket_listener *l)
+/* Called under the listener's lock. A worker whose local listener fails has the shared queue. */
+void fsocket_claims_activate(struct fsocket_listener *l)
 {
 	struct fsocket_claim *claim;
 
-	/* Changes of the list also take the listener's lock, which we hold. */
-	list_for_each_entry(claim, &l->claims, in_listener)
-		fsocket_claim_activate(claim);
+	if (fsocket_lone_worker(l))
+		return;
+	list_for_each_entry(claim, &l->claims, in_listener) {
+		if (fsocket_cpu_is_here(claim->local->cpu))
+			fsocket_claim_activate(claim);
+	}
 }
 
 /*
@@ -316,8 +326,7 @@ void fsocket_follow_pin(struct fsocket_listener *l)
 			fsocket_claim_enter(claim, here);
 			claim->active = false;
 			claim->pin = false;
-			if (!fsocket_lone_worker(l))
-				fsocket_claim_activate(claim);
+			fsocket_claims_activate(l);
 			fsocket_cover(l);
 		}
 	}
@@ -340,9 +349,26 @@ static struct fsocket_claim *fsocket_claim_new(struct fsocket_claims *file,
 	return claim;
 }
 
+/*
+ * Makes @claim of current serve, unless current is a lone worker. @claim may be about to be
+ * linked. Called under the listener's lock.
+ */
+static int fsocket_claim_begin(struct fsocket_claim *claim)
+{
+	const struct fsocket_claim *other;
+
+	if (!fsocket_needs_company(claim))
+		return fsocket_claim_activate(claim);
+	list_for_each_entry(other, &claim->listener->claims, in_listener) {
+		if (other->worker != current)
+			return fsocket_claim_activate(claim);
+	}
+	return 0;
+}
+
 /* Called under the lock of @l, which has not ended. */
 static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_listener *l,
-			       int cpu, bool alone, bool wanted)
+			       int cpu, bool wanted)
 {
 	struct fsocket_claim *claim, *old = fsocket_claim_find(l);
 	struct fsocket_local *local = fsocket_local_get(l, cpu);
@@ -351,8 +377,10 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 	if (IS_ERR(local))
 		return PTR_ERR(local);
 	/* The worker has the same claim already. */
-	if (old && old->local == local && old->file == file)
-		return alone ? 0 : fsocket_claim_activate(old);
+	if (old && old->local == local && old->file == file) {
+		old->wanted |= wanted;
+		return fsocket_claim_begin(old);
+	}
 	claim = fsocket_claim_new(file, l);
 	if (!claim)
 		return -ENOMEM;
@@ -361,7 +389,7 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 		     (old && old->pinned);
 	claim->wanted = wanted;
 	fsocket_claim_enter(claim, local);
-	ret = alone ? 0 : fsocket_claim_activate(claim);
+	ret = fsocket_claim_begin(claim);
 	if (ret) {
 		fsocket_claim_undo(claim);
 		return ret;
@@ -372,18 +400,6 @@ static int fsocket_claim_spawn(struct fsocket_claims *file, struct fsocket_liste
 		fsocket_claim_undo(old);
 	}
 	return 0;
-}
-
-/* Returns whether @l has no worker other than current. */
-static bool fsocket_alone(struct fsocket_listener *l)
-{
-	struct fsocket_claim *claim;
-
-	list_for_each_entry(claim, &l->claims, in_listener) {
-		if (claim->worker != current)
-			return false;
-	}
-	return true;
 }
 
 int fsocket_spawn_allowed(void)
@@ -424,7 +440,6 @@ static int fsocket_my_cpu(struct fsocket_claims *file)
 int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, int want)
 {
 	struct cpumask *allowed;
-	bool alone;
 	int cpu, ret;
 
 	allowed = kzalloc(cpumask_size(), GFP_KERNEL);
@@ -440,9 +455,8 @@ int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, in
 	if (l->ended)
 		ret = -EINVAL;
 	if (ret >= 0) {
-		alone = want < 0 && fsocket_alone(l);
-		ret = fsocket_claim_spawn(file, l, cpu, alone, want >= 0);
-		if (!ret && !alone)
+		ret = fsocket_claim_spawn(file, l, cpu, want >= 0);
+		if (!ret)
 			fsocket_claims_activate(l);
 		fsocket_cover(l);
 	}

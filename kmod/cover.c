@@ -6,10 +6,9 @@
  * the group: to another CPU's worker, or to the shared queue, which wakes all workers.
  * So such a CPU also gets a local listener, called a guest, if there are two workers or
  * more. The socket of a guest has the wait queue of another local listener, its host. A
- * connection that arrives there wakes the worker of the host and no other. But each worker
- * that accepts takes from its own queue and those of all guests, the oldest connection
- * first: workers that share guests by number alone would have queues of different length. The
- * host's timer looks at its queue and those of its guests.
+ * connection that arrives there wakes the worker of the host and no other. That worker
+ * takes the oldest connection of its own queue and those of its guests, and the host's
+ * timer looks at them all. Other workers help if it is late (accept.c).
  *
  * Guests are made on demand, since the kernel compares the sockets of a group one after
  * the other for each SYN. sk_incoming_cpu of a new connection is the CPU that has
@@ -18,8 +17,8 @@
  * ACKs are handled (RPS, SYN cookies) costs one socket at most, and no work per
  * connection.
  *
- * A bitmap of the host names the host and its guests. The host's timer reads it without
- * a lock; the local listeners that it names live as long as their listener.
+ * A bitmap of the host names the host and its guests. The host's worker and timer read
+ * it without a lock; the local listeners that it names live as long as their listener.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -65,7 +65,9 @@ struct fsocket_local {
 	struct fsocket_local *host;
 	/* The number of local listeners whose host this one is. */
 	unsigned int guests;
-	/* The CPUs for whose queues @timer runs: this one, and those of the guests. */
+	/* The CPU of the guest of another worker at which the worker looked last; a hint. */
+	unsigned int turn;
+	/* The CPUs from whose queues the worker takes: its own, and those of its guests. */
 	unsigned long served[];
 };
 
@@ -109,7 +111,7 @@ struct fsocket_listener {
 	u64 entered;
 	/* Used by readers of /proc, which must not wait for @lock. */
 	spinlock_t claims_lock;
-	/* The program itself set SO_REUSEPORT. */
+	/* The program itself set SO_REUSEPORT before the first spawn. */
 	bool reuseport;
 	/* The module set it; changed under the socket's lock. */
 	bool reuseport_ours;
@@ -249,6 +251,15 @@ bool fsocket_local_polled(struct fsocket_local *local);
 /* Frees @local, which lookups no longer find and which has no pollers. */
 void fsocket_local_free(struct fsocket_local *local);
 
+/* late.c */
+
+/* Moves the connections that wait at @local to the shared queue. */
+void fsocket_local_move(struct fsocket_local *local);
+/* Has the timer of @local run whenever a connection arrives there. */
+void fsocket_local_watch(struct fsocket_local *local);
+/* Has the timer run, too, for connections that are there already. */
+void fsocket_local_look_soon(struct fsocket_local *local);
+
 /* cover.c */
 
 /* Notes that @cpu handled a SYN whose connection is in another queue. Called in any context. */
@@ -268,6 +279,11 @@ int fsocket_spawn_on(struct fsocket_claims *file, struct fsocket_listener *l, in
  */
 void fsocket_claims_drop(struct fsocket_listener *l, struct fsocket_claims *file,
 			 fl_owner_t owner, const struct task_struct *worker);
+/*
+ * Starts the local listeners of all workers that have been waiting for a second one, or
+ * whose local listener could not be made. Called under the listener's lock.
+ */
+void fsocket_claims_activate(struct fsocket_listener *l);
 /* Drops the claims of threads that exit. Called under the listener's lock. */
 void fsocket_claims_drop_dead(struct fsocket_listener *l);
 int fsocket_claims_init(void);

@@ -13,7 +13,7 @@
 #include "claim.h"
 #include "established.h"
 #include "features.h"
-#include "local.h"
+#include "late.h"
 #include "log.h"
 #include "params.h"
 #include "rcs.h"

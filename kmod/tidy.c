@@ -87,6 +87,7 @@ void fsocket_tidy_work(struct work_struct *work)
 	if (!l->ended && !fsocket_follow_abort(l)) {
 		fsocket_claims_drop_dead(l);
 		fsocket_follow_cpus(l);
+		fsocket_claims_activate(l);
 		fsocket_cover(l);
 	}
 	mutex_unlock(&l->lock);

@@ -373,24 +373,6 @@ static void any_worker(void **state)
 	close(fd);
 }
 
-/* A worker takes the oldest connection of its own queue and the shared one. */
-static void oldest_of_shared(void **state)
-{
-	unsigned long long shared = counter("accept_global", -1);
-	union address a;
-	int fd = listener(AF_INET, &a), clients[9], i;
-
-	(void)state;
-	set_nonblock(fd);
-	assert_ok(spawn(fd, 0));
-	/* From CPU 5, the kernel chooses one of the two queues by a hash. */
-	for (i = 0; i < 9; i++)
-		clients[i] = connect_on(i ? 5 : 0, &a);
-	accept_in_order(fd, clients, 9);
-	assert_true(counter("accept_global", -1) > shared);
-	close(fd);
-}
-
 /* A lone thread serves the CPUs that it has claimed, and no others. */
 static void not_for_one(void **state)
 {
@@ -467,7 +449,6 @@ int main(int argc, char **argv)
 		T(shared_out),
 		T(oldest_of_guests),
 		T(any_worker),
-		T(oldest_of_shared),
 		T(not_for_one),
 		T(closed_and_unloaded),
 	};

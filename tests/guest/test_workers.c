@@ -68,6 +68,115 @@ static void pinned_in_company(void **state)
 	close(fd);
 }
 
+/* A lone worker has no queue of its own, also if it is pinned, until another one comes. */
+static void pinned_and_alone(void **state)
+{
+	union address a;
+	int fd = listener(AF_INET, &a), client, conn;
+	pid_t other;
+
+	(void)state;
+	pin(1);
+	assert_ok(spawn(fd, -1));
+	assert_int_equal(claims(&a), 1);
+	assert_int_equal(host_of(&a, 1), -1);
+	client = connect_on(1, &a);
+	conn = accept(fd, NULL, NULL);
+	assert_ok(conn);
+	close(conn);
+	close(client);
+	/* The other worker inherits what this one may run on. */
+	unpin();
+	other = worker(fd, 0, 'o', true);
+	assert_int_equal(host_of(&a, 1), 1);
+	kill_worker(other);
+	await(host_of(&a, 1) < 0);
+	/* A worker that names its CPU is no lone one, also if it has spawned before. */
+	assert_ok(spawn(fd, 1));
+	assert_int_equal(host_of(&a, 1), 1);
+	client = connect_on(3, &a);
+	close(accept(fd, NULL, NULL));
+	close(client);
+	usleep(100000);
+	assert_int_equal(host_of(&a, 1), 1);
+	close(fd);
+}
+
+/* In a group of the program's own, each listener has one worker, which serves its CPU. */
+static void pinned_in_a_group(void **state)
+{
+	int one = 1, fd;
+	union address a;
+
+	(void)state;
+	fd = bound_socket(AF_INET, &a);
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)));
+	assert_ok(listen(fd, 10));
+	pin(1);
+	assert_ok(spawn(fd, -1));
+	assert_int_equal(host_of(&a, 1), 1);
+	close(fd);
+	unpin();
+}
+
+/* Accepts one connection, greets, and is busy for ever. */
+static pid_t accepts_one(int fd)
+{
+	pid_t pid = fork();
+	int conn;
+
+	assert_ok(pid);
+	if (pid)
+		return pid;
+	conn = accept(fd, NULL, NULL);
+	if (conn < 0 || write(conn, "u", 1) != 1)
+		_exit(1);
+	for (;;)
+		pause();
+}
+
+/* Connections that move to the shared queue wake as many tasks as there are connections. */
+static void all_are_woken(bool killed)
+{
+	int clients[3], fd, i;
+	pid_t pids[3], lazy;
+	union address a;
+
+	fd = listener(AF_INET, &a);
+	lazy = worker(fd, 0, 'l', true);
+	for (i = 0; i < 3; i++)
+		pids[i] = accepts_one(fd);
+	usleep(100000);
+	if (killed)
+		kill(lazy, SIGSTOP);
+	for (i = 0; i < 3; i++)
+		clients[i] = connect_on(0, &a);
+	if (killed)
+		kill_worker(lazy);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(readable(clients[i], 5000), 1);
+		assert_int_equal(greeting(clients[i]), 'u');
+		close(clients[i]);
+	}
+	if (!killed)
+		kill_worker(lazy);
+	for (i = 0; i < 3; i++)
+		kill_worker(pids[i]);
+	close(fd);
+}
+
+static void all_are_woken_by_a_death(void **state)
+{
+	(void)state;
+	all_are_woken(true);
+}
+
+static void all_are_woken_by_the_timer(void **state)
+{
+	(void)state;
+	all_are_woken(false);
+}
+
 /* Claims all CPUs but the last, many times, as another user; then waits. */
 static pid_t crowds(void)
 {
@@ -341,6 +450,10 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(pinned_in_company),
+		T(pinned_and_alone),
+		T(pinned_in_a_group),
+		T(all_are_woken_by_a_death),
+		T(all_are_woken_by_the_timer),
 		T(apart_in_a_crowd),
 		T(reload_uses_all_cpus),
 		T(replaced_on_the_same_cpu),
