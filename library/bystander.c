@@ -25,7 +25,7 @@
 /* Arguments of poll() or select(). */
 struct question {
 	struct pollfd *fds;
-	nfds_t count;
+	unsigned int count;		/* the kernel takes no more of the number */
 	int highest;
 	fd_set *sets[3], asked[3];	/* where the answers go, and what the program asks for */
 };
@@ -125,7 +125,7 @@ static int look(struct question *q)
 	int found = 0;
 
 	looked = fsocket_now_ms();
-	for (nfds_t i = 0; q->fds && i < q->count; i++) {
+	for (unsigned int i = 0; q->fds && i < q->count; i++) {
 		struct pollfd *p = &q->fds[i];
 
 		if (p->events & READABLE && group_at(p->fd) && overdue(group_at(p->fd))) {

@@ -286,8 +286,9 @@ static void by_select(ARGUMENTS)
 	if (!fsocket_epoll_follows())
 		return;
 	for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
-		/* The kernel reads no more of a set than there can be descriptors now. */
-		int there = fsocket_readable(sets[i], FSOCKET_SET_SIZE(highest)) * 8;
+		/* The kernel reads no more of a set than there can be descriptors now, in whole words. */
+		int there = fsocket_readable(sets[i], FSOCKET_SET_SIZE(highest)) /
+			    sizeof(fd_mask) * NFDBITS;
 
 		for (int fd = 0; fd < highest && fd < there; fd++)
 			if (FD_ISSET(fd, sets[i]))

@@ -52,8 +52,9 @@ size_t fsocket_readable(const void *start, size_t size)
 {
 	uintptr_t first = (uintptr_t)start, at = first, end;
 
+	/* No memory of a program is there. */
 	if (__builtin_add_overflow(first, size, &end))
-		end = UINTPTR_MAX;
+		return 0;
 	for (; at < end; at = (at | (PAGE - 1)) + 1)
 		if (!can_read(at))
 			return at - first;

@@ -12,7 +12,9 @@
 #define PAGE 4096
 
 /* An address that no program has memory at. The compiler must not know it, nor NULL. */
-static void *volatile nowhere = (void *)8, *volatile null;
+static void *volatile nowhere = (void *)8, *volatile null, *volatile failed = MAP_FAILED;
+/* The kernel takes the lower half of such a number. */
+static volatile nfds_t much = 1UL << 32;
 /* A page that can be read and written, before one that cannot even be read. */
 static char *edge;
 static pid_t other;
@@ -58,6 +60,7 @@ static void test_poll(void **state)
 	last[-1] = one;
 	assert_errno(poll(nowhere, 1, 1), EFAULT);
 	assert_errno(poll(null, 1, 1), EFAULT);
+	assert_errno(poll(failed, 1, 1), EFAULT);
 	assert_errno(poll(last - 1, 2, 1), EFAULT);
 	assert_int_equal(poll(last - 1, 1, 1), 0);
 	assert_errno(ppoll(nowhere, 1, &limit, NULL), EFAULT);
@@ -66,8 +69,9 @@ static void test_poll(void **state)
 	assert_ok(getrlimit(RLIMIT_NOFILE, &most));
 	assert_errno(poll(nowhere, most.rlim_cur + 1, 1), EINVAL);
 	assert_errno(poll(last - 1, most.rlim_cur + 1, 1), EINVAL);
-	/* The kernel takes the lower half of the number. */
-	assert_int_equal(poll(nowhere, 1UL << 32, 1), 0);
+	assert_int_equal(poll(nowhere, much, 1), 0);
+	/* Long enough that the library looks at the other worker. */
+	assert_int_equal(poll(last - 1, much | 1, 300), 0);
 	fixed = constant(&one, sizeof(one));
 	assert_errno(poll(fixed, 1, 1), EFAULT);
 }
@@ -86,6 +90,8 @@ static void test_select(void **state)
 	for (int i = 0; i < 3; i++) {
 		fd_set *sets[3] = { &set, NULL, NULL };
 
+		sets[i] = failed;
+		assert_errno(select(fd + 1, sets[0], sets[1], sets[2], &limit), EFAULT);
 		sets[i] = nowhere;
 		assert_errno(select(fd + 1, sets[0], sets[1], sets[2], &limit), EFAULT);
 		assert_errno(pselect(fd + 1, sets[0], sets[1], sets[2], &brief, NULL), EFAULT);
@@ -96,6 +102,9 @@ static void test_select(void **state)
 	assert_errno(select(-1, nowhere, NULL, NULL, &limit), EINVAL);
 	memcpy(rest, &set, 8);
 	assert_int_equal(select(64, rest, NULL, NULL, &limit), 0);
+	/* One and a half words. */
+	rest = (void *)(edge + PAGE - 12);
+	assert_errno(select(65, rest, NULL, NULL, &limit), EFAULT);
 }
 
 /* The kernel cannot store its answer in a constant. */
@@ -148,6 +157,8 @@ static void test_exec(void **state)
 	assert_errno(execve(nowhere, arguments, usual), EFAULT);
 	assert_errno(execve("/bin/true", nowhere, usual), EFAULT);
 	assert_errno(execve("/bin/true", arguments, nowhere), EFAULT);
+	assert_errno(execve("/bin/true", arguments, failed), EFAULT);
+	assert_errno(execve(failed, arguments, usual), EFAULT);
 	assert_errno(execve("/bin/true", arguments, bad), EFAULT);
 	assert_errno(execve("/bin/true", arguments, endless), EFAULT);
 	assert_errno(execvpe("true", arguments, bad), EFAULT);
@@ -169,6 +180,7 @@ static void test_sendmsg(void **state)
 	(void)state;
 	assert_ok(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
 	assert_errno(sendmsg(pair[0], nowhere, 0), EFAULT);
+	assert_errno(sendmsg(pair[0], failed, 0), EFAULT);
 	assert_errno(sendmsg(pair[0], &bad, 0), EFAULT);
 	assert_errno(sendmmsg(pair[0], nowhere, 1, 0), EFAULT);
 	assert_errno(sendmmsg(pair[0], nowhere, ~0U, 0), EFAULT);
