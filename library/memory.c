@@ -4,13 +4,17 @@
  * pointer fails with EFAULT, and where the library reads what the call gets, it must not end the
  * program instead.
  *
- * rt_sigprocmask() reads the set of signals before it finds that there is no such operation, and
- * stores the present set if there is no new one. So nothing changes, and filters of system calls
- * allow it, since the C library needs it.
+ * madvise() can populate the page, since Linux 5.14. It refuses bad pointers, but also some mappings
+ * of devices. Then rt_sigprocmask() says whether the memory is there: it reads the set of signals
+ * before it finds that there is no such operation, and stores the present set if there is no new one.
+ * So nothing changes, and filters of system calls allow both, since the C library needs them.
+ *
+ * Valgrind reports what rt_sigprocmask() reads and the program has not written, such as revents.
  */
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "device.h"
 #include "memory.h"
@@ -18,6 +22,10 @@
 
 #define PAGE	4096
 #define WORD	8
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ	22
+#define MADV_POPULATE_WRITE	23
+#endif
 
 /* The page of the stack that is in use is there. */
 static bool on_this_page(uintptr_t at)
@@ -34,18 +42,28 @@ static bool may_ask(uintptr_t at)
 	return at >= WORD && !fsocket_device_confined();
 }
 
-/* Asks about the word that has the byte, which is on the same page. */
+static bool populates(uintptr_t at, int how)
+{
+	return !RAW3(SYS_madvise, at & -(uintptr_t)PAGE, PAGE, how);
+}
+
+/* Asks about the page, or about the word that has the byte, which is on the same page. */
 static bool can_read(uintptr_t at)
 {
 	if (on_this_page(at))
 		return true;
-	return may_ask(at) &&
+	if (!may_ask(at))
+		return false;
+	return populates(at, MADV_POPULATE_READ) ||
 	       RAW4(SYS_rt_sigprocmask, -1, at & -(uintptr_t)WORD, NULL, WORD) == -EINVAL;
 }
 
 static bool can_write(uintptr_t at)
 {
-	return may_ask(at) && !RAW4(SYS_rt_sigprocmask, 0, NULL, at, WORD);
+	if (!may_ask(at))
+		return false;
+	return (at % PAGE <= PAGE - WORD && populates(at, MADV_POPULATE_WRITE)) ||
+	       !RAW4(SYS_rt_sigprocmask, 0, NULL, at, WORD);
 }
 
 size_t fsocket_readable(const void *start, size_t size)
