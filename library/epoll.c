@@ -80,6 +80,7 @@
 
 #include "device.h"
 #include "epoll.h"
+#include "kernel.h"
 #include "real.h"
 #include "shadow.h"
 
@@ -160,7 +161,8 @@ static void new_instance(int epfd)
 {
 	static bool prepared;
 
-	if (epfd < 0 || atomic_load(&fsocket_shadow_obstacles) ||
+	/* The kernel backend never asks the module, so there is nothing to follow. */
+	if (epfd < 0 || fsocket_kernel_chosen() || atomic_load(&fsocket_shadow_obstacles) ||
 	    dl_iterate_phdr(is_liburing, NULL) || !fsocket_shadow_begin())
 		return;
 	if (!prepared)
@@ -324,6 +326,11 @@ void fsocket_epoll_watched(int fd)
 bool fsocket_epoll_follows(void)
 {
 	return fsocket_instance_count;
+}
+
+bool fsocket_epoll_defers(void)
+{
+	return fsocket_instance_count && (fsocket_features->fast_epoll || fsocket_owed_count);
 }
 
 void fsocket_epoll_escape_all(void)

@@ -32,6 +32,11 @@ void fsocket_epoll_escape(int fd);
 void fsocket_epoll_watched(int fd);
 /* Returns whether any socket or instance is followed. */
 bool fsocket_epoll_follows(void);
+/*
+ * Returns whether an instance may lack what the program has registered. If not, poll() of it is
+ * answered rightly, and keeps no reference.
+ */
+bool fsocket_epoll_defers(void);
 /* Does the same for all present sockets and instances; the library may follow later ones again. */
 void fsocket_epoll_escape_all(void);
 /* Does the same for good: the library follows the process no longer. */

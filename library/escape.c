@@ -272,7 +272,7 @@ static void by_poll(ARGUMENTS)
 	/* The kernel takes no more of the number. */
 	unsigned int count = b;
 
-	if (!fsocket_epoll_follows() || !fsocket_readable_all(fds, count * sizeof(*fds)))
+	if (!fsocket_epoll_defers() || !fsocket_readable_all(fds, count * sizeof(*fds)))
 		return;
 	for (unsigned int i = 0; i < count; i++)
 		fsocket_epoll_watched(fds[i].fd);
@@ -283,7 +283,7 @@ static void by_select(ARGUMENTS)
 	const fd_set *sets[] = { (const fd_set *)b, (const fd_set *)c, (const fd_set *)d };
 	int highest = (int)a < FD_SETSIZE ? a : FD_SETSIZE;
 
-	if (!fsocket_epoll_follows())
+	if (!fsocket_epoll_defers())
 		return;
 	for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
 		/* The kernel reads no more of a set than there can be descriptors now, in whole words. */
