@@ -21,20 +21,21 @@
 
 /*
  * This thread may be about to get a table of its own. Returns whether others stay behind, after it
- * has given up its members while it has their numbers for sure.
+ * has given up its members while it has their numbers for sure. Then left() has to follow.
  */
 static bool leave(void)
 {
 	if (fsocket_device_confined() || fsocket_process_borrowed() || fsocket_process_alone())
 		return false;
 	fsocket_worker_leave();
+	fsocket_group_leave();
 	return true;
 }
 
-static void left(void)
+static void left(bool apart)
 {
-	fsocket_process_apart = true;
-	fsocket_group_left();
+	fsocket_process_apart = apart;
+	fsocket_group_left(apart);
 }
 
 int unshare(int flags)
@@ -44,8 +45,8 @@ int unshare(int flags)
 
 	REAL(unshare);
 	ret = real(flags);
-	if (!ret && apart)
-		left();
+	if (apart)
+		left(!ret);
 	return ret;
 }
 
@@ -57,8 +58,7 @@ void fsocket_apart_range(unsigned int first, unsigned int last)
 	 * This range is beyond all numbers. A filter that allows what the program is about to call
 	 * allows this, too.
 	 */
-	if (!RAW3(SYS_close_range, ~0U, ~0U, CLOSE_RANGE_UNSHARE))
-		left();
+	left(!RAW3(SYS_close_range, ~0U, ~0U, CLOSE_RANGE_UNSHARE));
 }
 
 struct start {

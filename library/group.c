@@ -499,21 +499,33 @@ static void close_in_child(const struct group *g)
 		RAW2(SYS_close, g->memory, 0);
 }
 
-void fsocket_group_left(void)
+/* Another thread may close a listener, and the members with it, while this one copies the table. */
+static struct group before_left[MAX_GROUPS];
+
+void fsocket_group_leave(void)
 {
-	for (int i = 0; i < MAX_GROUPS; i++)
-		if (groups[i].inode)
-			close_in_child(&groups[i]);
+	pthread_mutex_lock(&making);
+	memcpy(before_left, groups, sizeof(groups));
+}
+
+void fsocket_group_left(bool apart)
+{
+	for (int i = 0; apart && i < MAX_GROUPS; i++)
+		if (before_left[i].inode)
+			close_in_child(&before_left[i]);
 	/* From now on all calls that concern notes about numbers ask whose they are. */
-	atomic_store(&fsocket_group_made, true);
+	if (apart)
+		atomic_store(&fsocket_group_made, true);
+	pthread_mutex_unlock(&making);
 }
 
 void fsocket_group_gone(unsigned int first, unsigned int last)
 {
 	bool borrowed;
 
+	/* A thread with descriptors of its own has none of a group: see fsocket_group_left(). */
 	if (!atomic_load_explicit(&fsocket_group_count, memory_order_relaxed) ||
-	    fsocket_device_confined())
+	    fsocket_device_confined() || fsocket_process_apart)
 		return;
 	borrowed = fsocket_process_borrowed();
 	if (last >= FSOCKET_MAX_FD)

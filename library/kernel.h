@@ -78,8 +78,12 @@ void fsocket_group_shutdown(int fd);
 /* Returns whether fd is a socket of the library that the program does not know. */
 bool fsocket_group_member(int fd);
 
-/* This thread has got descriptors of its own: closes those that belong to the library. */
-void fsocket_group_left(void);
+/*
+ * This thread may be about to get descriptors of its own: no group is made until it has called the
+ * second function, which closes its copies of those that belong to the library.
+ */
+void fsocket_group_leave(void);
+void fsocket_group_left(bool apart);
 
 /* The program's epoll_ctl() of a listener has succeeded. */
 void fsocket_group_ctl(int epfd, int op, int fd, const struct epoll_event *event);

@@ -125,13 +125,19 @@ static void *fail_and_close(void *unused)
 	return unused;
 }
 
-static void assert_port_is_free(void)
+static bool port_is_free(void)
 {
-	int next = socket(AF_INET, SOCK_STREAM, 0);
+	int next = socket(AF_INET, SOCK_STREAM, 0), ret;
 
 	assert_ok(next);
-	assert_ok(bind(next, &a.sa, address_len(&a)));
+	ret = bind(next, &a.sa, address_len(&a));
 	close(next);
+	return !ret;
+}
+
+static void assert_port_is_free(void)
+{
+	assert_true(port_is_free());
 }
 
 /* Starts no workers, so that no other process has the listener. */
@@ -272,6 +278,84 @@ static void test_port_is_free(void **state)
 	assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
+/* The thread's own files of the kind of the library's memory, under numbers that this has there. */
+static void take_numbers_for_memory(void)
+{
+	int memory = memfd_create("test", MFD_ALLOW_SEALING);
+
+	assert_ok(memory);
+	assert_ok(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK));
+	for (int number = 100; number < 1000; number++)
+		assert_int_equal(dup2(memory, number), number);
+	assert_int_equal(dup2(memory, fd), fd);
+	for (int number = 100; number < 1000; number++)
+		assert_ok(fcntl(number, F_GETFD));
+}
+
+static void test_memory_is_its_own(void **state)
+{
+	(void)state;
+	run(unshare_first, take_numbers_for_memory);
+	assert_answers();
+}
+
+/* Briefly, since there are many of these. */
+static void await_soon(int reached)
+{
+	while (stage != reached)
+		sched_yield();
+}
+
+static void *unshare_after(void *turns)
+{
+	await_soon(1);
+	for (volatile long i = 0; i < (long)turns; i++)
+		;
+	assert_ok(unshare(CLONE_FILES));
+	close(fd);
+	stage = 2;
+	await_soon(3);
+	return NULL;
+}
+
+/* A thread unshares at about the moment at which another makes or closes the listener. */
+static void unshare_meanwhile(long turns, bool makes)
+{
+	pthread_t thread;
+	bool is_free;
+
+	stage = 0;
+	fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_ok(fd);
+	assert_ok(bind(fd, &a.sa, address_len(&a)));
+	if (!makes)
+		assert_ok(listen(fd, 5));
+	assert_int_equal(pthread_create(&thread, NULL, unshare_after, (void *)turns), 0);
+	usleep(200);
+	stage = 1;
+	if (makes)
+		assert_ok(listen(fd, 5));
+	else
+		close(fd);
+	await_soon(2);
+	if (makes)
+		close(fd);
+	is_free = port_is_free();
+	stage = 3;
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_true(is_free);
+}
+
+static void test_unshares_meanwhile(void **state)
+{
+	close(fd);
+	for (long i = 0; i < 1500; i++) {
+		unshare_meanwhile(i % 150 * 3000, true);
+		unshare_meanwhile(i % 100 * 300, false);
+	}
+	setup(state);
+}
+
 static void shut_down(void)
 {
 	assert_ok(shutdown(fd, SHUT_RDWR));
@@ -385,6 +469,7 @@ int main(int argc, char **argv)
 		T(test_numbers_are_taken),
 		T(test_numbers_are_replaced),
 		T(test_threads_of_it),
+		T(test_memory_is_its_own),
 		T(test_shutdown),
 		T(test_serves),
 #undef T
@@ -392,6 +477,7 @@ int main(int argc, char **argv)
 		T(test_no_table),
 		T(test_alone),
 		T(test_port_is_free),
+		T(test_unshares_meanwhile),
 		T(test_worker_unshares),
 	};
 
