@@ -128,6 +128,9 @@ static struct fsocket_oldest fsocket_help(struct fsocket_listener *l, struct fso
 	struct fsocket_local *local;
 	int cpu;
 
+	/* The time is 0 for a moment after a connection has come into a queue. */
+	if (other.since < FSOCKET_HELP_AFTER)
+		return own;
 	other.since -= FSOCKET_HELP_AFTER;
 	for_each_set_bit_wrap(cpu, l->syn_cpus, nr_cpu_ids, after) {
 		local = fsocket_local_at(l, cpu);
