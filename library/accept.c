@@ -109,10 +109,11 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		struct watch *w = fsocket_mine.watches[i];
 		struct claim *c = w->claim;
 
-		if (w->group == g && c) {
+		/* A thread that waits for the listener no longer may never look at the others. */
+		if (w->group == g && c && w->wanted) {
 			claim = c;
 			own = member_fd(w);
-		} else if (w->group == g) {
+		} else if (w->group == g && !c) {
 			/* Here is an accept() that the library sees. */
 			w->mute = false;
 		}

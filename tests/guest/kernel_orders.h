@@ -67,7 +67,10 @@ static inline void greet_all(char letter)
 	}
 }
 
-/* Greets with its letter. Orders: 'd' stops waiting for the listener, 'a' waits again. */
+/*
+ * Greets with its letter. Orders: 'd' stops waiting for the listener, 'a' waits again; 'n' stops
+ * waiting for good, and only tries to accept from time to time.
+ */
 static inline void worker_main(char letter, int orders)
 {
 	int epoll = epoll_create1(0);
@@ -88,7 +91,11 @@ static inline void worker_main(char letter, int orders)
 			_exit(0);
 		if (order == 'x')
 			exit(0);
-		watch(epoll, order == 'd' ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, fd, EPOLLIN);
+		watch(epoll, order == 'a' ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, EPOLLIN);
+		while (order == 'n') {
+			greet_all(letter);
+			usleep(10000);
+		}
 	}
 }
 

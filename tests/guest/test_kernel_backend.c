@@ -206,6 +206,26 @@ static void test_waiting_connections_outlive_their_worker(void **state)
 	assert_int_equal(cpu_of(workers[0].pid), cpu);
 }
 
+/* A worker that no longer waits, and only tries to accept, takes what another one has left. */
+static void test_worker_that_only_accepts(void **state)
+{
+	int conns[5], cpu;
+
+	(void)state;
+	start_workers(WORKERS);
+	cpu = cpu_of(workers[0].pid);
+	pause_worker(&workers[0]);
+	for (int i = 0; i < 5; i++)
+		conns[i] = connect_on(cpu, &a);
+	assert_int_equal(write(workers[1].orders, "n", 1), 1);
+	stop_worker(&workers[0]);
+	for (int i = 0; i < 5; i++) {
+		assert_int_equal(readable(conns[i], 10000), 1);
+		assert_int_equal(greeting(conns[i]), '1');
+		close(conns[i]);
+	}
+}
+
 /* The kernel reports that it is stopped, long before its silence shows that: after 20 s here. */
 static void test_stopped_worker(void **state)
 {
@@ -298,6 +318,7 @@ int main(int argc, char **argv)
 		T(test_descriptors),
 		T(test_run_program),
 		T(test_waiting_connections_outlive_their_worker),
+		T(test_worker_that_only_accepts),
 		T(test_stopped_worker),
 		T(test_worker_that_leaves),
 		T(test_options),
