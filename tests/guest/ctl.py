@@ -73,11 +73,18 @@ def attached(lab, port):
 
 
 def serving(lab, name="ctl", port=PORT, count=None, options=""):
-    """The demo server, when all its workers have local listeners."""
+    """The demo server, when all its workers have local listeners; a lone one gets none."""
     count = lab.cores if count is None else count
+
+    def ready():
+        if count > 1:
+            return len(attached(lab, port)) == count
+        entry = listener(lab, port)
+        return entry and len(entry["workers"]) == 1
+
     unit = Unit(lab, name, f"{SERVER} -w {count} {options or f'-a 0.0.0.0:{port}'}")
     try:
-        eventually(lambda: len(attached(lab, port)) == count)
+        eventually(ready)
     except BaseException:
         unit.give_up()
         raise
