@@ -284,6 +284,16 @@ static inline char greeting(int conn)
 	return read(conn, &byte, 1) == 1 ? byte : 0;
 }
 
+/* Stops a child, and returns when it has stopped. */
+static inline void stop_child(pid_t pid)
+{
+	int status;
+
+	assert_ok(kill(pid, SIGSTOP));
+	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+	assert_true(WIFSTOPPED(status));
+}
+
 /* Returns the number of workers that have a claim on the listener. */
 static inline int claims(const union address *a)
 {

@@ -167,12 +167,8 @@ static inline void start_workers(int count)
 /* Waits until the process has surely stopped, not within an answer. */
 static inline void pause_process(pid_t pid)
 {
-	int status;
-
 	usleep(20000);
-	assert_ok(kill(pid, SIGSTOP));
-	assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
-	assert_true(WIFSTOPPED(status));
+	stop_child(pid);
 }
 
 static inline void pause_worker(int i)

@@ -129,6 +129,20 @@ static inline void await_answers(int epoll, const int clients[8])
 	assert_int_equal(answered, 8);
 }
 
+/* Returns whether a connection that is handled on the CPU is refused. */
+static inline bool refused(int cpu)
+{
+	int conn = socket(AF_INET, SOCK_STREAM, 0), ret;
+
+	assert_ok(conn);
+	pin(cpu);
+	ret = connect(conn, &a.sa, address_len(&a));
+	if (ret)
+		assert_int_equal(errno, ECONNREFUSED);
+	close(conn);
+	return ret;
+}
+
 static inline void stop_workers(pid_t other, int epoll)
 {
 	kill(other, SIGKILL);

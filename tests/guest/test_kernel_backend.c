@@ -177,12 +177,8 @@ static void test_run_program(void **state)
 /* Wait until the worker has surely stopped, not within an answer. */
 static void pause_worker(struct worker *w)
 {
-	int status;
-
 	usleep(50000);
-	assert_ok(kill(w->pid, SIGSTOP));
-	assert_int_equal(waitpid(w->pid, &status, WUNTRACED), w->pid);
-	assert_true(WIFSTOPPED(status));
+	stop_child(w->pid);
 }
 
 static void test_waiting_connections_outlive_their_worker(void **state)

@@ -127,13 +127,12 @@ static void test_select_of_constants(void **state)
 /* A connection waits for the other worker, which has stopped. */
 static void test_epoll_wait(void **state)
 {
-	int cpu = cpu_of(other), status, client;
+	int cpu = cpu_of(other), client;
 	struct epoll_event none = { .events = 0 }, event;
 
 	(void)state;
 	usleep(20000);
-	assert_ok(kill(other, SIGSTOP));
-	assert_int_equal(waitpid(other, &status, WUNTRACED), other);
+	stop_child(other);
 	while (epoll_wait(epoll, &event, 1, 0) == 1)
 		close(accept(fd, NULL, NULL));
 	client = connect_on(cpu < 0 ? 0 : cpu, &a);

@@ -20,13 +20,10 @@ static void nothing(void)
 /* Of two workers, one stops, and connections wait for both. */
 static int setup_connections(void **state)
 {
-	int status;
-
 	setup(state);
 	other = start_workers(&epoll, nothing);
 	usleep(20000);
-	assert_ok(kill(other, SIGSTOP));
-	assert_int_equal(waitpid(other, &status, WUNTRACED), other);
+	stop_child(other);
 	for (int i = 0; i < 8; i++)
 		clients[i] = connect_on(i % 2, &a);
 	return 0;
@@ -362,19 +359,6 @@ static void test_unshares_meanwhile(void **state)
 static void shut_down(void)
 {
 	assert_ok(shutdown(fd, SHUT_RDWR));
-}
-
-static bool refused(int cpu)
-{
-	int conn = socket(AF_INET, SOCK_STREAM, 0), ret;
-
-	assert_ok(conn);
-	pin(cpu);
-	ret = connect(conn, &a.sa, address_len(&a));
-	if (ret)
-		assert_int_equal(errno, ECONNREFUSED);
-	close(conn);
-	return ret;
 }
 
 /* The socket is one for all. The other worker is not needed to notice. */
