@@ -145,22 +145,6 @@ static struct fsocket_oldest fsocket_help(struct fsocket_listener *l, struct fso
 	return other.local ? other : own;
 }
 
-/* Returns whether connections wait for current, whose local listener is @mine. */
-static bool fsocket_queued(struct fsocket_listener *l, const struct fsocket_local *mine)
-{
-	const struct fsocket_local *local;
-	int cpu;
-
-	if (mine && !READ_ONCE(mine->guests))
-		return fsocket_local_queued(mine);
-	for_each_possible_cpu(cpu) {
-		local = fsocket_local_at(l, cpu);
-		if (local && (!mine || test_bit(cpu, mine->served)) && fsocket_local_queued(local))
-			return true;
-	}
-	return false;
-}
-
 /* current has taken @sk from @local; NULL: the shared queue. */
 static void fsocket_accepted(struct fsocket_listener *l,
 			     const struct fsocket_local *local, const struct sock *sk)
@@ -230,7 +214,7 @@ static int fsocket_accept_one(struct fsocket_listener *l,
 static bool fsocket_accept_idle(struct fsocket_listener *l,
 				struct fsocket_local *local)
 {
-	return fsocket_acceptq_empty(l->sock) && !fsocket_queued(l, local) &&
+	return fsocket_acceptq_empty(l->sock) && !fsocket_own_oldest(l, local).local &&
 	       l->sock->sk->sk_state == TCP_LISTEN;
 }
 
@@ -338,7 +322,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 		smp_mb();
 	}
 	if (inet_sk_state_load(sock->sk) == TCP_LISTEN &&
-	    fsocket_queued(l, local))
+	    fsocket_own_oldest(l, local).local)
 		mask |= EPOLLIN | EPOLLRDNORM;
 	return mask;
 }
