@@ -136,7 +136,7 @@ void fsocket_cover(struct fsocket_listener *l)
 	if (l->ended || bitmap_empty(l->syn_cpus, nr_cpu_ids))
 		return;
 	needed = fsocket_cover_needed(l);
-	/* A work item also calls this, and it belongs to no memory cgroup. */
+	/* A worker of another memory cgroup may call this. */
 	charged = set_active_memcg(fsocket_memcg_of(l->sock->sk));
 	for_each_set_bit(cpu, l->syn_cpus, nr_cpu_ids)
 		fsocket_cover_cpu(l, cpu, needed);

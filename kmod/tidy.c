@@ -6,6 +6,7 @@
  * lock.
  */
 #include <linux/cpumask.h>
+#include <linux/sched/mm.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -82,13 +83,17 @@ void fsocket_tidy_work(struct work_struct *work)
 {
 	struct fsocket_listener *l =
 		container_of(work, struct fsocket_listener, tidy_work);
+	struct mem_cgroup *charged;
 
 	mutex_lock(&l->lock);
 	if (!l->ended && !fsocket_follow_abort(l)) {
+		/* A work item belongs to no memory cgroup. */
+		charged = set_active_memcg(fsocket_memcg_of(l->sock->sk));
 		fsocket_claims_drop_dead(l);
 		fsocket_follow_cpus(l);
 		fsocket_claims_activate(l);
 		fsocket_cover(l);
+		set_active_memcg(charged);
 	}
 	mutex_unlock(&l->lock);
 	fsocket_listener_put(l);
