@@ -61,15 +61,24 @@ static unsigned int fsocket_drain(struct sock *from, struct sock *to)
 }
 
 /*
- * Wakes tasks for @moved connections in the shared queue of @to. A wakeup is for one of the
- * tasks that wait exclusively, as in accept(), and it is not known how many do.
+ * Wakes tasks for @moved connections in the shared queue of @to. sk_data_ready() wakes one of
+ * those that wait exclusively, as in accept().
  */
 static void fsocket_moved(struct sock *to, unsigned int moved)
 {
-	unsigned int tasks = min(moved, num_online_cpus());
+	struct socket_wq *wq;
 
-	while (tasks--)
-		to->sk_data_ready(to);
+	if (!moved)
+		return;
+	to->sk_data_ready(to);
+	if (moved == 1)
+		return;
+	rcu_read_lock();
+	wq = rcu_dereference(to->sk_wq);
+	if (skwq_has_sleeper(wq))
+		__wake_up(&wq->wait, TASK_INTERRUPTIBLE, moved - 1,
+			  poll_to_key(EPOLLIN | EPOLLRDNORM));
+	rcu_read_unlock();
 }
 
 void fsocket_local_move(struct fsocket_local *local)
