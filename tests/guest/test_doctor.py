@@ -7,8 +7,8 @@ import time
 import pytest
 
 from conftest import KERNELS
-from ctl import (PORT, SERVER, Unit, attached, delivered, eventually, findings, nginx, serving,
-                 unpinned)
+from ctl import (PORT, SERVER, Unit, attached, delivered, eventually, findings, listener, nginx,
+                 serving, unpinned)
 
 # On one kernel, since other tests of the guest cover the differences between kernels.
 pytestmark = [pytest.mark.usefixtures("quiet_kernel"),
@@ -337,10 +337,11 @@ def test_doctor_on_pinning(lab, server):
 
 
 def test_doctor_on_the_accept_mutex(lab, server):
+    """With the mutex, only the worker that holds it may wait: a lone worker, not attached."""
     for mutex, found in (("on", ["accept-mutex"]), ("off", [])):
         lab.server("cat > /run/fsbench-nginx.conf", stdin=nginx(mutex))
         with Unit(lab, "nginx", "nginx -c /run/fsbench-nginx.conf -g 'daemon off;'") as unit:
-            eventually(lambda: attached(lab, PORT + 1) and len(unit.children()) == 8)
+            eventually(lambda: listener(lab, PORT + 1) and len(unit.children()) == 8)
             if mutex == "off":
                 eventually(lambda: len(attached(lab, PORT + 1)) == 8)
             eventually(lambda: findings(lab)[0] == found)  # pylint: disable=cell-var-from-loop
