@@ -54,7 +54,7 @@ def thousands(value):
 
 def table(study, rate=RATE, transfer_s=TRANSFER_S):
     """Markdown: a row for each cell that was counted, the null cell left out; or None."""
-    hottest, rows = hottest_lines(study), []
+    hottest, rows, each = hottest_lines(study), [], study.each()
     for cell in study.cells.to_dict("records"):
         name = cell["cell"]
         counts = [study.median(name, metric) if metric in study.rows else None
@@ -73,9 +73,9 @@ def table(study, rate=RATE, transfer_s=TRANSFER_S):
                      number(transfers, 0), f"{place}: {number(moves, 1)}", thousands(core),
                      thousands(line) if line else DASH, *texts])
     return markdown(
-        ["setup", "cores counted on", "instructions per connection", "line transfers",
-         "most-moved line: its transfers", "limit of a core, connections/s",
-         "limit of the line, connections/s", *(f"{cores} cores" for cores in CORES)],
+        ["setup", "cores counted on", f"instructions per {each}", "line transfers",
+         "most-moved line: its transfers", f"limit of a core, {each}s/s",
+         f"limit of the line, {each}s/s", *(f"{cores} cores" for cores in CORES)],
         rows) if rows else None
 
 

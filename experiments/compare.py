@@ -199,10 +199,10 @@ def report(a, b, profiled=True):
     counted, timed, worse = counts(a, b), judged(times(a, b)), []
     if counted:
         parts.append(markdown(
-            ["cell", "per connection", "A", "B", "B / A", "of means, B / A", "verdict"],
+            ["cell", f"per {a.each()}", "A", "B", "B / A", "of means, B / A", "verdict"],
             [[cell, count.heading, left, right, number(value, 2), *texts]
              for (cell, count, left, right, value, _), texts in zip(counted, told(counted))]))
-        worse += [f"{cell}: {count.heading.split(',')[0]} per connection "
+        worse += [f"{cell}: {count.heading.split(',')[0]} per {a.each()} "
                   f"{number(value, 2)} times A's"
                   for cell, count, _, _, value, _ in counted if value > count.limit]
     if timed:

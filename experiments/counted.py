@@ -16,7 +16,7 @@ METRICS = [("line transfers between cores", LINES, 1),
            ("kernel instructions", "kernel_instructions_per_req", 0),
            ("user instructions", "user_instructions_per_req", 0)]
 # The columns of the same measures without load, in the table of counts.
-BACKGROUND = [("background transfers per connection", "background_transfers_per_req", 1),
+BACKGROUND = [("background transfers per {each}", "background_transfers_per_req", 1),
               ("transfers per second without load", "idle_transfers_per_s", 0)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
 # The number of functions that are shown, and of each setup of lines, or of kinds of lines.
@@ -57,7 +57,7 @@ def with_without(study, which, without, with_):
         if not (metric in study.rows and study.median(without, metric)
                 and study.median(with_, metric)):
             continue
-        rows.append([f"{heading} per connection, {which}",
+        rows.append([f"{heading} per {study.each()}, {which}",
                      *(text(study, cell, metric, digits) for cell in (without, with_)),
                      times(study.ratio(with_, without, metric)), DASH,
                      repetitions(study, with_)])
@@ -99,12 +99,13 @@ def setups(study):
                      text(study, name, "kernel_instructions_per_req", 0), ratios[1],
                      text(study, name, "user_instructions_per_req", 0),
                      source(study, name), repetitions(study, name)])
-    base = study.plan["baseline"]["setup"]
+    base, each = study.plan["baseline"]["setup"], study.each()
     return markdown(
-        ["load", "setup", "what it is", "line transfers per connection",
-         f"ratio to {base}, or its own baseline", *(heading for heading, *_ in BACKGROUND),
-         "lines moved per connection",
-         "kernel instructions per connection", "ratio", "user instructions per connection",
+        ["load", "setup", "what it is", f"line transfers per {each}",
+         f"ratio to {base}, or its own baseline",
+         *(heading.format(each=each) for heading, *_ in BACKGROUND),
+         f"lines moved per {each}",
+         f"kernel instructions per {each}", "ratio", f"user instructions per {each}",
          "counted by", "n"], rows) if rows else None
 
 
@@ -163,7 +164,7 @@ def over_workers(study):
                 rows.append([f"{tool} -c {concurrency}", study.title(setup), heading, *texts,
                              str(min(study.numbers(name)["n_counts"] for name in names))])
     what = "core" if boots.by_workers(study.plan) else "worker"
-    return markdown(["load", "setup", "per connection",
+    return markdown(["load", "setup", f"per {study.each()}",
                      *(f"{level} {what}{'s' * (level > 1)}" for level in levels),
                      "n, at least"], rows) if rows else None
 
@@ -190,7 +191,7 @@ def functions(study):
     rows.append(["", "all others",
                  *(number(value, 1) for value in rest)])
     rows.append(["", "n", *(repetitions(study, cell) for cell in cells.values())])
-    return markdown(["group", "line transfers per connection in", *cells], rows)
+    return markdown(["group", f"line transfers per {study.each()} in", *cells], rows)
 
 
 def what_of(row):
@@ -252,7 +253,7 @@ def lines(study):
                          number(max(hottest(same) for *_, same in rest) / number_of, 2),
                          repetitions(study, cell)])
     return markdown(["cell", "what the lines are", "member", "moved most by",
-                     "lines of a repetition", "transfers per connection",
+                     "lines of a repetition", f"transfers per {study.each()}",
                      "of the line that moves most", "n"], rows)
 
 
@@ -285,4 +286,4 @@ def unnamed_lines(study, read):
         most = sorted(places_of.items(), key=lambda item: (-item[1], item[0]))[:MOST_LINES]
         rows += [[cell, what, number(value, 2), repetitions(study, cell)]
                  for (_, what), value in most]
-    return markdown(["cell", "line", "transfers per connection", "n"], rows) if rows else None
+    return markdown(["cell", "line", f"transfers per {study.each()}", "n"], rows) if rows else None

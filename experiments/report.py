@@ -87,7 +87,7 @@ def answer(study):
     lines = [study.median(name, counted.LINES) if counted.LINES in study.rows else None
              for name in (without, with_)]
     if all(lines):
-        parts.append(f"moves {number(lines[1][0], 0)} cache lines between cores per connection "
+        parts.append(f"moves {number(lines[1][0], 0)} cache lines between cores per {study.each()} "
                      f"instead of {number(lines[0][0], 0)} "
                      f"({counted.times(study.ratio(with_, without, counted.LINES))})")
     one = study.ratio(with_, without, "throughput_rps")

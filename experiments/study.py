@@ -7,6 +7,7 @@ import pandas as pd
 import contract
 import intervals
 import samples
+import tools
 from factors import TITLES
 
 AGAIN = "again"
@@ -44,6 +45,11 @@ class Study:
     def title(self, setup):
         """The name of a setup in tables."""
         return self.plan["setups"][setup].get("text", TITLES.get(setup, setup))
+
+    def each(self):
+        """What counts are per, in words: a tool may send many requests on a connection."""
+        lasting = not all(tools.TOOLS[tool].connection_each for tool in self.cells["tool"].unique())
+        return "request" if lasting else "connection"
 
     def loads(self):
         """Cells by tool, concurrency and workers: ((tool, ...), cells) each."""

@@ -53,7 +53,7 @@ def draw(a, b):
     times = [(cell, one.value, one.low, one.high, word in ("above", "below", "same"),
               f"n={one.n}") for cell, _, one, word in compare.judged(compare.times(a, b))]
     panels = [(rows, text) for rows, text in (
-        (counts, "line transfers per connection, B / A\n(left is less)"),
+        (counts, f"line transfers per {a.each()}, B / A\n(left is less)"),
         (times, "requests/s, ratio to the baseline, B / A\n(right is faster)")) if rows]
     if not panels:
         return None

@@ -5,7 +5,7 @@ from look import AGAIN, heading, load_label, plt, ratios, save, style
 
 LINES = "line_transfers_per_req"
 # Counts come first, since they do not depend on how busy the machine was.
-PANELS = ((LINES, "line transfers per connection,\nratio to the baseline (left is less)"),
+PANELS = ((LINES, "line transfers per {each},\nratio to the baseline (left is less)"),
           ("throughput_rps", "requests/s, ratio to the baseline\n(right is faster)"))
 
 
@@ -45,7 +45,8 @@ def panel(axes, study, metric, rows, places):
 
 
 def draw(study):
-    found = [(metric, text, compared(study, metric)) for metric, text in PANELS]
+    found = [(metric, text.format(each=study.each()), compared(study, metric))
+             for metric, text in PANELS]
     found = [one for one in found if one[2]]
     if not found:
         return

@@ -56,9 +56,9 @@ def stacks(study):
     axes.set_xlim(right=1.08 * axes.get_xlim()[1])
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
-    axes.set_xlabel("cache lines moved between cores, transfers per connection, mean")
+    axes.set_xlabel(f"cache lines moved between cores, transfers per {study.each()}, mean")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    axes.set_title(f"{heading(study)}: {load_label(load)}\nline transfers per connection by "
+    axes.set_title(f"{heading(study)}: {load_label(load)}\nline transfers per {study.each()} by "
                    f"subsystem, counted by {tables.source(study, cells[0][1])}")
     figure.tight_layout()
     save(study, figure, "counts", "n_counts", "counting repetitions")
@@ -71,8 +71,8 @@ def over_workers(study):
     n = min(study.numbers(cell)["n_counts"] for cell in study.cells["cell"]) or "1 or more"
     figure, panels = plt.subplots(1, 3, figsize=(18, 4.8))
     for axes, (metric, text) in zip(panels, (
-            (tables.LINES, "line transfers per connection"),
-            ("kernel_instructions_per_req", "kernel instructions per connection"))):
+            (tables.LINES, f"line transfers per {study.each()}"),
+            ("kernel_instructions_per_req", f"kernel instructions per {study.each()}"))):
         for setup, cells in study.cells.groupby("setup", sort=False):
             points = [(cell["workers"], study.median(cell["cell"], metric))
                       for cell in cells.sort_values("workers").to_dict("records")]
