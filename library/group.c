@@ -47,6 +47,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -59,9 +60,12 @@
 #define MAX_GROUPS 64
 /* Where the program may have fewer descriptors, it may need the numbers of the members. */
 #define LEAST_FILES 256
+/* The number of attempts, a millisecond apart, to exclude other processes that make the same group. */
+#define MAKING_TRIES 1000
 
 atomic_int fsocket_group_count;
 atomic_bool fsocket_group_made;
+atomic_bool fsocket_reuseport_wanted;
 
 static struct group groups[MAX_GROUPS];
 /* For each descriptor, 1 + the index of its group; 0 if it has none, as far as is known. */
@@ -242,6 +246,7 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 {
 	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	struct group *g = NULL, before;
+	bool others;
 
 	/* Prefer a number without a group, since connections of an earlier group may be left. */
 	for (int i = 0; i < MAX_GROUPS; i++)
@@ -251,10 +256,12 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		return NULL;
 	before = *g;
 	g->route = NULL;
+	/* A parent may have made the socket, so that children listen, and one has been quicker. */
+	others = made_here && !atomic_load(&fsocket_reuseport_wanted);
 	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
 		make_new(g, fd, family);
-	else if (!made_here)
-		*adopted = fsocket_adopt(g, fd);
+	else if (!made_here || others)
+		*adopted = fsocket_adopt(g, fd) || others;
 	if (!g->route) {
 		*g = before;
 		return NULL;
@@ -267,6 +274,20 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
+}
+
+/*
+ * Processes that a server has started at the same moment may see the same listener first at the same
+ * moment. One of them makes the group, and the others find it complete. The kernel keeps the lock,
+ * and so releases it when its holder dies; nobody waits for long for a holder that is stopped.
+ */
+static void exclude_others(int fd, short type)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	struct flock whole = { .l_type = type };
+
+	for (int i = 0; i < MAKING_TRIES && RAW3(SYS_fcntl, fd, F_SETLK, &whole) == -EAGAIN; i++)
+		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
 /* Another thread of the parent may have held these, which only processes with a group take. */
@@ -291,8 +312,11 @@ bool fsocket_group_note(int fd, bool made_here)
 		fsocket_process_at_copy(in_child);
 	}
 	g = find_group(fsocket_inode(fd));
-	if (!g)
+	if (!g) {
+		exclude_others(fd, F_WRLCK);
 		g = make_group(fd, made_here, &adopted);
+		exclude_others(fd, F_UNLCK);
+	}
 	group_of[fd] = g ? 1 + (g - groups) : 0;
 	pthread_mutex_unlock(&making);
 	if (!g)

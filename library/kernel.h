@@ -35,6 +35,8 @@ extern atomic_int fsocket_group_count;
  * descriptor has ever been in one.
  */
 extern atomic_bool fsocket_group_made;
+/* The program has set SO_REUSEPORT of some socket that did not listen, here or in a parent. */
+extern atomic_bool fsocket_reuseport_wanted;
 static inline bool fsocket_group_was(void)
 {
 	return atomic_load_explicit(&fsocket_group_made, memory_order_relaxed);

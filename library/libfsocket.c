@@ -133,6 +133,8 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);
 		memcpy(&own, value, sizeof(own));
+		if (own)
+			atomic_store(&fsocket_reuseport_wanted, true);
 		if (!reuseport && fsocket_group_child(fd))
 			reuseport = fsocket_listener_remember(fd);
 		if (reuseport)
