@@ -24,9 +24,28 @@ void fsocket_place_leave(struct watch *w)
 {
 	int fd = member_fd(w);
 
-	if (w->ours && fd >= 0)
+	if (w->all)
+		fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_DEL, NULL);
+	else if (w->ours && fd >= 0)
 		RAW4(SYS_epoll_ctl, w->epfd, EPOLL_CTL_DEL, fd, NULL);
 	w->ours = false;
+	w->all = false;
+}
+
+void fsocket_place_all(struct watch *w, bool all)
+{
+	bool ours = w->ours;
+
+	if (w->all == all)
+		return;
+	if (all) {
+		fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_ADD, &w->event);
+		w->all = true;
+		return;
+	}
+	fsocket_place_leave(w);
+	if (ours)
+		fsocket_place_enter(w);
 }
 
 /* Returns the claim of w; NULL if it has none, or others have freed that. */

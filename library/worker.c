@@ -111,6 +111,7 @@ static void in_child(void)
 	fsocket_mine = (struct worker){ .late = fsocket_mine.late };
 	for (int i = 0; i < watches_end; i++) {
 		watches[i].claim = NULL;
+		watches[i].all = false;
 		watches[i].crowd = true;
 	}
 }
@@ -183,6 +184,8 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 	} else if (w && wanted) {
 		if (w->ours && call_epoll(epfd, EPOLL_CTL_MOD, member_fd(w), event))
 			w->ours = false;
+		if (w->all)
+			fsocket_members_watch(g, epfd, EPOLL_CTL_MOD, event);
 		fsocket_place_enter(w);
 	} else if (w) {
 		fsocket_place_leave(w);
@@ -221,7 +224,7 @@ void fsocket_worker_forsake(struct group *g, int member)
 
 		if (w->group == g && member < 0)
 			remove_watch(w);
-		else if (w->group == g && w->claim && w->claim->member == member)
+		else if (w->group == g && w->claim && (w->all || w->claim->member == member))
 			give_up(w);
 	}
 	fsocket_worker_let_go();
@@ -287,6 +290,8 @@ static void settle(struct watch *w, bool asks)
 		return;
 	}
 	if (w->claim && w->claim->owner != w->owner) {
+		if (w->all)
+			fsocket_place_leave(w);
 		w->claim = NULL;
 		w->ours = false;
 	}
@@ -309,6 +314,7 @@ static void settle(struct watch *w, bool asks)
 			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
+	fsocket_place_all(w, !w->active && r->listening);
 	if (!w->active || w->alone_since)
 		return;
 	if (w->claim->ready)
