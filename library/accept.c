@@ -86,6 +86,18 @@ static bool accept_confined(int fd, const struct group *g, struct sockaddr *addr
 	return true;
 }
 
+/*
+ * The program has made the listener blocking since workers have members, and waits in accept() itself
+ * from now on, where it would not see what comes to the members.
+ */
+static RARELY void stop(struct group *g)
+{
+	if (!fsocket_worker_hold())
+		return;
+	fsocket_route_stop(g);
+	fsocket_worker_let_go();
+}
+
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
 {
 	static const bool nobody[GROUP_MEMBERS];
@@ -162,8 +174,10 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	 * accept() would fail with EAGAIN, too; calling it would cost the cache line of the
 	 * listener's lock.
 	 */
-	if (!nonblocking(fd))
-		return false;
+	if (!nonblocking(fd)) {
+		stop(g);
+		return accept_others(fd, g, NULL, nobody, addr, len, flags, conn);
+	}
 	errno = EAGAIN;
 	*conn = -1;
 	return true;

@@ -127,6 +127,11 @@ void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
  * no connection there.
  */
 void fsocket_route_seen(struct route *r);
+/*
+ * From now on all connections get the listener itself, and workers leave their members after a while:
+ * the members no longer do what the listener does for the program.
+ */
+void fsocket_route_stop(struct group *g);
 /* Frees what the program that ran in this process before has claimed. */
 void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */

@@ -195,6 +195,7 @@ static bool make_members(struct group *g, int fd, int family)
 static bool suits(int fd, int family)
 {
 	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
+	       !(RAW3(SYS_fcntl, fd, F_GETFL, 0) & O_ASYNC) &&
 	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
@@ -361,12 +362,34 @@ bool fsocket_group_option_allowed(int fd, int level, int name)
 	return false;
 }
 
+static RARELY void stop(struct group *g)
+{
+	/* A listener whose members do not listen yet gets none. */
+	if (!g->route->listening)
+		atomic_store(&g->route->broken, true);
+	else if (fsocket_worker_hold()) {
+		fsocket_route_stop(g);
+		fsocket_worker_let_go();
+	}
+}
+
+void fsocket_group_signals(int fd)
+{
+	struct group *g = fsocket_group_of(fd);
+
+	if (g && !fsocket_device_confined() && !fsocket_process_borrowed())
+		stop(g);
+}
+
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct group *g = group_of_socket(fd);
 
 	if (!g || fsocket_device_confined())
 		return;
+	/* The kernel refuses to change the program of a socket whose filter is locked. */
+	if (level == SOL_SOCKET && name == SO_LOCK_FILTER)
+		stop(g);
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
 		g->route->reuseport = *(const int *)value;
 		set_reuseport(fd, 1);

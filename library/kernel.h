@@ -62,6 +62,8 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);
 void fsocket_group_own(int conn);
+/* fd sends signals from now on (O_ASYNC), which no member does. */
+void fsocket_group_signals(int fd);
 /* Returns whether fd is a listener with a group, as far as is known. */
 bool fsocket_group_has(int fd);
 /* fd is about to get a copy. */

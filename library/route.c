@@ -261,7 +261,7 @@ static void update(struct group *g)
 			coming++;
 		}
 	}
-	if (count < 2 || coming)
+	if (count < 2 || coming || !r->seen)
 		memset(map, 0, sizeof(map));
 	else
 		for (int cpu = 0, next = 0; cpu < cpus; cpu++)
@@ -451,6 +451,18 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	}
 	unlock(g);
 	return c->member >= 0;
+}
+
+void fsocket_route_stop(struct group *g)
+{
+	struct route *r = g->route;
+
+	if (!r->seen || !lock(g))
+		return;
+	/* While members listen, nobody sets this again: see fsocket_worker_accept(). */
+	atomic_store(&r->seen, false);
+	update(g);
+	unlock(g);
 }
 
 bool fsocket_route_withdraw(struct group *g, struct claim *c)
