@@ -18,6 +18,8 @@
 
 #include "real.h"
 
+struct tcp_info;
+
 #pragma GCC visibility push(hidden)
 
 /*
@@ -64,6 +66,11 @@ bool fsocket_group_child(int conn);
 void fsocket_group_own(int conn);
 /* fd sends signals from now on (O_ASYNC), which no member does. */
 void fsocket_group_signals(int fd);
+/*
+ * Adds to what TCP_INFO says of the connections that wait for a listener those that wait in its
+ * members. len is what the kernel has stored.
+ */
+void fsocket_group_info(int fd, struct tcp_info *info, socklen_t len);
 /* Returns whether fd is a listener with a group, as far as is known. */
 bool fsocket_group_has(int fd);
 /* fd is about to get a copy. */

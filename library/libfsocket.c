@@ -43,6 +43,8 @@
  *				error, and the program runs as without the library)
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -99,6 +101,8 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 		own = reuseport && *reuseport;
 		if (reuseport || fsocket_group_child(fd))
 			memcpy(value, &own, *len);
+	} else if (!ret && level == IPPROTO_TCP && name == TCP_INFO) {
+		fsocket_group_info(fd, value, *len);
 	}
 	return ret;
 }
