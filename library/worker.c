@@ -391,7 +391,7 @@ static int look_at_all(struct epoll_event *event, bool idle, bool *away)
 			errno = EFAULT;
 			return -1;
 		}
-		event->events = EPOLLIN;
+		event->events = w->event.events & (EPOLLIN | EPOLLRDNORM);
 		event->data = w->event.data;
 		memcpy(fsocket_mine.timely, timely, sizeof(fsocket_mine.timely));
 		fsocket_mine.overdue = true;
