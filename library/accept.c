@@ -5,9 +5,7 @@
  * workers that are late.
  */
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "clock.h"
@@ -183,22 +181,4 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	errno = EAGAIN;
 	*conn = -1;
 	return true;
-}
-
-void fsocket_group_info(int fd, struct tcp_info *info, socklen_t len)
-{
-	const struct group *g = fsocket_group_of(fd);
-
-	if (!g || !g->route->listening || fsocket_device_confined() ||
-	    len < offsetof(struct tcp_info, tcpi_unacked) + sizeof(info->tcpi_unacked))
-		return;
-	for (int m = 0; m < g->count; m++) {
-		struct tcp_info member = { 0 };
-		socklen_t size = sizeof(member);
-
-		/* Of a listener, tcpi_unacked is the number that waits. */
-		if (g->route->index[m] && fsocket_member_there(g, m) &&
-		    !RAW5(SYS_getsockopt, g->members[m], IPPROTO_TCP, TCP_INFO, &member, &size))
-			info->tcpi_unacked += member.tcpi_unacked;
-	}
 }

@@ -13,6 +13,9 @@
 #include "fds.h"
 #include "real.h"
 
+/* An option that cannot be read back has been set of some socket. */
+static atomic_bool hidden;
+
 /* The longest are names. */
 #define MAX_VALUE 32
 
@@ -219,6 +222,16 @@ static bool has_ip6_headers(int fd)
 			return true;
 	}
 	return false;
+}
+
+void fsocket_inherit_hidden(void)
+{
+	atomic_store(&hidden, true);
+}
+
+bool fsocket_inherit_possible(void)
+{
+	return !atomic_load(&hidden);
 }
 
 bool fsocket_group_inherit(int member, int fd, int family)

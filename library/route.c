@@ -28,25 +28,6 @@
  */
 #define LOCK_TRIES	200
 
-/*
- * The C library reads the number from /sys. Where a worker cannot read that, as in a chroot, it
- * returns how many CPUs the thread may run on, and a worker is pinned to one. So the number is
- * read once, when the group is made; children have it, too.
- */
-static int cpus_of_machine(void)
-{
-	static atomic_int known;
-	int cpus = atomic_load(&known);
-
-	if (!cpus) {
-		cpus = sysconf(_SC_NPROCESSORS_CONF);
-		if (cpus < 1 || cpus > GROUP_CPUS)
-			cpus = GROUP_CPUS;
-		atomic_store(&known, cpus);
-	}
-	return cpus;
-}
-
 struct route *fsocket_route_new(int memory)
 {
 	const char *wanted = getenv("FSOCKET_STEAL_AFTER_MS");
@@ -55,7 +36,7 @@ struct route *fsocket_route_new(int memory)
 
 	if (r == MAP_FAILED)
 		return NULL;
-	cpus_of_machine();
+	fsocket_cpus();
 	r->seen = fsocket_imports_accept();
 	r->late = wanted && late_allowed(atoi(wanted)) ? atoi(wanted) : LATE_MS;
 	return r;
@@ -247,7 +228,7 @@ static void update(struct group *g)
 {
 	struct route *r = g->route;
 	unsigned char map[GROUP_CPUS] = { 0 }, others[GROUP_CLAIMS];
-	int cpus = cpus_of_machine(), count = 0, coming = 0;
+	int cpus = fsocket_cpus(), count = 0, coming = 0;
 
 	for (int i = 0, end = claims_of(r); i < end; i++) {
 		const struct claim *c = &r->claims[i];
