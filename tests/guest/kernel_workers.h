@@ -249,6 +249,14 @@ static inline void answer_all(int count)
 		assert_ok(kill(workers[i], 0));
 }
 
+/* Returns whether connections go to workers' members: no test demands that of the kernel alone. */
+static inline bool grouped(void)
+{
+	const char *backend = getenv("FSOCKET_BACKEND");
+
+	return backend && !strcmp(backend, "kernel");
+}
+
 /* Returns how often the process has read a file. */
 static inline long reads(pid_t pid)
 {
