@@ -51,9 +51,9 @@ static inline void set_late(const char *ms)
 }
 
 /* Makes a system call by its instruction, as programs do that are not linked to the C library. */
-static inline long call_inline(long number, long one, long two, long three)
+static inline long call_inline(long number, long one, long two, long three, long four, long five)
 {
-	register long r10 asm("r10") = 0, r8 asm("r8") = 0;
+	register long r10 asm("r10") = four, r8 asm("r8") = five;
 	long ret;
 
 	asm volatile("syscall" : "=a"(ret)
@@ -65,19 +65,12 @@ static inline long call_inline(long number, long one, long two, long three)
 /* Reads an option as the kernel has it. Returns the length of the value; -1 if there is none. */
 static inline int option_inline(int from, int level, int name, void *value, socklen_t len)
 {
-	register void *r10 asm("r10") = value;
-	register socklen_t *r8 asm("r8") = &len;
-	long ret;
-
-	asm volatile("syscall" : "=a"(ret)
-		     : "a"(SYS_getsockopt), "D"(from), "S"(level), "d"(name), "r"(r10), "r"(r8)
-		     : "rcx", "r11", "memory");
-	return ret < 0 ? -1 : (int)len;
+	return call_inline(SYS_getsockopt, from, level, name, (long)value, (long)&len) ? -1 : (int)len;
 }
 
 static inline int accept_inline(int from)
 {
-	long ret = call_inline(SYS_accept4, from, 0, 0);
+	long ret = call_inline(SYS_accept4, from, 0, 0, 0, 0);
 
 	return ret < 0 ? -1 : ret;
 }
