@@ -56,19 +56,26 @@ static int others(int fd, const struct group *g, const bool *except, struct poll
 	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
 }
 
+/*
+ * Of what waits in several of these, each comes first in turn, but the members first if overdue, since
+ * a worker that is left alone finds connections in the listener all the time.
+ */
 static bool accept_others(int fd, const struct group *g, struct claim *claim,
-			  const bool *except, struct sockaddr *addr, socklen_t *len, int flags,
-			  int *conn)
+			  const bool *except, bool overdue, struct sockaddr *addr, socklen_t *len,
+			  int flags, int *conn)
 {
 	struct pollfd fds[1 + GROUP_MEMBERS];
 	int ready = others(fd, g, except, fds);
+	unsigned int first = overdue ? 1 : fsocket_mine.accepts;
 
 	for (int i = 0; i < ready; i++) {
-		if (!fds[i].revents)
+		const struct pollfd *p = &fds[(first + i) % ready];
+
+		if (!p->revents)
 			continue;
-		*conn = real_accept(fds[i].fd, addr, len, flags);
+		*conn = real_accept(p->fd, addr, len, flags);
 		if (*conn >= 0 && claim)
-			count(i ? &claim->others : &claim->shared);
+			count(p == fds ? &claim->shared : &claim->others);
 		if (*conn >= 0 || errno != EAGAIN)
 			return true;
 	}
@@ -143,8 +150,8 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		 * their worker may take the others.
 		 */
 		fsocket_mine.overdue = false;
-		if (accept_others(fd, g, claim, stealing ? fsocket_mine.timely : NULL, addr, len,
-				  flags, conn)) {
+		if (accept_others(fd, g, claim, stealing ? fsocket_mine.timely : NULL, stealing,
+				  addr, len, flags, conn)) {
 			fsocket_mine.stolen = stealing;
 			return true;
 		}
@@ -168,7 +175,7 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		except = nobody;
 	else if (own < 0)
 		except = fsocket_mine.timely;
-	if (accept_others(fd, g, claim, except, addr, len, flags, conn))
+	if (accept_others(fd, g, claim, except, false, addr, len, flags, conn))
 		return true;
 	/*
 	 * accept() would fail with EAGAIN, too; calling it would cost the cache line of the
@@ -176,7 +183,7 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	 */
 	if (!nonblocking(fd)) {
 		stop(g);
-		return accept_others(fd, g, NULL, nobody, addr, len, flags, conn);
+		return accept_others(fd, g, NULL, nobody, false, addr, len, flags, conn);
 	}
 	errno = EAGAIN;
 	*conn = -1;

@@ -146,6 +146,47 @@ static void test_left_alone_and_joined(void **state)
 	answer_all(2);
 }
 
+/* The worker waits for its instance in another one, and then in it for a short time. */
+static void start_nested_worker(int i)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int inner, outer;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	inner = watch_listener();
+	outer = epoll_create1(0);
+	if (epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event))
+		_exit(4);
+	for (;;)
+		if (epoll_wait(outer, &event, 1, -1) == 1 && epoll_wait(inner, &event, 1, 5) == 1)
+			greet_all('0' + i, accept_by_name);
+}
+
+/*
+ * The worker that is left looks after the other's connections only when one of its own wakes it, and
+ * that waits in the listener by then, since the worker is alone.
+ */
+static void test_left_beside_the_listener(void **state)
+{
+	int conn;
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		start_nested_worker(i);
+	await_members();
+	pause_worker(1);
+	conn = connect_on(home(1), &a);
+	kill_worker(1);
+	let_others_see();
+	await(ask(home(0)) == '0' && readable(conn, 0) == 1);
+	assert_int_equal(greeting(conn), '0');
+	close(conn);
+}
+
 /* What the processes of a test share. */
 static atomic_bool *told;
 
@@ -312,6 +353,7 @@ int main(int argc, char **argv)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_handshake_ends_late),
 		T(test_left_alone_and_joined),
+		T(test_left_beside_the_listener),
 		T(test_listener_made_blocking),
 		T(test_filter_locked),
 		T(test_signals_of_the_listener),
