@@ -13,7 +13,7 @@ SCENARIOS = re.search(r"^SCENARIOS = \[(.*)\]$", PROGRAM.read_text(), re.M)[1].s
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_beside(lab, quiet_kernel, scenario):
-    lab.server(f"timeout 110 python3 {SOURCES}/tests/guest/beside.py {scenario} 2>&1")
+    lab.server(f"timeout 200 python3 {SOURCES}/tests/guest/beside.py {scenario} 2>&1", limit=220)
     # The connections have released everything, so the module can be unloaded.
     lab.unload_module()
     lab.server("modprobe fastsocket")
