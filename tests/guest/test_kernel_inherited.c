@@ -80,7 +80,7 @@ static int compare_sockets(const struct option *all, int count)
 		socklen_t len = sizeof(here);
 
 		memset(&here, 0, sizeof(here));
-		if (call_inline(SYS_getsockname, number, (long)&here, (long)&len) ||
+		if (call_inline(SYS_getsockname, number, (long)&here, (long)&len, 0, 0) ||
 		    here.sa.sa_family != a.sa.sa_family || here.in.sin_port != a.in.sin_port)
 			continue;
 		sockets++;
