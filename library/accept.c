@@ -68,6 +68,9 @@ static bool accept_others(int fd, const struct group *g, struct claim *claim,
 	int ready = others(fd, g, except, fds);
 	unsigned int first = overdue ? 1 : fsocket_mine.accepts;
 
+	/* With two listeners in turn, the numbers of each have steps of two. */
+	if (ready && !overdue)
+		first = (first + first / ready) % ready;
 	for (int i = 0; i < ready; i++) {
 		const struct pollfd *p = &fds[(first + i) % ready];
 

@@ -253,6 +253,8 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	struct group *g = NULL, before;
 	bool others;
 
+	/* Also of a group that is adopted, whose workers may be in a chroot later. */
+	fsocket_cpus();
 	/* Prefer a number without a group, since connections of an earlier group may be left. */
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (!groups[i].inode && (!g || (g->route && !groups[i].route)))
@@ -266,7 +268,7 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
 		make_new(g, fd, family);
 	else if (!made_here || others)
-		*adopted = fsocket_adopt(g, fd) || others;
+		*adopted = fsocket_adopt(g, fd);
 	if (!g->route) {
 		*g = before;
 		return NULL;
@@ -289,9 +291,10 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 static void exclude_others(int fd, short type)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
-	struct flock whole = { .l_type = type };
+	/* No program locks this byte, so its own locks stay. */
+	struct flock byte = { .l_type = type, .l_start = 0x7fffffffffff0000, .l_len = 1 };
 
-	for (int i = 0; i < MAKING_TRIES && RAW3(SYS_fcntl, fd, F_SETLK, &whole) == -EAGAIN; i++)
+	for (int i = 0; i < MAKING_TRIES && RAW3(SYS_fcntl, fd, F_SETLK, &byte) == -EAGAIN; i++)
 		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 

@@ -70,8 +70,9 @@ int listen(int fd, int backlog)
 	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
 	if (!ret) {
-		fsocket_group_listen(fd, backlog);
+		/* The group may be another process's, which has made it with a backlog of its own. */
 		fsocket_listener_note(fd);
+		fsocket_group_listen(fd, backlog);
 	}
 	return ret;
 }

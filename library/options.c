@@ -69,7 +69,7 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 	if (!g || fsocket_device_confined())
 		return;
 	/* The kernel refuses to change the program of a socket whose filter is locked. */
-	if (level == SOL_SOCKET && name == SO_LOCK_FILTER)
+	if (level == SOL_SOCKET && name == SO_LOCK_FILTER && *(const int *)value)
 		stop(g);
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
 		g->route->reuseport = *(const int *)value;
@@ -86,7 +86,8 @@ void fsocket_group_info(int fd, struct tcp_info *info, socklen_t len)
 	const struct group *g = fsocket_group_of(fd);
 
 	if (!g || !g->route->listening || fsocket_device_confined() ||
-	    len < offsetof(struct tcp_info, tcpi_unacked) + sizeof(info->tcpi_unacked))
+	    len < offsetof(struct tcp_info, tcpi_unacked) + sizeof(info->tcpi_unacked) ||
+	    info->tcpi_state != TCP_LISTEN)
 		return;
 	for (int m = 0; m < g->count; m++) {
 		struct tcp_info member = { 0 };

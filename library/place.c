@@ -10,7 +10,11 @@
 #include <poll.h>
 #include <string.h>
 
+#include "clock.h"
 #include "worker.h"
+
+/* The longest time of a handshake, in most cases. */
+#define ALONE_MS	3000
 
 void fsocket_place_enter(struct watch *w)
 {
@@ -32,6 +36,21 @@ void fsocket_place_leave(struct watch *w)
 	w->all = false;
 }
 
+void fsocket_place_look(struct watch *w, bool there)
+{
+	long now = fsocket_now_ms();
+
+	if (there) {
+		w->active = true;
+		w->alone_since = 0;
+	} else if (w->active && !w->alone_since) {
+		w->alone_since = now;
+	} else if (w->active && now - w->alone_since >= ALONE_MS) {
+		w->active = false;
+		w->alone_since = 0;
+	}
+}
+
 void fsocket_place_all(struct watch *w, bool all)
 {
 	bool ours = w->ours;
@@ -43,6 +62,9 @@ void fsocket_place_all(struct watch *w, bool all)
 		w->all = true;
 		return;
 	}
+	/* The kernel may have woken this worker alone for what waits there: see leave_for_another(). */
+	if (w->event.events & EPOLLEXCLUSIVE && fsocket_members_readable(w->group, NULL))
+		return;
 	fsocket_place_leave(w);
 	if (ours)
 		fsocket_place_enter(w);

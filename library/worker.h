@@ -66,6 +66,11 @@ void fsocket_worker_forsake(struct group *g, int member);
 void fsocket_place_enter(struct watch *w);
 void fsocket_place_leave(struct watch *w);
 /*
+ * Decides whether w looks up at the others. One that is left alone keeps looking up for a while, since
+ * connections that were sent to the members of other workers still arrive there.
+ */
+void fsocket_place_look(struct watch *w, bool there);
+/*
  * Puts all members into the instance of w, which is left alone and does not look up any more, or takes
  * the others out again. A handshake at a member of a worker that has gone may end much later: with
  * TCP_DEFER_ACCEPT, when the client sends.

@@ -114,22 +114,69 @@ static bool all_shared(void)
 
 /*
  * With TCP_DEFER_ACCEPT a handshake ends when the client sends. The worker to which it was sent has
- * gone for long by then, and the other one no longer looks for what that has left.
+ * gone for long by then, and the other one, which has accepted others meanwhile, no longer looks for
+ * what that has left.
  */
-static void test_handshake_ends_late(void **state)
+static void end_handshake_late(void)
 {
 	const int seconds = 60;
-	int conn;
+	int conn, other;
 
-	(void)state;
-	start_two();
 	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)));
 	conn = connect_on(home(1), &a);
 	kill_worker(1);
 	await_rest(0);
+	for (int i = 0; i < 3; i++) {
+		other = connect_on(home(0), &a);
+		assert_int_equal(write(other, "x", 1), 1);
+		assert_int_equal(greeting(other), '0');
+		close(other);
+		/* It goes back to its wait. */
+		let_others_see();
+	}
 	assert_int_equal(write(conn, "x", 1), 1);
 	assert_int_equal(greeting(conn), '0');
 	close(conn);
+}
+
+static void test_handshake_ends_late(void **state)
+{
+	(void)state;
+	start_two();
+	end_handshake_late();
+}
+
+/* nginx does this after every 16th connection, so that others get some, too. */
+static void start_reordering_worker(int i)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = watch_listener();
+	for (;;) {
+		struct epoll_event found;
+
+		if (epoll_wait(epoll, &found, 1, -1) != 1)
+			continue;
+		greet_all('0' + i, accept_by_name);
+		if (epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) ||
+		    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+			_exit(4);
+	}
+}
+
+static void test_handshake_ends_late_after_reordering(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		start_reordering_worker(i);
+	await_members();
+	end_handshake_late();
 }
 
 /* One that comes after the worker has been left alone, and then one with another worker beside it. */
@@ -352,6 +399,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_handshake_ends_late),
+		T(test_handshake_ends_late_after_reordering),
 		T(test_left_alone_and_joined),
 		T(test_left_beside_the_listener),
 		T(test_listener_made_blocking),
