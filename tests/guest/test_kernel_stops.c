@@ -179,6 +179,73 @@ static void test_handshake_ends_late_after_reordering(void **state)
 	end_handshake_late();
 }
 
+/* What the processes of a test share. */
+static struct {
+	atomic_bool told;
+	atomic_uint waits;
+} *shared;
+
+static void share(void)
+{
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(shared, MAP_FAILED);
+}
+
+/* The program imports accept(), but this worker does not call it. */
+static void start_unseen_worker(int i)
+{
+	struct epoll_event event;
+	int epoll;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = watch_listener();
+	for (;;) {
+		bool found = epoll_wait(epoll, &event, 1, -1) == 1;
+
+		atomic_fetch_add(&shared->waits, 1);
+		if (found)
+			greet_all('0' + i, accept_inline);
+	}
+}
+
+/*
+ * The system calls of the worker that is left take nothing from the members, so what ends its handshake
+ * there must not wake it without end.
+ */
+static void test_no_spin_for_others(void **state)
+{
+	const int seconds = 60;
+	unsigned int waits;
+	int conn, first;
+
+	(void)state;
+	share();
+	start_unseen_worker(0);
+	start_worker(1, accept_by_name);
+	for (int i = 0; i < 2; i++) {
+		first = connect_on(i, &a);
+		assert_true(greeting(first));
+		close(first);
+	}
+	await(!route() || cpu_of(workers[1]) >= 0);
+	let_others_see();
+	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)));
+	conn = connect_on(home(1), &a);
+	kill_worker(1);
+	await_rest(0);
+	assert_int_equal(write(conn, "x", 1), 1);
+	let_others_see();
+	waits = atomic_load(&shared->waits);
+	let_others_see();
+	assert_in_range(atomic_load(&shared->waits) - waits, 0, 100);
+	close(conn);
+	munmap(shared, sizeof(*shared));
+}
+
 /* One that comes after the worker has been left alone, and then one with another worker beside it. */
 static void test_left_alone_and_joined(void **state)
 {
@@ -234,9 +301,6 @@ static void test_left_beside_the_listener(void **state)
 	close(conn);
 }
 
-/* What the processes of a test share. */
-static atomic_bool *told;
-
 static void start_worker_that_blocks_later(int i)
 {
 	struct epoll_event event;
@@ -248,7 +312,7 @@ static void start_worker_that_blocks_later(int i)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = watch_listener();
-	while (!atomic_load(told))
+	while (!atomic_load(&shared->told))
 		if (epoll_wait(epoll, &event, 1, 50) == 1)
 			greet_all('0' + i, accept_by_name);
 	greet_all('0' + i, accept_by_name);
@@ -259,18 +323,17 @@ static void start_worker_that_blocks_later(int i)
 static void test_listener_made_blocking(void **state)
 {
 	(void)state;
-	told = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(told, MAP_FAILED);
+	share();
 	for (int i = 0; i < 2; i++)
 		start_worker_that_blocks_later(i);
 	await_members();
 	assert_ok(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK));
-	atomic_store(told, true);
+	atomic_store(&shared->told, true);
 	for (int i = 0; i < 2; i++)
 		await_accept(workers[i]);
 	for (int i = 0; i < 10; i++)
 		assert_true(ask(i % 2));
-	munmap(told, 4096);
+	munmap(shared, sizeof(*shared));
 }
 
 /*
@@ -400,6 +463,7 @@ int main(int argc, char **argv)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_handshake_ends_late),
 		T(test_handshake_ends_late_after_reordering),
+		T(test_no_spin_for_others),
 		T(test_left_alone_and_joined),
 		T(test_left_beside_the_listener),
 		T(test_listener_made_blocking),
