@@ -183,6 +183,8 @@ static void test_handshake_ends_late_after_reordering(void **state)
 static struct {
 	atomic_bool told;
 	atomic_uint waits;
+	/* Worker 0 holds what it does when it is woken. */
+	atomic_bool hold, held;
 } *shared;
 
 static void share(void)
@@ -243,6 +245,74 @@ static void test_no_spin_for_others(void **state)
 	let_others_see();
 	assert_in_range(atomic_load(&shared->waits) - waits, 0, 100);
 	close(conn);
+	munmap(shared, sizeof(*shared));
+}
+
+/* Takes one connection at a time, as nginx does. */
+static void start_exclusive_worker(int i)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	char letter = '0' + i;
+	int epoll, conn;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = epoll_create1(0);
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		_exit(4);
+	for (;;) {
+		struct epoll_event found;
+
+		if (epoll_wait(epoll, &found, 1, -1) != 1)
+			continue;
+		while (!i && atomic_load(&shared->hold)) {
+			atomic_store(&shared->held, true);
+			usleep(1000);
+		}
+		conn = accept(fd, NULL, NULL);
+		if (conn < 0)
+			continue;
+		if (write(conn, &letter, 1) != 1)
+			_exit(3);
+		close(conn);
+	}
+}
+
+/*
+ * The kernel has woken the worker that was left for a connection of one that has come meanwhile, and
+ * nobody else. That one gets its share afterwards.
+ */
+static void test_joined_while_woken(void **state)
+{
+	int ours, others, share_of_new = 0;
+
+	(void)state;
+	share();
+	for (int i = 0; i < 2; i++)
+		start_exclusive_worker(i);
+	await_members();
+	kill_worker(1);
+	await_rest(0);
+	assert_int_equal(ask(home(0)), '0');
+	start_exclusive_worker(1);
+	await(!route() || cpu_of(workers[1]) >= 0);
+	usleep(150000);
+	atomic_store(&shared->hold, true);
+	others = connect_on(home(1), &a);
+	await(atomic_load(&shared->held) || readable(others, 0) == 1);
+	ours = connect_on(home(0), &a);
+	usleep(30000);
+	atomic_store(&shared->hold, false);
+	assert_true(greeting(others));
+	assert_true(greeting(ours));
+	close(others);
+	close(ours);
+	for (int i = 0; i < 200; i++)
+		share_of_new += ask(home(1)) == '1';
+	assert_true(!route() || share_of_new);
 	munmap(shared, sizeof(*shared));
 }
 
@@ -464,6 +534,7 @@ int main(int argc, char **argv)
 		T(test_handshake_ends_late),
 		T(test_handshake_ends_late_after_reordering),
 		T(test_no_spin_for_others),
+		T(test_joined_while_woken),
 		T(test_left_alone_and_joined),
 		T(test_left_beside_the_listener),
 		T(test_listener_made_blocking),
