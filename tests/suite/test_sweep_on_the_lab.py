@@ -212,7 +212,8 @@ def test_redis(lab, tmp_path):
 def test_a_single_worker_has_its_core(lab, tmp_path):
     """One worker has a core of its own, also without the library."""
     run = plan(tmp_path, "--set", "setup=demo,nginx,haproxy", "--set", "workers=1",
-               "--set", "concurrency=10", experiment="workers", tiny=FEW)
+               "--set", "concurrency=10", "--set", "count_repetitions=0", experiment="workers",
+               tiny=FEW)
     rows = finish(lab, run)
     assert len(rows) == 3 and not [row for row in rows if "workers" in row["invalid_reason"]]
 
