@@ -43,35 +43,42 @@ static int real_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 /*
  * Stores in fds the listener and those members from which this thread may take a connection,
- * and polls them.
+ * which is none if except is NULL, and polls them.
  */
-static int others(int fd, const struct group *g, const struct claim *claim, bool shared_only,
-		  struct pollfd *fds)
+static int others(int fd, const struct group *g, const bool *except, struct pollfd *fds)
 {
-	static const bool nobody[GROUP_MEMBERS];
-	const bool *timely = claim ? fsocket_mine.timely : nobody;
 	int count = 0;
 
 	fds[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	for (int m = 0; m < g->count && !shared_only; m++)
-		if (g->route->index[m] && !timely[m] && g->members[m] >= 0)
+	for (int m = 0; m < g->count && except; m++)
+		if (g->route->index[m] && !except[m] && g->members[m] >= 0)
 			fds[count++] = (struct pollfd){ .fd = g->members[m], .events = POLLIN };
 	return RAW3(SYS_poll, fds, count, 0) > 0 ? count : 0;
 }
 
+/*
+ * Of what waits in several of these, each comes first in turn, but the members first if overdue, since
+ * a worker that is left alone finds connections in the listener all the time.
+ */
 static bool accept_others(int fd, const struct group *g, struct claim *claim,
-			  bool shared_only, struct sockaddr *addr, socklen_t *len, int flags,
-			  int *conn)
+			  const bool *except, bool overdue, struct sockaddr *addr, socklen_t *len,
+			  int flags, int *conn)
 {
 	struct pollfd fds[1 + GROUP_MEMBERS];
-	int ready = others(fd, g, claim, shared_only, fds);
+	int ready = others(fd, g, except, fds);
+	unsigned int first = overdue ? 1 : fsocket_mine.accepts;
 
+	/* With two listeners in turn, the numbers of each have steps of two. */
+	if (ready && !overdue)
+		first = (first + first / ready) % ready;
 	for (int i = 0; i < ready; i++) {
-		if (!fds[i].revents)
+		const struct pollfd *p = &fds[(first + i) % ready];
+
+		if (!p->revents)
 			continue;
-		*conn = real_accept(fds[i].fd, addr, len, flags);
+		*conn = real_accept(p->fd, addr, len, flags);
 		if (*conn >= 0 && claim)
-			count(i ? &claim->others : &claim->shared);
+			count(p == fds ? &claim->shared : &claim->others);
 		if (*conn >= 0 || errno != EAGAIN)
 			return true;
 	}
@@ -89,12 +96,26 @@ static bool accept_confined(int fd, const struct group *g, struct sockaddr *addr
 	return true;
 }
 
+/*
+ * The program has made the listener blocking since workers have members, and waits in accept() itself
+ * from now on, where it would not see what comes to the members.
+ */
+static RARELY void stop(struct group *g)
+{
+	if (!fsocket_worker_hold())
+		return;
+	fsocket_route_stop(g);
+	fsocket_worker_let_go();
+}
+
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
 {
+	static const bool nobody[GROUP_MEMBERS];
+	const bool *except = NULL;
 	struct group *g = fsocket_group_of(fd);
 	struct claim *claim = NULL;
 	int own = -1, saved = errno;
-	bool turn;
+	bool turn, all = false;
 
 	/* A listener that was shut down is alone, also when it listens again. */
 	if (!g || atomic_load(&g->route->broken))
@@ -113,6 +134,7 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		if (w->group == g && c && w->wanted) {
 			claim = c;
 			own = member_fd(w);
+			all = w->all;
 		} else if (w->group == g && !c) {
 			/* Here is an accept() that the library sees. */
 			w->mute = false;
@@ -131,7 +153,8 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		 * their worker may take the others.
 		 */
 		fsocket_mine.overdue = false;
-		if (accept_others(fd, g, claim, !stealing, addr, len, flags, conn)) {
+		if (accept_others(fd, g, claim, stealing ? fsocket_mine.timely : NULL, stealing,
+				  addr, len, flags, conn)) {
 			fsocket_mine.stolen = stealing;
 			return true;
 		}
@@ -149,16 +172,22 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	errno = saved;
 	/*
 	 * A thread that is not a worker takes from all members, since epoll may have
-	 * reported any of them.
+	 * reported any of them. So does a worker that has been left alone.
 	 */
-	if (accept_others(fd, g, claim, own >= 0, addr, len, flags, conn))
+	if (all || (own < 0 && !claim))
+		except = nobody;
+	else if (own < 0)
+		except = fsocket_mine.timely;
+	if (accept_others(fd, g, claim, except, false, addr, len, flags, conn))
 		return true;
 	/*
 	 * accept() would fail with EAGAIN, too; calling it would cost the cache line of the
 	 * listener's lock.
 	 */
-	if (!nonblocking(fd))
-		return false;
+	if (!nonblocking(fd)) {
+		stop(g);
+		return accept_others(fd, g, NULL, nobody, false, addr, len, flags, conn);
+	}
 	errno = EAGAIN;
 	*conn = -1;
 	return true;

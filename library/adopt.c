@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,9 +55,11 @@ static bool possible(void)
 /* Returns memory for a route, or -1. No process that gets it can make it smaller for the others. */
 int fsocket_adopt_memory(void)
 {
+	struct rlimit limit;
 	int fd;
 
-	if (!possible())
+	/* Beyond RLIMIT_FSIZE, ftruncate() sends SIGXFSZ, which ends the program. */
+	if (!possible() || getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur < sizeof(struct route))
 		return -1;
 	fd = RAW2(SYS_memfd_create, NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING | NOEXEC_SEAL);
 	if (fd < 0)

@@ -104,7 +104,13 @@ bool fsocket_imports_accept(void);
 void fsocket_group_each_inherited(void (*what)(const struct group *g, int listener, void *arg),
 				  void *arg);
 
-/* inherit.c: gives member the options of the listener fd; returns false if that is not possible. */
+/*
+ * inherit.c: an option that cannot be read back has been set of some socket, so no listener gets
+ * members from now on; whether one may.
+ */
+void fsocket_inherit_hidden(void);
+bool fsocket_inherit_possible(void);
+/* Gives member the options of the listener fd; returns false if that is not possible. */
 bool fsocket_group_inherit(int member, int fd, int family);
 
 /* route.c */
@@ -127,6 +133,11 @@ void fsocket_route_release(struct group *g, struct claim *c, unsigned int owner)
  * no connection there.
  */
 void fsocket_route_seen(struct route *r);
+/*
+ * From now on all connections get the listener itself, and workers leave their members after a while:
+ * the members no longer do what the listener does for the program.
+ */
+void fsocket_route_stop(struct group *g);
 /* Frees what the program that ran in this process before has claimed. */
 void fsocket_route_start(struct group *g);
 /* Returns the number of workers. */
@@ -159,6 +170,8 @@ bool fsocket_route_timely(struct route *r, const struct claim *mine, int late,
 			  bool *timely);
 
 /* pin.c */
+/* Returns the number of the machine's CPUs, at most GROUP_CPUS. */
+int fsocket_cpus(void);
 /*
  * Pins this thread to the CPU, unless it may run on one only. Returns false if the thread stays where
  * it was, since the CPU is offline or the cpuset does not have it any more.

@@ -214,6 +214,8 @@ static void by_fcntl(ARGUMENTS)
 	if ((int)b == F_DUPFD || (int)b == F_DUPFD_CLOEXEC) {
 		fsocket_group_copied(a);
 		fsocket_epoll_escape(a);
+	} else if ((int)b == F_SETFL && (int)c & O_ASYNC) {
+		fsocket_group_signals(a);
 	}
 }
 

@@ -8,6 +8,7 @@
  *	group.c		the listener and its members, in this process
  *	procfs.c	what it reads of other processes
  *	members.c	the descriptors of its members
+ *	options.c	the options that the program sets of the listener
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU
  *	imports.c	whether the program imports accept()
@@ -47,6 +48,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
@@ -59,27 +61,25 @@
 #define MAX_GROUPS 64
 /* Where the program may have fewer descriptors, it may need the numbers of the members. */
 #define LEAST_FILES 256
+/* The number of attempts, a millisecond apart, to exclude other processes that make the same group. */
+#define MAKING_TRIES 1000
 
 atomic_int fsocket_group_count;
 atomic_bool fsocket_group_made;
+atomic_bool fsocket_reuseport_wanted;
 
 static struct group groups[MAX_GROUPS];
 /* For each descriptor, 1 + the index of its group; 0 if it has none, as far as is known. */
 static unsigned char group_of[FSOCKET_MAX_FD];
-/* Descriptors accepted from a listener with a group: the library has set their SO_REUSEPORT. */
-static atomic_bool children[FSOCKET_MAX_FD];
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 /* The program has made a copy of a socket's descriptor, so a listener may have another number. */
 static atomic_bool copied;
-/* An option that cannot be read back has been set on some socket. */
-static atomic_bool obstacle;
-
 static int set_reuseport(int fd, int on)
 {
 	return RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
 }
 
-static struct group *find_group(ino_t socket)
+struct group *fsocket_group_find(ino_t socket)
 {
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (socket && groups[i].inode == socket)
@@ -95,12 +95,20 @@ struct group *fsocket_group_of(int fd)
 	return &groups[group_of[fd] - 1];
 }
 
-/* The same for a thread whose numbers are its own. */
-static struct group *group_of_socket(int fd)
+struct group *fsocket_group_of_socket(int fd)
 {
 	if (!fsocket_process_apart || fsocket_device_confined())
 		return fsocket_group_of(fd);
-	return atomic_load(&fsocket_group_count) ? find_group(fsocket_inode(fd)) : NULL;
+	return atomic_load(&fsocket_group_count) ? fsocket_group_find(fsocket_inode(fd)) : NULL;
+}
+
+bool fsocket_group_reached(int conn)
+{
+	for (int i = 0; i < MAX_GROUPS; i++)
+		if (groups[i].route && !groups[i].route->reuseport &&
+		    fsocket_member_reached(conn, &groups[i].address))
+			return true;
+	return false;
 }
 
 bool fsocket_group_has(int fd)
@@ -190,7 +198,8 @@ static bool make_members(struct group *g, int fd, int family)
 
 static bool suits(int fd, int family)
 {
-	return (family == AF_INET || family == AF_INET6) && !atomic_load(&obstacle) &&
+	return (family == AF_INET || family == AF_INET6) && fsocket_inherit_possible() &&
+	       !(RAW3(SYS_fcntl, fd, F_GETFL, 0) & O_ASYNC) &&
 	       fsocket_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
@@ -242,7 +251,10 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 {
 	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	struct group *g = NULL, before;
+	bool others;
 
+	/* Also of a group that is adopted, whose workers may be in a chroot later. */
+	fsocket_cpus();
 	/* Prefer a number without a group, since connections of an earlier group may be left. */
 	for (int i = 0; i < MAX_GROUPS; i++)
 		if (!groups[i].inode && (!g || (g->route && !groups[i].route)))
@@ -251,9 +263,11 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		return NULL;
 	before = *g;
 	g->route = NULL;
+	/* A parent may have made the socket, so that children listen, and one has been quicker. */
+	others = made_here && !atomic_load(&fsocket_reuseport_wanted);
 	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
 		make_new(g, fd, family);
-	else if (!made_here)
+	else if (!made_here || others)
 		*adopted = fsocket_adopt(g, fd);
 	if (!g->route) {
 		*g = before;
@@ -267,6 +281,21 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 	atomic_store(&fsocket_group_made, true);
 	atomic_fetch_add(&fsocket_group_count, 1);
 	return g;
+}
+
+/*
+ * Processes that a server has started at the same moment may see the same listener first at the same
+ * moment. One of them makes the group, and the others find it complete. The kernel keeps the lock,
+ * and so releases it when its holder dies; nobody waits for long for a holder that is stopped.
+ */
+static void exclude_others(int fd, short type)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	/* No program locks this byte, so its own locks stay. */
+	struct flock byte = { .l_type = type, .l_start = 0x7fffffffffff0000, .l_len = 1 };
+
+	for (int i = 0; i < MAKING_TRIES && RAW3(SYS_fcntl, fd, F_SETLK, &byte) == -EAGAIN; i++)
+		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
 /* Another thread of the parent may have held these, which only processes with a group take. */
@@ -290,9 +319,12 @@ bool fsocket_group_note(int fd, bool made_here)
 		prepared = !pthread_atfork(fsocket_pin_lift, NULL, NULL);
 		fsocket_process_at_copy(in_child);
 	}
-	g = find_group(fsocket_inode(fd));
-	if (!g)
+	g = fsocket_group_find(fsocket_inode(fd));
+	if (!g) {
+		exclude_others(fd, F_WRLCK);
 		g = make_group(fd, made_here, &adopted);
+		exclude_others(fd, F_UNLCK);
+	}
 	group_of[fd] = g ? 1 + (g - groups) : 0;
 	pthread_mutex_unlock(&making);
 	if (!g)
@@ -310,84 +342,6 @@ void fsocket_group_listen(int fd, int backlog)
 	for (int m = 0; m < g->count; m++)
 		if (g->route->index[m])
 			RAW2(SYS_listen, g->members[m], backlog);
-}
-
-bool fsocket_group_option_allowed(int fd, int level, int name)
-{
-	const struct group *g;
-
-	if ((level == IPPROTO_TCP && (name == TCP_MD5SIG || name == TCP_MD5SIG_EXT ||
-				      name == TCP_ULP || name == 38 /* TCP_AO_ADD_KEY */)) ||
-	    (level == IPPROTO_IP && name == 17 /* IP_XFRM_POLICY */) ||
-	    (level == IPPROTO_IPV6 && name == 35 /* IPV6_XFRM_POLICY */))
-		atomic_store(&obstacle, true);
-	if (level != SOL_SOCKET || !fsocket_group_was() || fsocket_device_confined())
-		return true;
-	if (name != SO_ATTACH_REUSEPORT_CBPF && name != SO_ATTACH_REUSEPORT_EBPF &&
-	    name != SO_DETACH_REUSEPORT_BPF)
-		return true;
-	g = find_group(fsocket_inode(fd));
-	/*
-	 * The kernel answers EINVAL for a socket that is in no group, unless it has SO_REUSEPORT
-	 * and the program asks to detach what is not attached.
-	 */
-	if (!g && !fsocket_group_child(fd))
-		return true;
-	errno = g && g->route->reuseport && name == SO_DETACH_REUSEPORT_BPF ? ENOENT : EINVAL;
-	return false;
-}
-
-void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len)
-{
-	struct group *g = group_of_socket(fd);
-
-	if (!g || fsocket_device_confined())
-		return;
-	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
-		g->route->reuseport = *(const int *)value;
-		set_reuseport(fd, 1);
-		return;
-	}
-	for (int m = 0; m < g->count; m++)
-		if (fsocket_member_there(g, m))
-			RAW5(SYS_setsockopt, g->members[m], level, name, value, len);
-}
-
-void fsocket_group_accepted(int fd, int conn)
-{
-	const struct group *g = fsocket_group_of(fd);
-
-	if (g && !g->route->reuseport && (unsigned int)conn < FSOCKET_MAX_FD)
-		atomic_store_explicit(&children[conn], true, memory_order_relaxed);
-}
-
-static bool is_child(int conn)
-{
-	return (unsigned int)conn < FSOCKET_MAX_FD &&
-	       atomic_load_explicit(&children[conn], memory_order_relaxed);
-}
-
-bool fsocket_group_child(int conn)
-{
-	if (!fsocket_group_was() || fsocket_device_confined() || !fsocket_member_connected(conn))
-		return false;
-	if (is_child(conn))
-		return true;
-	/*
-	 * conn may also be a copy of such a connection, or from another process. The address of
-	 * a group that has been closed is still there.
-	 */
-	for (int i = 0; i < MAX_GROUPS; i++)
-		if (groups[i].route && !groups[i].route->reuseport &&
-		    fsocket_member_reached(conn, &groups[i].address))
-			return true;
-	return false;
-}
-
-void fsocket_group_own(int conn)
-{
-	if (is_child(conn))
-		atomic_store_explicit(&children[conn], false, memory_order_relaxed);
 }
 
 void fsocket_group_copied(int fd)
@@ -584,7 +538,7 @@ void fsocket_group_each_inherited(void (*what)(const struct group *g, int listen
 
 void fsocket_group_shutdown(int fd)
 {
-	struct group *g = group_of_socket(fd);
+	struct group *g = fsocket_group_of_socket(fd);
 
 	if (!g || fsocket_device_confined())
 		return;

@@ -9,6 +9,15 @@
 
 /* Returns the group of the listener fd, or NULL if it has none. */
 struct group *fsocket_group_of(int fd);
+/* The same for a thread whose numbers are its own. */
+struct group *fsocket_group_of_socket(int fd);
+/* The same by the listener's inode. */
+struct group *fsocket_group_find(ino_t socket);
+/*
+ * Returns whether conn came to a listener that has a group, or had one until it was closed, and that the
+ * program has not set SO_REUSEPORT of.
+ */
+bool fsocket_group_reached(int conn);
 
 #pragma GCC visibility pop
 

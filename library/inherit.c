@@ -10,7 +10,11 @@
 #include <string.h>
 
 #include "backend.h"
+#include "fds.h"
 #include "real.h"
+
+/* An option that cannot be read back has been set of some socket. */
+static atomic_bool hidden;
 
 /* The longest are names. */
 #define MAX_VALUE 32
@@ -34,7 +38,6 @@ static const struct option options[] = {
 	{ SOL_SOCKET, SO_OOBINLINE, 4 },
 	{ SOL_SOCKET, SO_DONTROUTE, 4 },
 	{ SOL_SOCKET, SO_DEBUG, 4 },
-	{ SOL_SOCKET, SO_PRIORITY, 4 },
 	{ SOL_SOCKET, SO_MARK, 4 },
 	{ SOL_SOCKET, SO_RCVLOWAT, 4 },
 	{ SOL_SOCKET, SO_LINGER, 8 },
@@ -67,8 +70,11 @@ static const struct option options[] = {
 	{ SOL_SOCKET, 65 /* SO_TIMESTAMPING_NEW */, 4 },
 	{ SOL_SOCKET, 75 /* SO_RCVMARK */, 4 },
 	{ SOL_SOCKET, 82 /* SO_RCVPRIORITY */, 4 },
+	{ SOL_SOCKET, 61 /* SO_TXTIME */, 8 },
 
 	{ IPPROTO_IP, 1 /* IP_TOS */, 4 },
+	/* IP_TOS changes the priority. */
+	{ SOL_SOCKET, SO_PRIORITY, 4 },
 	{ IPPROTO_IP, 2 /* IP_TTL */, 4 },
 	{ IPPROTO_IP, 6 /* IP_RECVOPTS */, 4 },
 	{ IPPROTO_IP, 7 /* IP_RETOPTS */, 4 },
@@ -86,6 +92,7 @@ static const struct option options[] = {
 	{ IPPROTO_IP, 49 /* IP_MULTICAST_ALL */, 4 },
 	{ IPPROTO_IP, 24 /* IP_BIND_ADDRESS_NO_PORT */, 4 },
 	{ IPPROTO_IP, 51 /* IP_LOCAL_PORT_RANGE */, 4 },
+	{ IPPROTO_IP, 50 /* IP_UNICAST_IF */, 4 },
 
 	{ IPPROTO_TCP, TCP_NODELAY, 4 },
 	{ IPPROTO_TCP, TCP_MAXSEG, 4 },
@@ -104,6 +111,8 @@ static const struct option options[] = {
 	{ IPPROTO_TCP, TCP_USER_TIMEOUT, 4 },
 	{ IPPROTO_TCP, TCP_FASTOPEN, 4 },
 	{ IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 4 },
+	/* One key, or two. */
+	{ IPPROTO_TCP, 33 /* TCP_FASTOPEN_KEY */, 32 },
 	{ IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4 },
 	{ IPPROTO_TCP, TCP_SAVE_SYN, 4 },
 	{ IPPROTO_TCP, TCP_INQ, 4 },
@@ -146,19 +155,19 @@ static const struct option options6[] = {
 	{ IPPROTO_IPV6, 60 /* IPV6_RECVPATHMTU */, 4 },
 	{ IPPROTO_IPV6, 66 /* IPV6_RECVTCLASS */, 4 },
 	{ IPPROTO_IPV6, 74 /* IPV6_RECVORIGDSTADDR */, 4 },
+	{ IPPROTO_IPV6, 76 /* IPV6_UNICAST_IF */, 4 },
 	{ IPPROTO_IPV6, 77 /* IPV6_RECVFRAGSIZE */, 4 },
 };
 
-/* Returns whether the option exists, and its value, followed by zeros. */
-static bool read_option(int fd, const struct option *o, unsigned char *value)
+/* Returns whether the option exists, its value, followed by zeros, and the length of that. */
+static bool read_option(int fd, const struct option *o, unsigned char *value, socklen_t *len)
 {
-	socklen_t len = o->size;
-
+	*len = o->size;
 	memset(value, 0, MAX_VALUE);
-	return !RAW5(SYS_getsockopt, fd, o->level, o->name, value, &len);
+	return !RAW5(SYS_getsockopt, fd, o->level, o->name, value, len);
 }
 
-static bool write_option(int fd, const struct option *o, const unsigned char *value)
+static bool write_option(int fd, const struct option *o, const unsigned char *value, socklen_t len)
 {
 	int half;
 
@@ -168,18 +177,19 @@ static bool write_option(int fd, const struct option *o, const unsigned char *va
 		half /= 2;
 		return !RAW5(SYS_setsockopt, fd, o->level, o->name, &half, sizeof(half));
 	}
-	return !RAW5(SYS_setsockopt, fd, o->level, o->name, value, o->size);
+	return !RAW5(SYS_setsockopt, fd, o->level, o->name, value, len);
 }
 
 static bool copy(int to, int from, const struct option *o)
 {
 	unsigned char wanted[MAX_VALUE], is[MAX_VALUE];
+	socklen_t len, other;
 
-	if (!read_option(from, o, wanted))
+	if (!read_option(from, o, wanted, &len))
 		return true;
-	if (read_option(to, o, is) && !memcmp(wanted, is, MAX_VALUE))
+	if (read_option(to, o, is, &other) && !memcmp(wanted, is, MAX_VALUE))
 		return true;
-	return write_option(to, o, wanted) && read_option(to, o, is) &&
+	return write_option(to, o, wanted, len) && read_option(to, o, is, &other) &&
 	       !memcmp(wanted, is, MAX_VALUE);
 }
 
@@ -199,9 +209,37 @@ static bool has_ip_options(int fd)
 	return !RAW5(SYS_getsockopt, fd, IPPROTO_IP, 4 /* IP_OPTIONS */, bytes, &len) && len;
 }
 
+/* Headers that each packet of a connection gets; these have any length. */
+static bool has_ip6_headers(int fd)
+{
+	static const int names[] = { IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS };
+	unsigned char bytes[64];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		socklen_t len = sizeof(bytes);
+
+		if (!RAW5(SYS_getsockopt, fd, IPPROTO_IPV6, names[i], bytes, &len) && len)
+			return true;
+	}
+	return false;
+}
+
+void fsocket_inherit_hidden(void)
+{
+	atomic_store(&hidden, true);
+}
+
+bool fsocket_inherit_possible(void)
+{
+	return !atomic_load(&hidden);
+}
+
 bool fsocket_group_inherit(int member, int fd, int family)
 {
-	bool done = !filtered(fd) && !has_ip_options(fd);
+	/* Nobody can change the program of a socket whose filter is locked. */
+	bool done = !filtered(fd) && !has_ip_options(fd) &&
+		    fsocket_option(fd, SOL_SOCKET, SO_LOCK_FILTER) <= 0 &&
+		    !(family == AF_INET6 && has_ip6_headers(fd));
 
 	for (size_t i = 0; done && i < sizeof(options) / sizeof(*options); i++)
 		done = copy(member, fd, &options[i]);

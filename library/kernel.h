@@ -18,6 +18,8 @@
 
 #include "real.h"
 
+struct tcp_info;
+
 #pragma GCC visibility push(hidden)
 
 /*
@@ -35,6 +37,8 @@ extern atomic_int fsocket_group_count;
  * descriptor has ever been in one.
  */
 extern atomic_bool fsocket_group_made;
+/* The program has set SO_REUSEPORT of some socket that did not listen, here or in a parent. */
+extern atomic_bool fsocket_reuseport_wanted;
 static inline bool fsocket_group_was(void)
 {
 	return atomic_load_explicit(&fsocket_group_made, memory_order_relaxed);
@@ -60,6 +64,13 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 void fsocket_group_accepted(int fd, int conn);
 bool fsocket_group_child(int conn);
 void fsocket_group_own(int conn);
+/* fd sends signals from now on (O_ASYNC), which no member does. */
+void fsocket_group_signals(int fd);
+/*
+ * Adds to what TCP_INFO says of the connections that wait for a listener those that wait in its
+ * members. len is what the kernel has stored.
+ */
+void fsocket_group_info(int fd, struct tcp_info *info, socklen_t len);
 /* Returns whether fd is a listener with a group, as far as is known. */
 bool fsocket_group_has(int fd);
 /* fd is about to get a copy. */

@@ -43,6 +43,8 @@
  *				error, and the program runs as without the library)
  */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -68,8 +70,9 @@ int listen(int fd, int backlog)
 	fsocket_epoll_escape(fd);
 	ret = real(fd, backlog);
 	if (!ret) {
-		fsocket_group_listen(fd, backlog);
+		/* The group may be another process's, which has made it with a backlog of its own. */
 		fsocket_listener_note(fd);
+		fsocket_group_listen(fd, backlog);
 	}
 	return ret;
 }
@@ -99,6 +102,8 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 		own = reuseport && *reuseport;
 		if (reuseport || fsocket_group_child(fd))
 			memcpy(value, &own, *len);
+	} else if (!ret && level == IPPROTO_TCP && name == TCP_INFO) {
+		fsocket_group_info(fd, value, *len);
 	}
 	return ret;
 }
@@ -133,6 +138,8 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 	if (!ret && level == SOL_SOCKET && name == SO_REUSEPORT) {
 		reuseport = fsocket_listener_reuseport(fd);
 		memcpy(&own, value, sizeof(own));
+		if (own)
+			atomic_store(&fsocket_reuseport_wanted, true);
 		if (!reuseport && fsocket_group_child(fd))
 			reuseport = fsocket_listener_remember(fd);
 		if (reuseport)

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "real.h"
@@ -15,6 +16,25 @@
 static __thread cpu_set_t own __attribute__((tls_model("initial-exec")));
 static __thread int pinned __attribute__((tls_model("initial-exec"))) = -1;
 static __thread bool lifted __attribute__((tls_model("initial-exec")));
+
+/*
+ * The C library reads the number from /sys. Where a worker cannot read that, as in a chroot, it
+ * returns how many CPUs the thread may run on, and a worker is pinned to one. So the number is
+ * read once, when the group is made; children have it, too.
+ */
+int fsocket_cpus(void)
+{
+	static atomic_int known;
+	int cpus = atomic_load(&known);
+
+	if (!cpus) {
+		cpus = sysconf(_SC_NPROCESSORS_CONF);
+		if (cpus < 1 || cpus > GROUP_CPUS)
+			cpus = GROUP_CPUS;
+		atomic_store(&known, cpus);
+	}
+	return cpus;
+}
 
 static bool get(cpu_set_t *set)
 {

@@ -10,7 +10,11 @@
 #include <poll.h>
 #include <string.h>
 
+#include "clock.h"
 #include "worker.h"
+
+/* The longest time of a handshake, in most cases. */
+#define ALONE_MS	3000
 
 void fsocket_place_enter(struct watch *w)
 {
@@ -24,9 +28,46 @@ void fsocket_place_leave(struct watch *w)
 {
 	int fd = member_fd(w);
 
-	if (w->ours && fd >= 0)
+	if (w->all)
+		fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_DEL, NULL);
+	else if (w->ours && fd >= 0)
 		RAW4(SYS_epoll_ctl, w->epfd, EPOLL_CTL_DEL, fd, NULL);
 	w->ours = false;
+	w->all = false;
+}
+
+void fsocket_place_look(struct watch *w, bool there)
+{
+	long now = fsocket_now_ms();
+
+	if (there) {
+		w->active = true;
+		w->alone_since = 0;
+	} else if (w->active && !w->alone_since) {
+		w->alone_since = now;
+	} else if (w->active && now - w->alone_since >= ALONE_MS) {
+		w->active = false;
+		w->alone_since = 0;
+	}
+}
+
+void fsocket_place_all(struct watch *w, bool all)
+{
+	bool ours = w->ours;
+
+	if (w->all == all)
+		return;
+	if (all) {
+		fsocket_members_watch(w->group, w->epfd, EPOLL_CTL_ADD, &w->event);
+		w->all = true;
+		return;
+	}
+	/* The kernel may have woken this worker alone for what waits there: see leave_for_another(). */
+	if (w->event.events & EPOLLEXCLUSIVE && fsocket_members_readable(w->group, NULL))
+		return;
+	fsocket_place_leave(w);
+	if (ours)
+		fsocket_place_enter(w);
 }
 
 /* Returns the claim of w; NULL if it has none, or others have freed that. */

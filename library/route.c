@@ -36,6 +36,7 @@ struct route *fsocket_route_new(int memory)
 
 	if (r == MAP_FAILED)
 		return NULL;
+	fsocket_cpus();
 	r->seen = fsocket_imports_accept();
 	r->late = wanted && late_allowed(atoi(wanted)) ? atoi(wanted) : LATE_MS;
 	return r;
@@ -227,10 +228,8 @@ static void update(struct group *g)
 {
 	struct route *r = g->route;
 	unsigned char map[GROUP_CPUS] = { 0 }, others[GROUP_CLAIMS];
-	int cpus = sysconf(_SC_NPROCESSORS_CONF), count = 0, coming = 0;
+	int cpus = fsocket_cpus(), count = 0, coming = 0;
 
-	if (cpus > GROUP_CPUS)
-		cpus = GROUP_CPUS;
 	for (int i = 0, end = claims_of(r); i < end; i++) {
 		const struct claim *c = &r->claims[i];
 		int cpu = atomic_load(&c->cpu), member = member_of(c);
@@ -243,7 +242,7 @@ static void update(struct group *g)
 			coming++;
 		}
 	}
-	if (count < 2 || coming)
+	if (count < 2 || coming || !r->seen)
 		memset(map, 0, sizeof(map));
 	else
 		for (int cpu = 0, next = 0; cpu < cpus; cpu++)
@@ -433,6 +432,18 @@ bool fsocket_route_choose(struct group *g, struct claim *c, const cpu_set_t *all
 	}
 	unlock(g);
 	return c->member >= 0;
+}
+
+void fsocket_route_stop(struct group *g)
+{
+	struct route *r = g->route;
+
+	if (!r->seen || !lock(g))
+		return;
+	/* While members listen, nobody sets this again: see fsocket_worker_accept(). */
+	atomic_store(&r->seen, false);
+	update(g);
+	unlock(g);
 }
 
 bool fsocket_route_withdraw(struct group *g, struct claim *c)

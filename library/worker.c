@@ -37,8 +37,6 @@
 #define MAX_WATCHES	1024
 /* After so many looks a worker that leaves its connections alone gets no more. */
 #define UNHEEDED_LOOKS	4
-/* The longest time of a handshake, in most cases. */
-#define ALONE_MS	3000
 
 atomic_int fsocket_watch_count;
 
@@ -111,6 +109,7 @@ static void in_child(void)
 	fsocket_mine = (struct worker){ .late = fsocket_mine.late };
 	for (int i = 0; i < watches_end; i++) {
 		watches[i].claim = NULL;
+		watches[i].all = false;
 		watches[i].crowd = true;
 	}
 }
@@ -183,7 +182,12 @@ void fsocket_worker_ctl(struct group *g, int epfd, int op, int fd,
 	} else if (w && wanted) {
 		if (w->ours && call_epoll(epfd, EPOLL_CTL_MOD, member_fd(w), event))
 			w->ours = false;
+		if (w->all)
+			fsocket_members_watch(g, epfd, EPOLL_CTL_MOD, event);
 		fsocket_place_enter(w);
+		/* It may have been deleted and added, while its worker is alone. */
+		if (w->claim && !w->active && g->route->listening)
+			fsocket_place_all(w, true);
 	} else if (w) {
 		fsocket_place_leave(w);
 	}
@@ -221,7 +225,7 @@ void fsocket_worker_forsake(struct group *g, int member)
 
 		if (w->group == g && member < 0)
 			remove_watch(w);
-		else if (w->group == g && w->claim && w->claim->member == member)
+		else if (w->group == g && w->claim && (w->all || w->claim->member == member))
 			give_up(w);
 	}
 	fsocket_worker_let_go();
@@ -248,25 +252,6 @@ void fsocket_worker_confine(bool ends)
 }
 
 /*
- * A worker that is left alone keeps looking up for a while, since connections that were
- * sent to the members of other workers still arrive there.
- */
-static void look_for_others(struct watch *w, bool there)
-{
-	long now = fsocket_now_ms();
-
-	if (there) {
-		w->active = true;
-		w->alone_since = 0;
-	} else if (w->active && !w->alone_since) {
-		w->alone_since = now;
-	} else if (w->active && now - w->alone_since >= ALONE_MS) {
-		w->active = false;
-		w->alone_since = 0;
-	}
-}
-
-/*
  * Prepares the calling thread's wait in the instance of w. asks: it does not wait there, but only
  * asks what is ready, as a program does that waits for the instance by poll() or in another one. It
  * never looks up at the others then, so this makes no worker of it.
@@ -287,6 +272,8 @@ static void settle(struct watch *w, bool asks)
 		return;
 	}
 	if (w->claim && w->claim->owner != w->owner) {
+		if (w->all)
+			fsocket_place_leave(w);
 		w->claim = NULL;
 		w->ours = false;
 	}
@@ -301,15 +288,17 @@ static void settle(struct watch *w, bool asks)
 		}
 		w->generation = r->generation - 1;
 	}
-	if (w->generation == r->generation && !w->alone_since && (w->claim->ready || !w->active))
+	if (w->generation == r->generation && !w->alone_since && !(w->all && w->active) &&
+	    (w->claim->ready || !w->active))
 		return;
 	w->generation = r->generation;
-	look_for_others(w, atomic_load(&r->seen) &&
+	fsocket_place_look(w, atomic_load(&r->seen) &&
 			/* Workers that ended before may have left connections behind. */
 			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
-	if (!w->active || w->alone_since)
+	fsocket_place_all(w, !w->active && r->listening);
+	if (!w->active || w->alone_since || w->all)
 		return;
 	if (w->claim->ready)
 		fsocket_place_spread();
@@ -345,7 +334,8 @@ static bool unheeded(struct watch *w)
 {
 	struct pollfd own = { .fd = member_fd(w), .events = POLLIN };
 
-	if (fsocket_mine.accepts != w->accepts || RAW3(SYS_poll, &own, 1, 0) <= 0) {
+	if (fsocket_mine.accepts != w->accepts ||
+	    !(w->all ? fsocket_members_readable(w->group, NULL) : RAW3(SYS_poll, &own, 1, 0) > 0)) {
 		w->accepts = fsocket_mine.accepts;
 		w->unheeded = 0;
 		return false;
@@ -385,7 +375,7 @@ static int look_at_all(struct epoll_event *event, bool idle, bool *away)
 			errno = EFAULT;
 			return -1;
 		}
-		event->events = EPOLLIN;
+		event->events = w->event.events & (EPOLLIN | EPOLLRDNORM);
 		event->data = w->event.data;
 		memcpy(fsocket_mine.timely, timely, sizeof(fsocket_mine.timely));
 		fsocket_mine.overdue = true;
@@ -445,7 +435,7 @@ static bool settled(const struct watch *w, bool asks)
 		return g && settled_without_claim(w, asks);
 	return w->thread == &fsocket_mine && w->wanted && g &&
 	       w->generation == atomic_load(&g->route->generation) && c->owner == w->owner &&
-	       !w->alone_since && !(w->active && !c->ready) && !atomic_load(&g->route->broken);
+	       !w->alone_since && !(w->active && (!c->ready || w->all)) && !atomic_load(&g->route->broken);
 }
 
 static bool settle_all(bool asks)
@@ -470,6 +460,27 @@ static bool settle_all(bool asks)
 static int look_every(void)
 {
 	return LOOK_EVERY(fsocket_mine.late);
+}
+
+/* A worker that is left alone has all members in its instance, and would never sleep. */
+static void give_up_unheeded(void)
+{
+	bool all = false;
+
+	for (int i = 0; i < fsocket_mine.count; i++)
+		all |= fsocket_mine.watches[i]->all;
+	if (!all || fsocket_now_ms() - fsocket_mine.looked < look_every() || !fsocket_worker_hold())
+		return;
+	fsocket_mine.looked = fsocket_now_ms();
+	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++) {
+		struct watch *w = fsocket_mine.watches[i];
+
+		if (w->all && w->claim && unheeded(w)) {
+			give_up(w);
+			w->mute = true;
+		}
+	}
+	fsocket_worker_let_go();
 }
 
 static int slice(int left, int look)
@@ -556,6 +567,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 			return true;
 	}
 	if (!active || !timeout || maxevents <= 0) {
+		give_up_unheeded();
 		stamp(true);
 		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :
 				real_wait(epfd, events, maxevents, timeout);

@@ -19,6 +19,7 @@ struct watch {
 	struct epoll_event event;	/* as the program has registered the listener */
 	bool wanted;			/* it waits for connections */
 	bool ours;			/* the member is in the instance, too */
+	bool all;			/* so are all others: see fsocket_place_all() */
 	bool crowd;			/* several threads wait here */
 	const void *thread;
 	struct claim *_Atomic claim;
@@ -64,6 +65,17 @@ void fsocket_worker_forsake(struct group *g, int member);
 /* place.c: puts the member of w into its instance, or takes it out, if it has one. */
 void fsocket_place_enter(struct watch *w);
 void fsocket_place_leave(struct watch *w);
+/*
+ * Decides whether w looks up at the others. One that is left alone keeps looking up for a while, since
+ * connections that were sent to the members of other workers still arrive there.
+ */
+void fsocket_place_look(struct watch *w, bool there);
+/*
+ * Puts all members into the instance of w, which is left alone and does not look up any more, or takes
+ * the others out again. A handshake at a member of a worker that has gone may end much later: with
+ * TCP_DEFER_ACCEPT, when the client sends.
+ */
+void fsocket_place_all(struct watch *w, bool all);
 /* Gives w, which has a claim, a CPU and a member, to which connections may be sent from then on. */
 void fsocket_place_take(struct watch *w);
 /* Has this thread take from the member that w has left, until nothing waits there. */

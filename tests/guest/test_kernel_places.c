@@ -194,8 +194,8 @@ static void refuse_cpus(int signal)
 	struct sock_fprog program = { .len = 4, .filter = code };
 
 	(void)signal;
-	if (call_inline(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0) ||
-	    call_inline(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program))
+	if (call_inline(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    call_inline(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program, 0, 0))
 		_exit(6);
 }
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Descriptors and calls of a program: as the kernel has them, with the library alone, and with the
-kernel backend."""
+"""Descriptors, calls and processes of a program: as the kernel has them, with the library alone,
+and with the kernel backend."""
 import pytest
 
 import programs
 
 PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls", "test_kernel_pointers",
-            "test_kernel_tables")
+            "test_kernel_tables", "test_kernel_starts", "test_kernel_inherited",
+            "test_kernel_stops")
 each = pytest.mark.parametrize("program, name", programs.each_of(*PROGRAMS))
 
 
