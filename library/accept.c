@@ -96,18 +96,6 @@ static bool accept_confined(int fd, const struct group *g, struct sockaddr *addr
 	return true;
 }
 
-/*
- * The program has made the listener blocking since workers have members, and waits in accept() itself
- * from now on, where it would not see what comes to the members.
- */
-static RARELY void stop(struct group *g)
-{
-	if (!fsocket_worker_hold())
-		return;
-	fsocket_route_stop(g);
-	fsocket_worker_let_go();
-}
-
 bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int flags, int *conn)
 {
 	static const bool nobody[GROUP_MEMBERS];
@@ -185,7 +173,11 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 	 * listener's lock.
 	 */
 	if (!nonblocking(fd)) {
-		stop(g);
+		/*
+		 * The program has made the listener blocking since workers have members, and waits
+		 * in accept() itself from now on, where it would not see what comes to the members.
+		 */
+		fsocket_group_stop(g);
 		return accept_others(fd, g, NULL, nobody, false, addr, len, flags, conn);
 	}
 	errno = EAGAIN;

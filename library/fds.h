@@ -66,6 +66,11 @@ static inline ino_t fsocket_inode(int fd)
 	return RAW2(SYS_fstat, fd, &s) ? 0 : s.st_ino;
 }
 
+static inline int fsocket_set_reuseport(int fd, int on)
+{
+	return RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+}
+
 /* Returns the value of an option that is an int, or -ERRNO. */
 static inline int fsocket_option(int fd, int level, int name)
 {

@@ -74,10 +74,6 @@ static unsigned char group_of[FSOCKET_MAX_FD];
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 /* The program has made a copy of a socket's descriptor, so a listener may have another number. */
 static atomic_bool copied;
-static int set_reuseport(int fd, int on)
-{
-	return RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-}
 
 struct group *fsocket_group_find(ino_t socket)
 {
@@ -171,7 +167,7 @@ static int make_member(int fd, int family)
 
 	if (low < 0)
 		return -1;
-	if (!fsocket_group_inherit(low, fd, family) || set_reuseport(low, 1) ||
+	if (!fsocket_group_inherit(low, fd, family) || fsocket_set_reuseport(low, 1) ||
 	    RAW3(SYS_getsockname, fd, &address, &len) || RAW3(SYS_bind, low, &address, len)) {
 		RAW2(SYS_close, low, 0);
 		return -1;
@@ -184,7 +180,7 @@ static bool make_members(struct group *g, int fd, int family)
 	int wanted = members_wanted();
 
 	g->count = 0;
-	if (wanted < 2 || set_reuseport(fd, 1))
+	if (wanted < 2 || fsocket_set_reuseport(fd, 1))
 		return false;
 	while (g->count < wanted) {
 		int member = make_member(fd, family);
@@ -228,7 +224,7 @@ static void make_new(struct group *g, int fd, int family)
 	}
 	if (!g->route) {
 		fsocket_members_close(g);
-		set_reuseport(fd, 0);
+		fsocket_set_reuseport(fd, 0);
 		return;
 	}
 	memset(&info, 0, sizeof(info));
@@ -251,7 +247,6 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 {
 	int family = fsocket_option(fd, SOL_SOCKET, SO_DOMAIN);
 	struct group *g = NULL, before;
-	bool others;
 
 	/* Also of a group that is adopted, whose workers may be in a chroot later. */
 	fsocket_cpus();
@@ -263,11 +258,10 @@ static struct group *make_group(int fd, bool made_here, bool *adopted)
 		return NULL;
 	before = *g;
 	g->route = NULL;
-	/* A parent may have made the socket, so that children listen, and one has been quicker. */
-	others = made_here && !atomic_load(&fsocket_reuseport_wanted);
 	if (!fsocket_option(fd, SOL_SOCKET, SO_REUSEPORT))
 		make_new(g, fd, family);
-	else if (!made_here || others)
+	/* A parent may have made the socket, so that children listen, and one has been quicker. */
+	else if (!made_here || !atomic_load(&fsocket_reuseport_wanted))
 		*adopted = fsocket_adopt(g, fd);
 	if (!g->route) {
 		*g = before;

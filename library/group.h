@@ -18,6 +18,8 @@ struct group *fsocket_group_find(ino_t socket);
  * program has not set SO_REUSEPORT of.
  */
 bool fsocket_group_reached(int conn);
+/* options.c: the members no longer do what the listener does: see fsocket_route_stop(). */
+void fsocket_group_stop(struct group *g);
 
 #pragma GCC visibility pop
 

@@ -42,15 +42,21 @@ bool fsocket_group_option_allowed(int fd, int level, int name)
 	return false;
 }
 
-static RARELY void stop(struct group *g)
+RARELY void fsocket_group_stop(struct group *g)
+{
+	if (!fsocket_worker_hold())
+		return;
+	fsocket_route_stop(g);
+	fsocket_worker_let_go();
+}
+
+static void stop(struct group *g)
 {
 	/* A listener whose members do not listen yet gets none. */
 	if (!g->route->listening)
 		atomic_store(&g->route->broken, true);
-	else if (fsocket_worker_hold()) {
-		fsocket_route_stop(g);
-		fsocket_worker_let_go();
-	}
+	else
+		fsocket_group_stop(g);
 }
 
 void fsocket_group_signals(int fd)
@@ -64,7 +70,6 @@ void fsocket_group_signals(int fd)
 void fsocket_group_option_set(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct group *g = fsocket_group_of_socket(fd);
-	const int on = 1;
 
 	if (!g || fsocket_device_confined())
 		return;
@@ -73,7 +78,7 @@ void fsocket_group_option_set(int fd, int level, int name, const void *value, so
 		stop(g);
 	if (level == SOL_SOCKET && name == SO_REUSEPORT) {
 		g->route->reuseport = *(const int *)value;
-		RAW5(SYS_setsockopt, fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+		fsocket_set_reuseport(fd, 1);
 		return;
 	}
 	for (int m = 0; m < g->count; m++)

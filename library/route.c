@@ -36,7 +36,6 @@ struct route *fsocket_route_new(int memory)
 
 	if (r == MAP_FAILED)
 		return NULL;
-	fsocket_cpus();
 	r->seen = fsocket_imports_accept();
 	r->late = wanted && late_allowed(atoi(wanted)) ? atoi(wanted) : LATE_MS;
 	return r;

@@ -293,8 +293,8 @@ static void settle(struct watch *w, bool asks)
 		return;
 	w->generation = r->generation;
 	fsocket_place_look(w, atomic_load(&r->seen) &&
-			/* Workers that ended before may have left connections behind. */
-			(fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
+			   /* Workers that ended before may have left connections behind. */
+			   (fsocket_route_live(r) >= 2 || fsocket_members_readable(w->group, NULL)));
 	if (!w->active)
 		atomic_store(&w->claim->looks, false);
 	fsocket_place_all(w, !w->active && r->listening);
@@ -326,11 +326,11 @@ static void stamp(bool waiting)
 }
 
 /*
- * Returns whether connections have waited in the worker's own member for several looks,
- * and it has not called accept(): it makes the system call itself, which does not take
- * from there, or it does not want them. Then others have to take them.
+ * If connections have waited in the worker's own member, or in the others that it has in its instance,
+ * for several looks, and it has not called accept(), it makes the system call itself, which does not
+ * take from there, or it does not want them. Then others have to take them. Returns whether that is so.
  */
-static bool unheeded(struct watch *w)
+static bool give_up_unheeded(struct watch *w)
 {
 	struct pollfd own = { .fd = member_fd(w), .events = POLLIN };
 
@@ -340,7 +340,11 @@ static bool unheeded(struct watch *w)
 		w->unheeded = 0;
 		return false;
 	}
-	return ++w->unheeded >= UNHEEDED_LOOKS;
+	if (++w->unheeded < UNHEEDED_LOOKS)
+		return false;
+	give_up(w);
+	w->mute = true;
+	return true;
 }
 
 /* Does what look_around() does, while the watches stay as they are. */
@@ -354,11 +358,8 @@ static int look_at_all(struct epoll_event *event, bool idle, bool *away)
 
 		if (!w->claim || !w->active || !w->ours)
 			continue;
-		if (unheeded(w)) {
-			give_up(w);
-			w->mute = true;
+		if (give_up_unheeded(w))
 			continue;
-		}
 		fsocket_route_tend(w->group);
 		*away |= fsocket_route_timely(r, w->claim,
 					       idle ? late_of(r) : STALE(r),
@@ -463,7 +464,7 @@ static int look_every(void)
 }
 
 /* A worker that is left alone has all members in its instance, and would never sleep. */
-static void give_up_unheeded(void)
+static void look_alone(void)
 {
 	bool all = false;
 
@@ -475,10 +476,8 @@ static void give_up_unheeded(void)
 	for (int i = 0; i < fsocket_mine.count && fsocket_worker_known(); i++) {
 		struct watch *w = fsocket_mine.watches[i];
 
-		if (w->all && w->claim && unheeded(w)) {
-			give_up(w);
-			w->mute = true;
-		}
+		if (w->all && w->claim)
+			give_up_unheeded(w);
 	}
 	fsocket_worker_let_go();
 }
@@ -567,7 +566,7 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 			return true;
 	}
 	if (!active || !timeout || maxevents <= 0) {
-		give_up_unheeded();
+		look_alone();
 		stamp(true);
 		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :
 				real_wait(epfd, events, maxevents, timeout);
