@@ -90,24 +90,48 @@ static inline int accept_by_name(int from)
 	return accept(from, NULL, NULL);
 }
 
+/* Forks worker i; returns whether this is it. */
+static inline bool is_worker(int i)
+{
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return false;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return true;
+}
+
+static inline bool greet_one(char letter, int (*accept_one)(int))
+{
+	int conn = accept_one(fd);
+
+	if (conn < 0)
+		return false;
+	if (write(conn, &letter, 1) != 1)
+		_exit(3);
+	close(conn);
+	return true;
+}
+
 static inline void greet_all(char letter, int (*accept_one)(int))
 {
-	int conn;
+	while (greet_one(letter, accept_one))
+		;
+}
 
-	while ((conn = accept_one(fd)) >= 0) {
-		if (write(conn, &letter, 1) != 1)
-			_exit(3);
-		close(conn);
-	}
+static inline void watch_for(int epoll, int other, uint32_t events)
+{
+	struct epoll_event event = { .events = events };
+
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event))
+		_exit(4);
 }
 
 static inline int watch_listener(void)
 {
-	struct epoll_event event = { .events = EPOLLIN };
 	int epoll = epoll_create1(0);
 
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-		_exit(4);
+	watch_for(epoll, fd, EPOLLIN);
 	return epoll;
 }
 
@@ -128,11 +152,8 @@ static inline void leave(int signal)
 
 static inline void start_worker(int i, int (*accept_one)(int))
 {
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTERM, leave);
 	serve('0' + i, accept_one);
 }
@@ -183,8 +204,8 @@ static inline void pause_worker(int i)
 }
 
 /*
- * Returns the number of connections that wait in the listener itself, to which the library would add
- * those that wait in the members.
+ * Returns the number of connections that wait in the listener itself, to which the library would
+ * add those that wait in the members.
  */
 static inline int waiting_in_listener(void)
 {
@@ -196,8 +217,11 @@ static inline int waiting_in_listener(void)
 	return info.tcpi_unacked;
 }
 
-/* Returns whether connections of both CPUs go to workers' members while these workers stand still. */
-static inline bool all_local(int first, int last)
+/*
+ * Returns how many of two connections, one of each CPU, wait in the listener while these workers stand
+ * still.
+ */
+static inline int shared_of_two(int first, int last)
 {
 	int conns[2], waiting;
 
@@ -212,13 +236,13 @@ static inline bool all_local(int first, int last)
 		assert_true(greeting(conns[i]));
 		close(conns[i]);
 	}
-	return !waiting;
+	return waiting;
 }
 
 static inline void await_local(int first, int last)
 {
 	for (int i = 0; i < 100; i++) {
-		if (all_local(first, last))
+		if (!shared_of_two(first, last))
 			return;
 		/* Connections wake the workers that do not know of the others yet. */
 		for (int k = 0; k < 10; k++)

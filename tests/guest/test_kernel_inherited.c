@@ -216,18 +216,14 @@ static void test_ipv6_connections_have_the_options(void **state)
 /* A worker that has registered the listener as some do, and reports all other events. */
 static void start_worker_for_normal_data(int i, atomic_uint *others)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLRDNORM };
+	struct epoll_event event;
 	int epoll = epoll_create1(0);
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i]) {
+	if (!is_worker(i)) {
 		close(epoll);
 		return;
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-		_exit(4);
+	watch_for(epoll, fd, EPOLLIN | EPOLLRDNORM);
 	for (;;) {
 		if (epoll_wait(epoll, &event, 1, -1) != 1)
 			continue;

@@ -240,11 +240,8 @@ static void start_confinable(int i, int done)
 	struct epoll_event event;
 	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGUSR2, &action, NULL);
 	epoll = watch_listener();

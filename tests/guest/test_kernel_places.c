@@ -62,17 +62,13 @@ static void test_two_left_on_one_cpu(void **state)
 
 static void start_worker_of_two(int i, int other)
 {
-	struct epoll_event event = { .events = EPOLLIN };
+	struct epoll_event event;
 	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = watch_listener();
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, other, &event))
-		_exit(4);
+	watch_for(epoll, other, EPOLLIN);
 	for (;;)
 		if (epoll_wait(epoll, &event, 1, -1) == 1)
 			greet_all('0' + i, accept_by_name);
@@ -243,19 +239,15 @@ struct told {
  */
 static void start_exclusive_worker(int i, struct told *told)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+	struct epoll_event event;
 	int epoll = epoll_create1(0), nobody;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i]) {
+	if (!is_worker(i)) {
 		close(epoll);
 		return;
 	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTERM, leave);
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-		_exit(4);
+	watch_for(epoll, fd, EPOLLIN | EPOLLEXCLUSIVE);
 	for (;;) {
 		if (epoll_wait(epoll, &event, 1, -1) != 1)
 			continue;

@@ -93,25 +93,6 @@ static void await_accept(pid_t pid)
 	}
 }
 
-/* Returns whether connections of both CPUs wait in the listener itself while the workers stand still. */
-static bool all_shared(void)
-{
-	int conns[2], waiting;
-
-	for (int i = 0; i < 2; i++)
-		pause_worker(i);
-	for (int i = 0; i < 2; i++)
-		conns[i] = connect_on(i, &a);
-	waiting = waiting_in_listener();
-	for (int i = 0; i < 2; i++)
-		kill(workers[i], SIGCONT);
-	for (int i = 0; i < 2; i++) {
-		assert_true(greeting(conns[i]));
-		close(conns[i]);
-	}
-	return waiting == 2;
-}
-
 /*
  * With TCP_DEFER_ACCEPT a handshake ends when the client sends. The worker to which it was sent has
  * gone for long by then, and the other one, which has accepted others meanwhile, no longer looks for
@@ -149,24 +130,19 @@ static void test_handshake_ends_late(void **state)
 /* nginx does this after every 16th connection, so that others get some, too. */
 static void start_reordering_worker(int i)
 {
-	struct epoll_event event = { .events = EPOLLIN };
+	struct epoll_event event;
 	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = watch_listener();
 	for (;;) {
-		struct epoll_event found;
-
-		if (epoll_wait(epoll, &found, 1, -1) != 1)
+		if (epoll_wait(epoll, &event, 1, -1) != 1)
 			continue;
 		greet_all('0' + i, accept_by_name);
-		if (epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL) ||
-		    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
+		if (epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL))
 			_exit(4);
+		watch_for(epoll, fd, EPOLLIN);
 	}
 }
 
@@ -195,33 +171,21 @@ static void share(void)
 /* Takes one connection at a time, as nginx does. */
 static void start_exclusive_worker(int i)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
-	char letter = '0' + i;
-	int epoll, conn;
+	struct epoll_event event;
+	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = epoll_create1(0);
-	if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-		_exit(4);
+	watch_for(epoll, fd, EPOLLIN | EPOLLEXCLUSIVE);
 	for (;;) {
-		struct epoll_event found;
-
-		if (epoll_wait(epoll, &found, 1, -1) != 1)
+		if (epoll_wait(epoll, &event, 1, -1) != 1)
 			continue;
 		while (!i && atomic_load(&shared->hold)) {
 			atomic_store(&shared->held, true);
 			usleep(1000);
 		}
-		conn = accept(fd, NULL, NULL);
-		if (conn < 0)
-			continue;
-		if (write(conn, &letter, 1) != 1)
-			_exit(3);
-		close(conn);
+		greet_one('0' + i, accept_by_name);
 	}
 }
 
@@ -277,18 +241,14 @@ static void test_left_alone_and_joined(void **state)
 /* The worker waits for its instance in another one, and then in it for a short time. */
 static void start_nested_worker(int i)
 {
-	struct epoll_event event = { .events = EPOLLIN };
+	struct epoll_event event;
 	int inner, outer;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	inner = watch_listener();
 	outer = epoll_create1(0);
-	if (epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event))
-		_exit(4);
+	watch_for(outer, inner, EPOLLIN);
 	for (;;)
 		if (epoll_wait(outer, &event, 1, -1) == 1 && epoll_wait(inner, &event, 1, 5) == 1)
 			greet_all('0' + i, accept_by_name);
@@ -320,11 +280,8 @@ static void start_worker_that_blocks_later(int i)
 	struct epoll_event event;
 	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = watch_listener();
 	while (!atomic_load(&shared->told))
 		if (epoll_wait(epoll, &event, 1, 50) == 1)
@@ -361,7 +318,7 @@ static void test_filter_locked(void **state)
 	(void)state;
 	start_two();
 	assert_ok(setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)));
-	assert_true(all_shared());
+	assert_int_equal(shared_of_two(0, 1), 2);
 	kill_worker(1);
 	await_rest(0);
 	for (int i = 0; i < 6; i++)

@@ -182,11 +182,8 @@ static void start_outer_worker(int i)
 	struct epoll_event event;
 	int epoll;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	epoll = watch_listener();
 	for (;;)
 		if (readable(epoll, -1) == 1 && epoll_wait(epoll, &event, 1, 0) == 1)
@@ -217,11 +214,8 @@ static void start_worker_of(int epoll, int i)
 {
 	struct epoll_event event;
 
-	workers[i] = fork();
-	assert_ok(workers[i]);
-	if (workers[i])
+	if (!is_worker(i))
 		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (;;)
 		if (epoll_wait(epoll, &event, 1, -1) == 1)
 			greet_all('0' + i, accept_by_name);
