@@ -6,6 +6,7 @@
  */
 #include <elf.h>
 #include <link.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -71,7 +72,16 @@ static int imports_one(struct dl_phdr_info *info, __attribute__((unused)) size_t
 	return any(&t, t.calls, t.calls_size) || any(&t, t.others, t.others_size);
 }
 
+/*
+ * While dl_iterate_phdr() runs it holds a lock of the dynamic linker, which fork() does not release
+ * in the child (glibc, elf/dl-iteratephdr.c). A child of a program with threads would wait for it
+ * for ever, so it does not ask again.
+ */
 bool fsocket_imports_accept(void)
 {
-	return dl_iterate_phdr(imports_one, NULL);
+	static atomic_bool known;
+
+	if (!atomic_load(&known))
+		atomic_store(&known, dl_iterate_phdr(imports_one, NULL));
+	return atomic_load(&known);
 }
