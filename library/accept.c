@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "clock.h"
@@ -180,6 +181,8 @@ bool fsocket_worker_accept(int fd, struct sockaddr *addr, socklen_t *len, int fl
 		fsocket_group_stop(g);
 		return accept_others(fd, g, NULL, nobody, false, addr, len, flags, conn);
 	}
+	/* accept() is a cancellation point. */
+	pthread_testcancel();
 	errno = EAGAIN;
 	*conn = -1;
 	return true;

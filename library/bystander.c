@@ -151,6 +151,7 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &own);
+	pthread_cleanup_push(fsocket_unblock, &own);
 	for (;;) {
 		part = *limit >= 0 && *limit < every ? *limit : every;
 		count = ask(q, &(struct timespec){ part / 1000000000, part % 1000000000 },
@@ -164,7 +165,7 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 			break;
 		every = 10 * LATE_MS * 1000000LL;
 	}
-	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	pthread_cleanup_pop(true);
 	errno = saved;
 	return count;
 }

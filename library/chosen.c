@@ -26,7 +26,7 @@ bool fsocket_kernel_chosen(void)
 
 	if (atomic_load(&chosen))
 		return atomic_load(&chosen) == 1;
-	backend = getenv("FSOCKET_BACKEND");
+	backend = fsocket_setting("FSOCKET_BACKEND");
 	if (backend && !strcmp(backend, "kernel"))
 		atomic_store(&chosen, 1);
 	else if (backend && !strcmp(backend, "auto"))

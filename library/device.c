@@ -107,15 +107,15 @@ static const char *remedy(int error)
 
 static void report(int error)
 {
-	const char *required = getenv("FSOCKET_REQUIRED");
+	const char *required = fsocket_setting("FSOCKET_REQUIRED");
 	bool fatal = required && !strcmp(required, "1");
-	char line[512], text[64];
+	char line[512];
 	int length;
 
 	if (!fatal && error == atomic_load(&failure))
 		return;
 	length = snprintf(line, sizeof(line), "libfsocket: %s: %s: %s (%s)\n", FSOCKET_DEVICE,
-			  strerror_r(error, text, sizeof(text)),
+			  strerrordesc_np(error),
 			  fatal ? "the program needs the module and ends here" :
 				  "running without Fastsocket", remedy(error));
 	RAW3(SYS_write, STDERR_FILENO, line, length);

@@ -77,6 +77,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/single_threaded.h>
 
 #include "device.h"
 #include "epoll.h"
@@ -88,6 +89,8 @@ extern void *__libc_stack_end;
 
 static uint32_t last_id;
 static bool given_up;
+/* The process that forks has other threads. */
+static bool forked_threaded;
 
 static bool plain(const struct epoll_event *event)
 {
@@ -131,8 +134,14 @@ static bool readable(const struct epoll_event *event)
 	return false;
 }
 
+/*
+ * A child of a process with other threads does not follow calls. new_instance() would have to look
+ * at the shared objects, and the lock of the dynamic linker for that may be one of those that
+ * fork() does not release: see imports.c.
+ */
 static void before_fork(void)
 {
+	forked_threaded = !__libc_single_threaded;
 	fsocket_epoll_escape_all();
 	fsocket_shadow_report();
 }
@@ -147,6 +156,7 @@ static void in_child(void)
 	}
 	fsocket_shadow_clear_instances();
 	fsocket_saved_calls = 0;
+	given_up |= forked_threaded;
 	atomic_store(&fsocket_shadow_obstacles, given_up ? GIVEN_UP : 0);
 }
 

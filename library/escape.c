@@ -54,6 +54,7 @@ __attribute__((used, visibility("hidden")))				\
 void *fsocket_before_##name(long a, long b, long c, long d, long e, long f) \
 {									\
 	static void *real;						\
+	FIND_AT_START(real, #name);					\
 	int saved = errno;						\
 	void *other;							\
 									\
@@ -163,8 +164,22 @@ static void by_dlopen(ARGUMENTS)
 		fsocket_epoll_escape_all();
 }
 
+/* A function that runs for the number of a system call runs in this thread. */
+static __thread bool by_name __attribute__((tls_model("initial-exec")));
+/* Whether the thread could be cancelled before that. */
+static __thread int cancelable __attribute__((tls_model("initial-exec")));
+
+static void ends_by_name(void)
+{
+	by_name = false;
+	pthread_setcancelstate(cancelable, NULL);
+}
+
 static void by_longjmp(ARGUMENTS)
 {
+	/* A signal handler may leave the function. */
+	if (by_name)
+		ends_by_name();
 	fsocket_shadow_jump();
 }
 
@@ -365,18 +380,14 @@ static void by_shutdown(ARGUMENTS)
 		fsocket_group_shutdown(a);
 }
 
-/* A function that runs for a number runs in this thread. */
-static __thread bool by_name __attribute__((tls_model("initial-exec")));
-
 /* Does the system call of the number by the library's function of the same name. */
 static long call_by_name(long number, long a, long b, long c, long d, long e)
 {
-	int cancel;
 	long ret;
 
-	by_name = true;
 	/* syscall() is no cancellation point. */
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelable);
+	by_name = true;
 	switch (number) {
 	case SYS_accept:
 		ret = accept(a, (struct sockaddr *)b, (socklen_t *)c);
@@ -403,8 +414,7 @@ static long call_by_name(long number, long a, long b, long c, long d, long e)
 		ret = epoll_pwait(a, (struct epoll_event *)b, c, d, (const sigset_t *)e);
 		break;
 	}
-	pthread_setcancelstate(cancel, NULL);
-	by_name = false;
+	ends_by_name();
 	return ret;
 }
 

@@ -11,6 +11,7 @@
  *	options.c	the options that the program sets of the listener
  *	inherit.c	the options that a member has from its listener
  *	route.c		the member that gets the connections of a CPU
+ *	making.c	the lock under which that is done
  *	imports.c	whether the program imports accept()
  *	adopt.c		a group of the program before this one
  *	keep.c		the same, when a process runs its program again
@@ -71,7 +72,6 @@ atomic_bool fsocket_reuseport_wanted;
 static struct group groups[MAX_GROUPS];
 /* For each descriptor, 1 + the index of its group; 0 if it has none, as far as is known. */
 static unsigned char group_of[FSOCKET_MAX_FD];
-static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 /* The program has made a copy of a socket's descriptor, so a listener may have another number. */
 static atomic_bool copied;
 
@@ -202,7 +202,7 @@ static bool suits(int fd, int family)
 static void demand(int fd)
 {
 	static const char line[] = "libfsocket: FSOCKET_BACKEND=kernel: the listener cannot have a group of its own: the program needs that and ends here (it has set SO_REUSEPORT itself, may use one CPU only, or has too few descriptors: libfsocket(7))\n";
-	const char *required = getenv("FSOCKET_REQUIRED");
+	const char *required = fsocket_setting("FSOCKET_REQUIRED");
 
 	(void)fd;
 	if (!required || strcmp(required, "1"))
@@ -292,27 +292,25 @@ static void exclude_others(int fd, short type)
 		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
-/* Another thread of the parent may have held these, which only processes with a group take. */
-static void in_child(void)
+/* Another thread of the parent may have held these. fork() has made sure that none is making. */
+static void in_copy(void)
 {
-	pthread_mutex_init(&making, NULL);
+	fsocket_making_in_copy();
 	fsocket_worker_held_in_child();
 }
 
 bool fsocket_group_note(int fd, bool made_here)
 {
-	static bool prepared;
+	static atomic_bool prepared;
 	bool adopted = false;
 	struct group *g;
 
 	if ((unsigned int)fd >= FSOCKET_MAX_FD || fsocket_device_confined() ||
 	    fsocket_process_borrowed())
 		return false;
-	pthread_mutex_lock(&making);
-	if (!prepared) {
-		prepared = !pthread_atfork(fsocket_pin_lift, NULL, NULL);
-		fsocket_process_at_copy(in_child);
-	}
+	if (!atomic_exchange(&prepared, true))
+		fsocket_process_at_copy(in_copy);
+	fsocket_making_begin();
 	g = fsocket_group_find(fsocket_inode(fd));
 	if (!g) {
 		exclude_others(fd, F_WRLCK);
@@ -320,7 +318,7 @@ bool fsocket_group_note(int fd, bool made_here)
 		exclude_others(fd, F_UNLCK);
 	}
 	group_of[fd] = g ? 1 + (g - groups) : 0;
-	pthread_mutex_unlock(&making);
+	fsocket_making_end();
 	if (!g)
 		demand(fd);
 	return adopted;
@@ -452,7 +450,7 @@ static struct group before_left[MAX_GROUPS];
 
 void fsocket_group_leave(void)
 {
-	pthread_mutex_lock(&making);
+	fsocket_making_begin();
 	memcpy(before_left, groups, sizeof(groups));
 }
 
@@ -464,7 +462,7 @@ void fsocket_group_left(bool apart)
 	/* From now on all calls that concern notes about numbers ask whose they are. */
 	if (apart)
 		atomic_store(&fsocket_group_made, true);
-	pthread_mutex_unlock(&making);
+	fsocket_making_end();
 }
 
 void fsocket_group_gone(unsigned int first, unsigned int last)

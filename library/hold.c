@@ -7,8 +7,10 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 #include "device.h"
+#include "process.h"
 #include "real.h"
 #include "worker.h"
 
@@ -18,10 +20,14 @@ static bool masked;
 
 bool fsocket_worker_hold(void)
 {
+	const struct timespec pause = { .tv_nsec = 20000 };
 	const void *nobody = NULL;
 	bool free = !fsocket_device_confined();
 	sigset_t all, own;
 
+	/* The holder may be another thread of the process of which this one is a copy. */
+	if (atomic_load(&holder))
+		fsocket_process_borrowed();
 	if (atomic_load(&holder) == &fsocket_mine)
 		return false;
 	sigfillset(&all);
@@ -30,7 +36,8 @@ bool fsocket_worker_hold(void)
 	while (!atomic_compare_exchange_weak(&holder, &nobody, &fsocket_mine)) {
 		nobody = NULL;
 		if (free)
-			RAW2(SYS_sched_yield, 0, 0);
+			/* sched_yield() would not let a holder of a lower priority run. */
+			RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 	}
 	masked = free;
 	if (free)

@@ -72,16 +72,23 @@ static int imports_one(struct dl_phdr_info *info, __attribute__((unused)) size_t
 	return any(&t, t.calls, t.calls_size) || any(&t, t.others, t.others_size);
 }
 
+static atomic_bool imported;
+/* The program asks no more. */
+static bool settled;
+
 /*
  * While dl_iterate_phdr() runs it holds a lock of the dynamic linker, which fork() does not release
  * in the child (glibc, elf/dl-iteratephdr.c). A child of a program with threads would wait for it
- * for ever, so it does not ask again.
+ * for ever, so it has the answer of its parent.
  */
 bool fsocket_imports_accept(void)
 {
-	static atomic_bool known;
+	if (!settled && !atomic_load(&imported))
+		atomic_store(&imported, dl_iterate_phdr(imports_one, NULL));
+	return atomic_load(&imported);
+}
 
-	if (!atomic_load(&known))
-		atomic_store(&known, dl_iterate_phdr(imports_one, NULL));
-	return atomic_load(&known);
+void fsocket_imports_settled(void)
+{
+	settled = true;
 }

@@ -102,15 +102,17 @@ static const char *last_part(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+/* Where this library is. dladdr() takes a lock of the dynamic linker: see start.c. */
+static Dl_info this;
+
 /* Returns whether this library is preloaded into a program that gets the environment. */
 static bool preloads(char *const *environment)
 {
 	const char *at = variable(environment, "LD_PRELOAD"), *name, *part;
 	char one[512];
 	size_t length;
-	Dl_info this;
 
-	if (!at || !dladdr(__func__, &this) || RAW2(SYS_access, this.dli_fname, R_OK))
+	if (!at || !this.dli_fname || RAW2(SYS_access, this.dli_fname, R_OK))
 		return false;
 	name = last_part(this.dli_fname);
 	for (; *at; at += length + !!at[length]) {
@@ -154,24 +156,33 @@ static bool find_kept(struct text *t)
 }
 
 /* Runs the program and keeps the groups. Returns if that fails, or if there are none. */
-static RARELY void run_and_keep(const char *path, char *const *arguments, char *const *environment)
+static void run_and_keep(struct text *t, const char *path, char *const *arguments,
+			 char *const *environment)
 {
 	int count = 0;
-	struct text t;
 
 	while (environment[count])
 		count++;
-	if (!find_kept(&t))
+	if (!find_kept(t))
 		return;
 
 	char *with[count + 2];
 	REAL(execve);
 
-	with[0] = t.bytes;
+	with[0] = t->bytes;
 	memcpy(with + 1, environment, (count + 1) * sizeof(*with));
-	set_flags(t.bytes, 0);
+	set_flags(t->bytes, 0);
 	real(path, arguments, with);
-	set_flags(t.bytes, FD_CLOEXEC);
+	set_flags(t->bytes, FD_CLOEXEC);
+}
+
+/* A child of vfork() has the variables of its parent, whose other threads may do the same. */
+static RARELY void run_and_keep_apart(const char *path, char *const *arguments,
+				      char *const *environment)
+{
+	struct text t;
+
+	run_and_keep(&t, path, arguments, environment);
 }
 
 /*
@@ -213,6 +224,8 @@ static bool environment_readable(char *const *environment)
 static RARELY void keep(const char *path, bool search, char *const *arguments,
 			char *const *environment)
 {
+	/* A signal handler may run the program, on a small stack of its own. */
+	static struct text text;
 	char found[PATH_ROOM];
 
 	/* A child of vfork() is alone, too: it has descriptors of its own. */
@@ -224,8 +237,12 @@ static RARELY void keep(const char *path, bool search, char *const *arguments,
 			return;
 		path = found;
 	}
-	if (is_this_program(path))
-		run_and_keep(path, arguments, environment);
+	if (!is_this_program(path))
+		return;
+	if (fsocket_process_borrowed())
+		run_and_keep_apart(path, arguments, environment);
+	else
+		run_and_keep(&text, path, arguments, environment);
 }
 
 /* Called before each exec. If the program is to keep groups, it is run here. */
@@ -292,6 +309,7 @@ __attribute__((constructor)) static void program_starts(void)
 {
 	const char *kept = secure_getenv(VARIABLE), *at = kept;
 
+	dladdr(program_starts, &this);
 	if (!kept)
 		return;
 	/* The number of the process shows that the variable is not an old one. */

@@ -28,6 +28,15 @@ struct tcp_info;
  */
 bool fsocket_kernel_chosen(void);
 
+/* Ends a wait with all signals blocked; also if the thread is cancelled there. */
+static inline void fsocket_unblock(void *own)
+{
+	pthread_sigmask(SIG_SETMASK, own, NULL);
+}
+
+/* The program starts, and has one thread. */
+void fsocket_making_at_start(void);
+
 /* The number of epoll instances that have a listener with a group; in most programs it is 0. */
 extern atomic_int fsocket_watch_count;
 /* The number of groups that this process has. */

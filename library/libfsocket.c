@@ -517,9 +517,11 @@ static RARELY int close_specially(int fd)
 	fsocket_epoll_close(fd);
 	if (fsocket_group_was())
 		fsocket_group_own(fd);
-	if (kind & FD_LISTENER || fsocket_group_has(fd))
+	if (kind & FD_LISTENER || fsocket_group_has(fd)) {
+		/* Where the thread ends in close(), the listener and its group stay. */
+		pthread_testcancel();
 		fsocket_group_gone(fd, fd);
-	else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
+	} else if (atomic_load_explicit(&fsocket_watch_count, memory_order_relaxed))
 		fsocket_worker_close(fd);
 	if (kind & FD_LISTENER)
 		return close_listener(fd);

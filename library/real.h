@@ -17,9 +17,23 @@
 #define RARE(condition)	__builtin_expect(!!(condition), 0)
 #define RARELY		__attribute__((noinline, cold))
 
-/* Declares the variable real: the next function of that name, which is that of the C library. */
+/* A variable for the C library's function of that name, which start.c finds; or NULL if there is none. */
+struct fsocket_real {
+	void **where;
+	const char *name;
+};
+
+#define FIND_AT_START(variable, function)				\
+	static const struct fsocket_real entry				\
+	__attribute__((used, section("fsocket_reals"))) = { (void **)&(variable), function }
+
+/*
+ * Declares the variable real: the next function of that name, which is that of the C library. It is
+ * looked for here if another library calls this one before start.c has run.
+ */
 #define REAL(name)							\
 	static __typeof__(&name) real;					\
+	FIND_AT_START(real, #name);					\
 									\
 	if (RARE(!real))						\
 		real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
@@ -38,6 +52,9 @@
 		real_##name = real;					\
 		return real arguments;					\
 	}
+
+/* Returns the value of one of the library's environment variables, or NULL: see start.c. */
+__attribute__((visibility("hidden"))) const char *fsocket_setting(const char *name);
 
 /*
  * A system call by the library where the program has asked for another one. It is no

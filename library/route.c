@@ -30,7 +30,7 @@
 
 struct route *fsocket_route_new(int memory)
 {
-	const char *wanted = getenv("FSOCKET_STEAL_AFTER_MS");
+	const char *wanted = fsocket_setting("FSOCKET_STEAL_AFTER_MS");
 	struct route *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
 			       MAP_SHARED | (memory < 0 ? MAP_ANONYMOUS : 0), memory, 0);
 

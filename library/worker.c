@@ -114,14 +114,16 @@ static void in_child(void)
 	}
 }
 
-static void prepare(void)
+/* Returns whether the library learns when this thread ends. */
+static bool prepare(void)
 {
-	static atomic_bool prepared;
 	static pthread_key_t key;
+	static bool prepared;
 
-	if (!atomic_exchange(&prepared, true))
-		pthread_key_create(&key, thread_ends);
-	pthread_setspecific(key, &fsocket_mine);
+	/* The program may use all keys itself. */
+	if (!prepared)
+		prepared = !pthread_key_create(&key, thread_ends);
+	return prepared && !pthread_setspecific(key, &fsocket_mine);
 }
 
 static struct watch *new_watch(int epfd, int fd, struct group *g)
@@ -280,8 +282,8 @@ static void settle(struct watch *w, bool asks)
 	if (!w->claim) {
 		if (asks || !nonblocking(w->fd))
 			return;
-		prepare();
-		w->claim = fsocket_route_claim(w->group, &w->owner);
+		if (prepare())
+			w->claim = fsocket_route_claim(w->group, &w->owner);
 		if (!w->claim) {
 			w->retry = fsocket_now_ms() + SILENT(r);
 			return;
@@ -498,6 +500,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &own);
+	pthread_cleanup_push(fsocket_unblock, &own);
 	for (;;) {
 		stamp(true);
 		count = real_pwait(epfd, events, maxevents, slice(left, look), mask ? mask : &own);
@@ -519,7 +522,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	if (count >= 0)
 		errno = saved;
 	saved = errno;
-	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	pthread_cleanup_pop(true);
 	errno = saved;
 	return count;
 }

@@ -392,10 +392,15 @@ static __thread bool closes_copy;
 /* 1: the thread has come to the closing of its copy. 2: the listener's first number is closed. */
 static atomic_int closing;
 
-/* The library calls this just before it closes a listener: there the thread waits. */
+/*
+ * The library calls this before its notes about a listener change, and just before it closes it: there
+ * the thread waits.
+ */
 void pthread_testcancel(void)
 {
-	if (!closes_copy)
+	static int calls;
+
+	if (!closes_copy || ++calls < 2)
 		return;
 	closing = 1;
 	while (closing != 2)
