@@ -230,6 +230,9 @@ static void fsocket_local_look(struct timer_list *timer)
 	unsigned long after = 0;
 	int cpu;
 
+	/* The program has set O_ASYNC, of which the kernel does not tell: see tidy.c. */
+	if (sock_flag(local->listener->sock->sk, SOCK_FASYNC))
+		fsocket_listener_tidy(local->listener);
 	/* The timer of the host looks at a guest; see fsocket_local_hand(). */
 	if (!READ_ONCE(local->host))
 		after = fsocket_look_at(local, local);

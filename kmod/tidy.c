@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Brings a listener up to date after a worker has ended, a CPU has gone or come, a CPU
- * without a worker has handled SYNs, or somebody has aborted a local listener. A work item
- * does this, since only tasks that the listener's users may make wait take the listener's
- * lock.
+ * without a worker has handled SYNs, somebody has aborted a local listener, or the program
+ * has set O_ASYNC. A work item does this, since only tasks that the listener's users may make
+ * wait take the listener's lock.
  */
 #include <linux/cpumask.h>
+#include <linux/file.h>
 #include <linux/sched/mm.h>
 #include <net/sock.h>
 #include <net/tcp.h>
@@ -79,12 +80,33 @@ void fsocket_local_left(const struct sock *sk)
 		fsocket_listener_tidy(l);
 }
 
+/*
+ * A program that has set O_ASYNC waits for SIGIO, which local listeners do not send. So its
+ * listener becomes an ordinary one, and SIGIO tells of connections that move to its queue.
+ */
+static void fsocket_follow_async(struct fsocket_listener *l)
+{
+	struct file *file = NULL;
+
+	mutex_lock(&l->lock);
+	/* The reference keeps the program's close() from ending the listener meanwhile. */
+	if (!l->ended && sock_flag(l->sock->sk, SOCK_FASYNC) &&
+	    atomic_long_inc_not_zero(&l->sock->file->f_count))
+		file = l->sock->file;
+	mutex_unlock(&l->lock);
+	if (!file)
+		return;
+	fsocket_listener_refresh(l);
+	fput(file);
+}
+
 void fsocket_tidy_work(struct work_struct *work)
 {
 	struct fsocket_listener *l =
 		container_of(work, struct fsocket_listener, tidy_work);
 	struct mem_cgroup *charged;
 
+	fsocket_follow_async(l);
 	mutex_lock(&l->lock);
 	if (!l->ended && !fsocket_follow_abort(l)) {
 		/* A work item belongs to no memory cgroup. */

@@ -33,7 +33,7 @@ def each_of(*programs, without=None):
         (program, name) for program in programs for name in names(program) if name != without])
 
 
-@each_of("test_ioctl", "test_accept", "test_options", "test_inherit", "test_module")
+@each_of("test_ioctl", "test_accept", "test_options", "test_stock", "test_inherit", "test_module")
 def test_module(lab, program, name):
     run_one(lab, "FASTSOCKET_KO=/lib/modules/$(uname -r)/updates/fastsocket.ko", program, name)
 
