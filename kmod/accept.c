@@ -14,6 +14,7 @@
 
 #include "listener.h"
 #include "ops.h"
+#include "resolve.h"
 #include "stats.h"
 
 /*
@@ -301,6 +302,17 @@ static int fsocket_listener_accept(struct socket *sock, struct socket *newsock,
 	return ret;
 }
 
+/*
+ * Linux AIO (IOCB_CMD_POLL) waits at one wait queue, and refuses a file that has two. So it
+ * waits at the shared one, to which connections that wait elsewhere move when they are late.
+ */
+static const void *fsocket_aio_queue_proc __read_mostly;
+
+static bool fsocket_polled_by_aio(const poll_table *wait)
+{
+	return wait && wait->_qproc && wait->_qproc == fsocket_aio_queue_proc;
+}
+
 static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *l,
 				    poll_table *wait)
 {
@@ -308,7 +320,7 @@ static __poll_t fsocket_poll_queues(struct file *file, struct fsocket_listener *
 	struct fsocket_local *local;
 	__poll_t mask;
 
-	local = fsocket_my_local(l);
+	local = fsocket_polled_by_aio(wait) ? NULL : fsocket_my_local(l);
 	/* tcp_poll() registers with the shared queue, and handles states other than LISTEN. */
 	if (poll_does_not_wait(wait) &&
 	    inet_sk_state_load(sock->sk) == TCP_LISTEN)
@@ -347,6 +359,12 @@ static __poll_t fsocket_listener_poll(struct file *file, struct socket *sock,
 	mask = l ? fsocket_poll_queues(file, l, wait) : tcp_poll(file, sock, wait);
 	srcu_read_unlock(&fsocket_srcu, idx);
 	return mask;
+}
+
+void fsocket_accept_init(void)
+{
+	/* NULL if the kernel has no Linux AIO. */
+	fsocket_aio_queue_proc = fsocket_resolve("aio_poll_queue_proc");
 }
 
 void fsocket_accept_set_ops(struct proto_ops *ops)

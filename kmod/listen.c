@@ -330,6 +330,7 @@ int fsocket_listen_init(void)
 	fsocket_wq = alloc_workqueue("fastsocket", WQ_UNBOUND, WQ_UNBOUND_MAX_ACTIVE);
 	if (!fsocket_wq)
 		return -ENOMEM;
+	fsocket_accept_init();
 	ret = fsocket_ops_init(fsocket_setters);
 	if (ret)
 		goto err_wq;

@@ -304,6 +304,8 @@ void fsocket_local_left(const struct sock *sk);
 
 /* accept.c */
 
+/* Called when the module is loaded, before it has listeners. */
+void fsocket_accept_init(void);
 /* Replaces accept() and poll() of @ops. */
 void fsocket_accept_set_ops(struct proto_ops *ops);
 
