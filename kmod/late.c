@@ -42,7 +42,8 @@ static bool fsocket_move_one(struct sock *to, struct request_sock *req)
 
 /*
  * Moves the connections that wait at @from to the shared queue of @to until that is
- * full, and returns their number. The caller has locked the local socket, so that
+ * full, and returns their number. If @to no longer listens, they stay: they end, or are
+ * migrated, with @from. The caller has locked the local socket, so that
  * inet_csk_accept() does not take the same ones, and bottom halves are off.
  */
 static unsigned int fsocket_drain(struct sock *from, struct sock *to)
@@ -51,7 +52,8 @@ static unsigned int fsocket_drain(struct sock *from, struct sock *to)
 	struct request_sock *req;
 	unsigned int moved = 0;
 
-	while (!sk_acceptq_is_full(to) && !reqsk_queue_empty(queue)) {
+	while (inet_sk_state_load(to) == TCP_LISTEN && !sk_acceptq_is_full(to) &&
+	       !reqsk_queue_empty(queue)) {
 		req = reqsk_queue_remove(queue, from);
 		if (!req)
 			break;

@@ -90,11 +90,24 @@ static void fsocket_local_hand(struct fsocket_local *local, struct fsocket_local
 	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLRDNORM);
 }
 
+/*
+ * Takes @local out of the group. If it ends, it leaves as a listener that is closed: with
+ * net.ipv4.tcp_migrate_req, its handshakes and the connections for which the shared queue
+ * has no room go on at another socket of the group then.
+ */
+static void fsocket_leave_group(const struct fsocket_local *local)
+{
+	if (local->listener->ended)
+		reuseport_stop_listen_sock(local->sock->sk);
+	else
+		reuseport_detach_sock(local->sock->sk);
+}
+
 void fsocket_local_park(struct fsocket_local *local)
 {
 	if (!local->attached)
 		return;
-	reuseport_detach_sock(local->sock->sk);
+	fsocket_leave_group(local);
 	WRITE_ONCE(local->attached, false);
 	fsocket_local_count(local, offsetof(struct fsocket_stats, retire));
 	trace_fsocket_retire(inet_sk(local->sock->sk)->inet_num, local->cpu);
@@ -308,6 +321,11 @@ void fsocket_local_unbind(struct fsocket_local *local)
 	if (!local->bind)
 		return;
 	sk = local->sock->sk;
+	/* One that was parked before has to join the group to leave it like the others. */
+	if (READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_migrate_req) &&
+	    !rcu_access_pointer(sk->sk_reuseport_cb) &&
+	    !fsocket_join_group(sk, local->listener->sock->sk))
+		fsocket_leave_group(local);
 	lock_sock(sk);
 	atomic64_set(&sk->sk_cookie, local->cookie);
 	tcp_set_state(sk, TCP_CLOSE);

@@ -8,6 +8,8 @@
 
 #include "worker.h"
 
+#define MIGRATE "/proc/sys/net/ipv4/tcp_migrate_req"
+
 /* --- ways to wait ----------------------------------------------------------------- */
 
 static void set_async(int fd, bool by_ioctl)
@@ -190,7 +192,117 @@ static void io_uring_polls(void **state)
 	close(fd);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* --- what becomes of connections at close() ----------------------------------------- */
+
+/* Makes a listener of the port of @a, or of any port if that is 0, in its group. */
+static int group_listener(union address *a, int backlog)
+{
+	socklen_t len = sizeof(*a);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	assert_ok(fd);
+	a->in.sin_family = AF_INET;
+	a->in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_ok(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)));
+	assert_ok(bind(fd, &a->sa, sizeof(a->in)));
+	assert_ok(getsockname(fd, &a->sa, &len));
+	assert_ok(listen(fd, backlog));
+	return fd;
+}
+
+static void end_by(int fd, bool by_shutdown)
+{
+	if (by_shutdown)
+		assert_ok(shutdown(fd, SHUT_RDWR));
+	close(fd);
+}
+
+/* More connections wait than the shared queue has room for: they are all migrated. */
+static void queues_migrate(bool by_shutdown)
+{
+	unsigned long long stolen = counter("stolen", -1);
+	union address a = { 0 };
+	int fds[2], clients[6], i;
+
+	write_file(MIGRATE, "1");
+	fds[0] = group_listener(&a, 2);
+	assert_ok(spawn(fds[0], 1));
+	for (i = 0; i < 3; i++)
+		clients[i] = connect_on(1, &a);
+	/* They are late, and fill the shared queue. */
+	await(counter("stolen", -1) == stolen + 3);
+	for (; i < 6; i++)
+		clients[i] = connect_on(1, &a);
+	fds[1] = group_listener(&a, 64);
+	end_by(fds[0], by_shutdown);
+	for (i = 0; i < 6; i++) {
+		assert_int_equal(readable(fds[1], 20000), 1);
+		accept_and_greet(fds[1], 'y');
+	}
+	for (i = 0; i < 6; i++) {
+		assert_int_equal(greeting(clients[i]), 'y');
+		close(clients[i]);
+	}
+	close(fds[1]);
+	unpin();
+}
+
+/* A handshake that the client has not completed at close() goes on at another listener. */
+static void handshake_migrates(bool retired)
+{
+	union address a = { 0 };
+	int fds[2], seconds = 20, client;
+
+	write_file(MIGRATE, "1");
+	fds[0] = group_listener(&a, 64);
+	/* The last packet of the handshake is then the one that brings data. */
+	assert_ok(setsockopt(fds[0], IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)));
+	assert_ok(spawn(fds[0], 1));
+	client = connect_on(1, &a);
+	fds[1] = group_listener(&a, 64);
+	if (retired)
+		assert_ok(retire(fds[0]));
+	close(fds[0]);
+	assert_int_equal(write(client, "x", 1), 1);
+	assert_int_equal(readable(fds[1], 20000), 1);
+	accept_and_greet(fds[1], 'y');
+	assert_int_equal(greeting(client), 'y');
+	close(client);
+	close(fds[1]);
+	unpin();
+}
+
+static void queues_migrate_at_close(void **state)
+{
+	(void)state;
+	queues_migrate(false);
+}
+
+static void queues_migrate_at_shutdown(void **state)
+{
+	(void)state;
+	queues_migrate(true);
+}
+
+static void handshakes_migrate(void **state)
+{
+	(void)state;
+	handshake_migrates(false);
+}
+
+static void retired_handshakes_migrate(void **state)
+{
+	(void)state;
+	handshake_migrates(true);
+}
+
+static int teardown_all(void **state)
+{
+	write_file(MIGRATE, "0");
+	return teardown(state);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown_all)
 
 int main(int argc, char **argv)
 {
@@ -198,6 +310,10 @@ int main(int argc, char **argv)
 		T(signals_after_spawn),
 		T(aio_polls),
 		T(io_uring_polls),
+		T(queues_migrate_at_close),
+		T(queues_migrate_at_shutdown),
+		T(handshakes_migrate),
+		T(retired_handshakes_migrate),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
