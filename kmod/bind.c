@@ -253,6 +253,13 @@ static int fsocket_bind_as(struct sock *sk, struct sock *shared)
 	return ret;
 }
 
+void fsocket_bind_guard_release(struct socket *guard)
+{
+	/* The state in which it was made, and in which the kernel expects it here. */
+	WRITE_ONCE(guard->sk->sk_state, TCP_CLOSE);
+	sock_release(guard);
+}
+
 void fsocket_bind_guard_set(struct sock *guard, const struct sock *shared, bool reuseport)
 {
 	guard->sk_reuseport = reuseport;
@@ -286,6 +293,7 @@ struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport)
 	release_sock(shared);
 	if (ret)
 		goto err_release;
+	fsocket_hide_bound(sk);
 	return sock;
 
 err_release:

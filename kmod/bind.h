@@ -15,12 +15,14 @@ bool fsocket_bound_privately(const struct sock *sk);
 /*
  * Returns a socket that keeps the port of the listener @shared in the kernel's
  * bind table as @shared does, for as long as connections of the port may be in
- * private buckets; or an ERR_PTR(). sock_release() ends it.
+ * private buckets; or an ERR_PTR(). fsocket_bind_guard_release() ends it.
  *
  * @reuseport: the program itself has set SO_REUSEPORT. If it has not, the guard
  * keeps SO_REUSEPORT sockets off the port, whatever @shared looks like meanwhile.
  */
 struct socket *fsocket_bind_guard(struct sock *shared, bool reuseport);
+
+void fsocket_bind_guard_release(struct socket *guard);
 
 /*
  * Gives @guard the options of @shared by which bind() of other programs decides. Called

@@ -320,6 +320,17 @@ static inline void fsocket_bind_move(struct sock *sk, struct inet_bind_bucket *t
 }
 #endif
 
+/*
+ * Since 6.8 ss -B lists sockets that are bound and in TCP_CLOSE. @sk, which is bound, is not
+ * the program's: this state hides it, and is one that the kernel gives to no socket.
+ */
+static inline void fsocket_hide_bound(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	WRITE_ONCE(sk->sk_state, TCP_BOUND_INACTIVE);
+#endif
+}
+
 /* Makes @tb2, which is all zero, a bucket for @sk that belongs to @tb and is in no chain. */
 static inline void fsocket_bind2_init(struct inet_bind2_bucket *tb2,
 				      struct inet_bind_bucket *tb,

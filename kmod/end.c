@@ -8,6 +8,7 @@
 #include <linux/slab.h>
 #include <net/sock.h>
 
+#include "bind.h"
 #include "inherit.h"
 #include "listener.h"
 #include "ops.h"
@@ -94,7 +95,7 @@ void fsocket_listener_clear(struct fsocket_listener *l)
 		}
 	}
 	if (l->guard)
-		sock_release(l->guard);
+		fsocket_bind_guard_release(l->guard);
 	l->guard = NULL;
 }
 

@@ -4,7 +4,10 @@
  * Runs in the guest as root with fastsocket.ko loaded. Usage: test_stock [TEST]
  */
 #include <linux/aio_abi.h>
+#include <linux/inet_diag.h>
 #include <linux/io_uring.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
 
 #include "worker.h"
 
@@ -302,6 +305,76 @@ static int teardown_all(void **state)
 	return teardown(state);
 }
 
+/* --- ss ----------------------------------------------------------------------------- */
+
+/* Asks as ss -B does for sockets that are bound and no more. */
+static void ask_for_bound(int netlink)
+{
+	struct {
+		struct nlmsghdr header;
+		struct inet_diag_req_v2 body;
+	} request = {
+		.header = {
+			.nlmsg_len = sizeof(request),
+			.nlmsg_type = SOCK_DIAG_BY_FAMILY,
+			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP,
+		},
+		.body = {
+			.sdiag_family = AF_INET,
+			.sdiag_protocol = IPPROTO_TCP,
+			/* TCPF_BOUND_INACTIVE */
+			.idiag_states = 1 << 13,
+		},
+	};
+
+	assert_int_equal(send(netlink, &request, sizeof(request), 0), sizeof(request));
+}
+
+/* Returns whether ss -B shows a socket at the port of @a. */
+static bool shown_as_bound(const union address *a)
+{
+	int netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG);
+	char buffer[32768] __attribute__((aligned(NLMSG_ALIGNTO)));
+	const struct inet_diag_msg *found;
+	bool shown = false, more = true;
+	struct nlmsghdr *header;
+	int len;
+
+	assert_ok(netlink);
+	ask_for_bound(netlink);
+	while (more) {
+		len = recv(netlink, buffer, sizeof(buffer), 0);
+		assert_true(len > 0);
+		for (header = (void *)buffer; NLMSG_OK(header, len);
+		     header = NLMSG_NEXT(header, len)) {
+			more = header->nlmsg_type == SOCK_DIAG_BY_FAMILY;
+			found = NLMSG_DATA(header);
+			if (more && found->id.idiag_sport == a->in.sin_port)
+				shown = true;
+		}
+	}
+	close(netlink);
+	return shown;
+}
+
+/* The socket that keeps others off the port of a listener is not the program's. */
+static void guard_hidden(void **state)
+{
+	union address a, b;
+	int fd = listener(AF_INET, &a), bound = bound_socket(AF_INET, &b);
+
+	(void)state;
+	/* Kernels before 6.8 show none. */
+	if (!shown_as_bound(&b))
+		skip();
+	assert_ok(spawn(fd, 1));
+	assert_false(shown_as_bound(&a));
+	close(fd);
+	assert_false(shown_as_bound(&a));
+	close(bound);
+	assert_false(shown_as_bound(&b));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown_all)
 
 int main(int argc, char **argv)
@@ -314,6 +387,7 @@ int main(int argc, char **argv)
 		T(queues_migrate_at_shutdown),
 		T(handshakes_migrate),
 		T(retired_handshakes_migrate),
+		T(guard_hidden),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
