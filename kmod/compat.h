@@ -123,6 +123,11 @@ static inline void fsocket_copy_inet_flags(struct inet_sock *to,
 /*
  * Since 6.7 a socket can report changes of its SOL_SOCKET options to the module.
  * Before, options that are set after the first spawn do not reach the local listeners.
+ *
+ * do_sock_setsockopt() reads the ops of the socket before it reads this flag. If the module
+ * replaces the ops and sets the flag meanwhile, the original ops get such an option, and
+ * refuse it with ENOPROTOOPT. Only a wait for all tasks between the two steps would prevent
+ * that (synchronize_rcu_tasks()), which is too much for a spawn.
  */
 static inline void fsocket_see_sol_socket(struct socket *sock, bool see)
 {
