@@ -170,6 +170,18 @@ static void all_on(void)
 		write_file(switches[i], on(switches[i]));
 }
 
+/* Without the kernel's function of Linux AIO the module does load: see fsocket_accept_init(). */
+static int load_or_clean_up(void *arg)
+{
+	char name[16];
+	int ret = load(arg);
+
+	prctl(PR_GET_NAME, name);
+	if (!ret && !strcmp(name, "failed"))
+		unload();
+	return ret;
+}
+
 static void loading(void **state)
 {
 	(void)state;
@@ -178,7 +190,7 @@ static void loading(void **state)
 		assert_ok(load(NULL));
 		unload();
 	}
-	each(load, NULL);
+	each(load_or_clean_up, NULL);
 	assert_ok(access(FSOCKET_DEVICE, R_OK));
 	unload();
 }
