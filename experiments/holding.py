@@ -4,6 +4,9 @@
 A shell on the host has a lock and waits for a word from here. If it sees the end of its input
 instead, the sweep was interrupted, or its machine has crashed, and nobody else will put back what
 the playbooks have changed: so the shell does.
+
+run.py holds the hosts while it measures, and guard.py from the beginning of the playbook to its
+end.
 """
 import shlex
 import subprocess
@@ -18,34 +21,46 @@ RESTORE = contract.ROOT / "playbooks/roles/restore/files/restore.sh"
 LOCKS = "/run"
 # The seconds that the previous sweep may take to restore settings, or a host to answer.
 PATIENCE_S = 30
-# Its arguments are the lock's path, a shell script that restores settings, and the folder of
-# records. If that fails, its last message goes to us, and to the host's log, since we may have
-# died; what writes to us then would be ended.
+# Its arguments are the lock's path, a shell script that restores settings, the folder of
+# records, and the path of a lock that it takes for restoring, or "". If restoring fails, its last
+# message goes to us, and to the host's log, since we may have died; what writes to us then would
+# be ended.
 SHELL = f"""trap '' INT TERM HUP
 exec 9> "$0" || exit
 flock -w {PATIENCE_S} 9 || {{ echo held; exit; }}
 echo locked
 read -r word || true
-[ "$word" = keep ] || told=$(sh -c "$1" restore "$2" 2>&1 > /dev/null) || {{
-    told=$(echo "$told" | tail -n 1)
+[ "$word" != keep ] || exit 0
+if [ -n "$3" ]; then exec 8> "$3"; flock -w {PATIENCE_S} 8; fi &&
+told=$(sh -c "$1" restore "$2" 2>&1 > /dev/null) || {{
+    told=$(echo "${{told:-another program is still changing settings}}" | tail -n 1)
     logger -t fsbench -- "$told" 2> /dev/null
     echo "$told"
     exit 1
 }}
+# What still waits for the other lock finds that this one is free (tune.sh).
+exec 9>&-
 """
 
 
-class Hold:
-    """A host that is held. restores: the host itself restores changed settings if we die."""
+def lock_path(state, sweep=False):
+    """The path, on a host with this folder of records, of the lock of those who change settings; or
+    of that of a sweep, from its beginning to its end. tune.sh and provision.sh name the same."""
+    return f"{LOCKS}/fsbench{state.replace('/', '-')}{'.sweep' if sweep else ''}.lock"
 
-    def __init__(self, host, state, restores):
-        lock = f"{LOCKS}/fsbench{state.replace('/', '-')}.lock"
-        restore = RESTORE.read_text(encoding="utf-8") if restores else ":"
+
+class Hold:
+    """A host that is held. restores: the host itself restores changed settings if we die; sweep:
+    it is held for a sweep as a whole, and what changes settings meanwhile has the other lock."""
+
+    def __init__(self, host, state, restores, sweep=False):
+        words = [lock_path(state, sweep), RESTORE.read_text(encoding="utf-8") if restores else ":",
+                 state, lock_path(state) if sweep else ""]
         self.host = host
         try:
             # Ctrl-C must not end the shell, which ends by a word from here or after this process.
             self.process = subprocess.Popen(
-                [*host.argv, shlex.join(["exec", "sh", "-c", SHELL, lock, restore, state])],
+                [*host.argv, shlex.join(["exec", "sh", "-c", SHELL, *words])],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 start_new_session=True)
         except OSError as error:
@@ -76,12 +91,12 @@ class Hold:
                   flush=True)
 
 
-def hold(hosts, states, restores):
-    """Returns a Hold of each host; states: the folder of records of each."""
+def hold(hosts, states, restores, sweep=False):
+    """Returns a Hold of each host; states: the folder of records of each, a list of paths."""
     held = []
     try:
         for host, state in zip(hosts, states):
-            held.append(Hold(host, state, restores))
+            held.append(Hold(host, state, restores, sweep))
     except BaseException:
         release(held, True)
         raise

@@ -213,3 +213,15 @@ def test_a_signed_module_is_not_replaced_by_one_without_signature(tmp_path, inst
     stays = status or installed.startswith(built)
     assert there.read_text() == (installed if stays else built)
     assert ("stays" in done.stdout) == (stays and not status)
+
+
+def test_what_was_recorded_and_not_changed_is_as_it_was(tmp_path):
+    """A record is older than the change. Neither the NIC nor this file would take its own value."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "boot").write_text(boot_id())
+    (state / "queues").write_text("eth1 1\n")
+    (state / "sysfs").write_text("/proc/version " + Path("/proc/version").read_text())
+    done = shifted(tmp_path, state, ethtool='[ "$1" = -l ] && echo "Combined: 1"')
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr
+    assert not state.exists()

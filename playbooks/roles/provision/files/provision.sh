@@ -29,6 +29,14 @@ missing() { # GROUP PACKAGE...
 put() { # STATE SYSCTL=VALUE...
 	state=$1
 	shift
+	# One program at a time changes settings or puts them back (holding.py has the same names of locks). If
+	# the sweep that has started this one was interrupted, its hosts have been put back already.
+	lock=/run/fsbench$(echo "$state" | tr / -)
+	exec 9> "$lock.lock"
+	flock -w 60 9 || die "another program changes settings, or a sweep measures: wait for its end"
+	if [ -n "${FSB_SWEEP:-}" ] && flock -n "$lock.sweep.lock" true; then
+		die "the sweep was interrupted: nothing more is changed"
+	fi
 	mkdir -p "$state"
 	# Settings that were recorded in an earlier boot are not those of this one.
 	if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then

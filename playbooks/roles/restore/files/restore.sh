@@ -15,6 +15,8 @@ put_back() { # PATH VALUE
 	# A file that is gone, such as that of a queue which the NIC no longer has, has nothing
 	# to be put back.
 	[ -e "$1" ] || return 0
+	# The record is older than the change, which may not have come.
+	if { read -r now < "$1"; } 2> /dev/null && [ "${now:-0}" = "$2" ]; then return 0; fi
 	if echo "$2" 2> /dev/null > "$1"; then
 		echo "changed: $1 is $2"
 	else
@@ -57,7 +59,9 @@ if [ -e "$state/boot" ] && [ "$(cat "$state/boot")" != "$(cat /proc/sys/kernel/r
 fi
 if [ -e "$state/queues" ]; then
 	read -r nic queues < "$state/queues"
-	if ethtool -L "$nic" combined "$queues"; then
+	if [ "$(ethtool -l "$nic" | awk '/^Combined/ { n = $2 } END { print n }')" = "$queues" ]; then
+		:
+	elif ethtool -L "$nic" combined "$queues"; then
 		echo "changed: $nic has $queues queues"
 	else
 		failed="$failed $nic:queues=$queues"

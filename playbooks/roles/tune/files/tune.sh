@@ -10,8 +10,8 @@
 #   RPS         off where every core has a queue, else all cores share the queues
 #   XPS         queue i sends for core i
 # Prints "changed: ..." and "warning: ...". The previous settings are kept in STATE for
-# restore.sh, with the ID of the boot to which they belong: "path value" lines of sysfs,
-# the number of queues, irqbalance.
+# restore.sh, each before it is changed, with the ID of the boot to which they belong: "path value"
+# lines of sysfs, the number of queues, irqbalance.
 set -eu
 
 state=$1 nic=$2
@@ -27,6 +27,14 @@ if [ "$state" = --interrupts ]; then
 fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
+# One program at a time changes settings or puts them back (holding.py has the same names of locks). If
+# the sweep that has started this one was interrupted, its hosts have been put back already.
+lock=/run/fsbench$(echo "$state" | tr / -)
+exec 9> "$lock.lock"
+flock -w 60 9 || die "another program changes settings, or a sweep measures: wait for its end"
+if [ -n "${FSB_SWEEP:-}" ] && flock -n "$lock.sweep.lock" true; then
+	die "the sweep was interrupted: nothing more is changed"
+fi
 mkdir -p "$state"
 # Settings that were recorded in an earlier boot are not those of this one.
 if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
@@ -45,14 +53,14 @@ put() { # PATH VALUE
 	significant "$2" && new=$digits
 	significant "$old"
 	[ "$digits" != "$new" ] || return 0
-	echo "$2" 2> /dev/null > "$1" || return 0
 	grep -qs "^$1 " "$state/sysfs" || echo "$1 ${old:-0}" >> "$state/sysfs"
+	echo "$2" 2> /dev/null > "$1" || return 0
 	echo "changed: $1 from $old to $2"
 }
 
 if systemctl -q is-active irqbalance 2> /dev/null; then
-	systemctl stop irqbalance
 	touch "$state/irqbalance"
+	systemctl stop irqbalance
 	echo "changed: irqbalance stopped"
 fi
 
@@ -61,8 +69,8 @@ if channels=$(ethtool -l "$nic" 2> /dev/null); then
 	now=$(echo "$channels" | awk '/^Combined/ { n = $2 } END { print n }')
 	want=$((${max:-0} < cores ? ${max:-0} : cores))
 	if [ "$want" -gt 0 ] && [ "$now" != "$want" ]; then
-		ethtool -L "$nic" combined "$want"
 		[ -e "$state/queues" ] || echo "$nic $now" > "$state/queues"
+		ethtool -L "$nic" combined "$want"
 		echo "changed: $nic queues from $now to $want"
 	fi
 fi
