@@ -18,6 +18,8 @@ LAB = playbooks/roles/lab/files/lab.sh
 PYTHON = /usr/bin/python3
 RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
+# Those of load tools are among them, since the lab's load generator is this machine; experiments/packages.py
+# cannot tell them before Python is installed.
 PACKAGES_SWEEP = gcc make libc6-dev libbpf-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
 	openssh-client iproute2 apache2-utils wrk httperf redis-tools xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \

@@ -173,7 +173,7 @@ class Sweep:
             boot["emulator"] = counts.emulator()
         conditions.record_server(self.facts, server, first)
         conditions.record_generators(self.facts, self.loadgen.facts(
-            self.address, *(tool.package for tool in tools.TOOLS.values())), first)
+            self.address, *tools.packages()), first)
         self.facts.setdefault("inventory", inventory)
         self.facts.setdefault("command", conditions.command(self.facts, inventory))
         conditions.record_sources(self.facts, self.run, first)

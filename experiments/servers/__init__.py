@@ -21,5 +21,11 @@ def stoppable():
 
 
 def packages():
-    """Debian's, of all of them."""
-    return sorted({server.package for server in SERVERS.values()} - {""})
+    """Names of Debian's, of all of them, sorted."""
+    return sorted({name for server in SERVERS.values() for name in server.packages})
+
+
+def services():
+    """Pairs (package, service that it starts) of all of them, sorted."""
+    return sorted({(name, server.service) for server in SERVERS.values()
+                   for name in server.packages if server.service})

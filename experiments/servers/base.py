@@ -22,7 +22,8 @@ class Work(NamedTuple):
 class Server:
     """The defaults are those of a server for HTTP whose workers are children of a process."""
     title = ""                  # in docs and pooled tables
-    package = ""                # Debian's, if it is one's
+    packages = ()               # Debian's that have it: provisioning and the lab install them
+    service = ""                # of systemd, which Debian starts and a sweep does not want
     modes = {"shared"}          # how it can listen
     pinned = True               # it takes a core for each worker itself
     speaks = "http"             # which tools are for it: Tool.speaks

@@ -5,7 +5,8 @@ from . import base
 
 class Haproxy(base.Server):
     title = "HAProxy as a proxy"
-    package = "haproxy"
+    packages = ("haproxy",)
+    service = "haproxy"
     modes = {"shared", "reuseport"}
     told = "threads"
     stoppable = False

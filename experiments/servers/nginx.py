@@ -4,7 +4,8 @@ from . import base
 
 
 class Nginx(base.Server):
-    package = "nginx-light"
+    packages = ("nginx-light",)
+    service = "nginx"
     modes = {"shared", "reuseport"}
 
     @property

@@ -11,7 +11,8 @@ wait"""
 
 
 class Redis(base.Server):
-    package = "redis-server"
+    packages = ("redis-server",)
+    service = "redis-server"
     title = "Redis"
     speaks = "redis"
     port = 6379

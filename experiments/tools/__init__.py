@@ -30,6 +30,11 @@ def parsed(tool, loads):
                     + (f", and ends with: {lines[-1]}" if lines else ""))
 
 
+def packages():
+    """Names of Debian's, of all of them, sorted."""
+    return sorted({name for tool in TOOLS.values() for name in tool.packages})
+
+
 def speaking(protocol):
     """Names of the tools for servers of this protocol."""
     return sorted(name for name, tool in TOOLS.items() if tool.speaks == protocol)

@@ -125,7 +125,7 @@ def processes_of(load):
 
 class Ab(base.Tool):
     name = "ab"
-    package = "apache2-utils"
+    packages = ("apache2-utils",)
     latency = "from opening the connection"
     from_opening = binds = True
     # ab writes the files of -e and -g; an ab that failed writes neither.

@@ -64,7 +64,8 @@ def process(text):
 
 
 class Httperf(base.Tool):
-    name = package = "httperf"
+    name = "httperf"
+    packages = ("httperf",)
     latency = "from opening the connection, at a rate that does not depend on answers, in whole ms"
     by_seconds = open_loop = True
 

@@ -11,7 +11,7 @@ from . import base
 
 class RedisBenchmark(base.Tool):
     name = "redis-benchmark"
-    package = "redis-tools"
+    packages = ("redis-tools",)
     speaks = "redis"
     latency = "from sending the request"
     connection_each = False

@@ -40,7 +40,8 @@ def histogram(load):
 
 
 class Wrk(base.Tool):
-    name = package = "wrk"
+    name = "wrk"
+    packages = ("wrk",)
     latency = "from sending the request"
     by_seconds = True
     units = "threads"

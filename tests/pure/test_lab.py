@@ -15,7 +15,8 @@ FOLDER = "playbooks/roles/lab/files"
 def image_of(tmp_path):
     """Runs a command of lab.sh with a script as mmdebstrap; returns the process that has ended."""
     script, stub = tmp_path / FOLDER / "lab.sh", tmp_path / "bin/mmdebstrap"
-    shutil.copytree(ROOT / FOLDER, tmp_path / FOLDER)
+    for folder in (FOLDER, "experiments"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     stub.parent.mkdir(parents=True)
     (tmp_path / "device").mkdir()
     (tmp_path / "device/null").touch()
@@ -27,6 +28,30 @@ def image_of(tmp_path):
             [script, command], check=False, capture_output=True, text=True,
             env={**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"})
     return make
+
+
+OTHER = """from . import base
+
+
+class Other(base.Server):
+    packages, service = ("other-server", "other-modules"), "other"
+
+
+SERVERS = [Other("other")]
+"""
+
+
+def test_the_image_has_each_servers_packages(image, tmp_path):
+    """And the image is made anew when a server is added: packages are part of its recipe."""
+    (tmp_path / "experiments/servers/other.py").write_text(OTHER, encoding="utf-8")
+    assert image(f"echo \"$@\" > {tmp_path}/asked; exit 3").returncode
+    asked = (tmp_path / "asked").read_text(encoding="utf-8")
+    names = asked.partition("--include=")[2].split()[0].split(",")
+    assert {"gcc", "nginx-light", "other-server", "other-modules"} <= set(names)
+    assert len(names) == len(set(names))
+    (tmp_path / "experiments/servers/other.py").write_text("", encoding="utf-8")
+    done = image("exit 3")
+    assert done.returncode and "experiments/packages.py does not say which" in done.stderr
 
 
 def test_a_killed_image_leaves_nothing_mounted(image, tmp_path):

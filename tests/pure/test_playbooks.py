@@ -123,6 +123,42 @@ def test_an_unprivileged_controller(checkout):
     assert not list((folder / "tree/results").iterdir())
 
 
+OTHER_SERVER = """from . import base
+
+
+class Other(base.Server):
+    packages, service = ("other-server", "other-modules"), "other"
+
+
+SERVERS = [Other("other")]
+"""
+OTHER_TOOL = """from . import base
+
+
+class Other(base.Tool):
+    name, packages = "other", ("other-tool",)
+
+
+TOOL = Other()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_packages_of_an_added_server_and_an_added_tool_are_asked_for(checkout):
+    """Each is one file, which says its packages."""
+    folder, environment = checkout
+    (folder / "tree/experiments/servers/other.py").write_text(OTHER_SERVER)
+    (folder / "tree/experiments/tools/other.py").write_text(OTHER_TOOL)
+    done = subprocess.run(
+        ["ansible-playbook", "-i", folder / "stubs/hosts.yml", "provision.yml", "--check", "-v"],
+        env=environment, cwd=folder / "tree/playbooks", capture_output=True, text=True,
+        check=False, timeout=300)
+    missing = {host: json.loads(f"[{names}]") for host, names in re.findall(
+        r'\[(fsb-\w+)\] => .*"stdout_lines": \[(.*?)\]', done.stdout)}
+    assert {"other-server", "other-modules"} <= set(missing["fsb-server"]), done.stdout
+    assert "other-tool" in missing["fsb-loadgen"] and "other-tool" not in missing["fsb-server"]
+
+
 @pytest.mark.parametrize("limit, left_out", [
     ("fsb-loadgen", "fsb-server"), ("fsb-server", "fsb-loadgen"), ("server:loadgen", None)])
 def test_a_sweep_refuses_a_limit_that_leaves_out_a_host(limit, left_out, tmp_path):

@@ -28,13 +28,18 @@ def test_a_file_each():
 @pytest.mark.parametrize("name", sorted(tools.TOOLS))
 def test_a_tool_says_all(name):
     tool = tools.TOOLS[name]
-    assert tool.name == name and tool.package and tool.latency.startswith("from ")
+    assert tool.name == name and tool.packages and tool.latency.startswith("from ")
     commands = runner.separated(tool.commands(TASK))
     # This lets load.sh find the ends of commands.
     assert commands.count("--") == len(tool.commands(TASK)) and all(commands)
     assert {server.speaks for server in servers.SERVERS.values()} >= {tool.speaks}
-    packages = (ROOT / "playbooks/roles/provision/defaults/main.yml").read_text()
-    assert tool.package in packages and tool.package in (ROOT / "Makefile").read_text()
+
+
+def test_the_makefile_has_the_tools_packages():
+    """It needs them before Python, which could say which they are, is installed."""
+    done = subprocess.run(["make", "-s", "sweep-depends"], cwd=ROOT, capture_output=True,
+                          text=True, check=True)
+    assert set(tools.packages()) <= set(done.stdout.strip().split(", "))
 
 
 @pytest.mark.parametrize("name, commands", [
@@ -130,13 +135,12 @@ def test_a_server_says_all(name):
         assert ("192.0.2.2:8080" in text) == server.forwards
 
 
-@pytest.mark.parametrize("name", servers.packages())
-def test_a_servers_package_is_installed_and_its_service_stopped(name):
+def test_packages_are_named_in_one_place():
+    """That is the file of the tool or server: see packages.py."""
     facts = yaml.safe_load((ROOT / "playbooks/roles/provision/defaults/main.yml").read_text())
-    assert name in facts["provision_packages"]["server"]
-    files = ROOT / "playbooks/roles/lab/files"
-    assert f" {name}" in (files / "lab.sh").read_text()
-    assert f" {facts['provision_servers'][name]}.service " in (files / "image.sh").read_text()
+    listed = set(sum(facts["provision_packages"].values(), []))
+    assert not listed & {*servers.packages(), *tools.packages()}
+    assert dict(servers.services()).keys() == set(servers.packages())
 
 
 def test_a_server_of_ones_own():

@@ -5,9 +5,19 @@
 # and what our sources build there. lab.sh reads this file, and has set the variables.
 # shellcheck disable=SC2154
 
+# Adds the packages of servers and load tools to all others, and sets services, lines of
+# "PACKAGE SERVICE".
+ask_suite() {
+	local names lister=$root/experiments/packages.py
+	services=$(/usr/bin/python3 "$lister" services) || die "$lister does not say which services there are"
+	[ ${#listed[@]} != 0 ] || return 0
+	names=$(/usr/bin/python3 "$lister" "${listed[@]}") || die "$lister does not say which packages there are"
+	mapfile -t -O "${#packages[@]}" packages <<< "$names"
+}
+
 # Prints everything that the image depends on.
 recipe() {
-	printf '%s\n' "$suite" "${packages[@]}" "${alone[@]}"
+	printf '%s\n' "$suite" "${packages[@]}" "${alone[@]}" "$services"
 	declare -f make_image customize
 	# Some labs have a function of their own.
 	declare -f lab_customize || true
@@ -23,7 +33,7 @@ customize() { # TREE
 	cp "$lab/key.pub" "$tree/root/.ssh/authorized_keys"
 	printf '%s\n' 'UseDNS no' 'UsePAM no' > "$tree/etc/ssh/sshd_config.d/lab.conf"
 	# Servers under test start when a test says so; nothing else wakes up.
-	for unit in nginx.service haproxy.service redis-server.service nftables.service apt-daily.timer apt-daily-upgrade.timer \
+	for unit in $(awk '{ print $2 ".service" }' <<< "$services") nftables.service apt-daily.timer apt-daily-upgrade.timer \
 		e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer \
 		systemd-timesyncd.service getty@.service serial-getty@.service \
 		systemd-networkd.service networking.service systemd-logind.service \
@@ -162,6 +172,7 @@ nothing_mounted() {
 
 image() {
 	[ -f "$lab/key" ] || ssh-keygen -q -t ed25519 -N '' -C fastsocket-lab -f "$lab/key"
+	ask_suite
 	have_image || make_image
 	# The guest's builds outlive it; each disk begins with what the image's own compiler has built.
 	if [ ${#guests[@]} = 2 ] && ! [ "$lab/loadgen/build" -nt "$lab/disk" ]; then

@@ -71,11 +71,12 @@ packages=(
 	systemd systemd-sysv udev dbus openssh-server python3 iproute2 procps
 	# These are for measuring, network settings and tests.
 	linux-perf ethtool nftables libcmocka0 libpython3.11-testsuite
-	# These are real servers.
-	nginx-light haproxy redis-server
 	# A container engine's runtime.
 	crun
 )
+# The groups of hosts whose servers or load tools an image has: their packages come from
+# experiments/packages.py when it is made (image.sh).
+listed=(server)
 # PACKAGE FILE: the default seccomp profile of container engines. Its package depends on their programs
 # for networks, so it is not installed.
 alone=(golang-github-containers-common usr/share/containers/seccomp.json)
@@ -95,6 +96,7 @@ bookworm | trixie)
 	# has no network to install it from.
 	suite=$LAB_EXTRA
 	alone=()
+	listed=()
 	kernels=(6.1)
 	[ "$suite" = bookworm ] || kernels=(6.12)
 	mapfile -t packages < <(make -s -C "$root" sweep-depends | sed 's/, */\n/g')
@@ -103,12 +105,13 @@ bookworm | trixie)
 	;;
 two-bookworm | two-trixie)
 	guests=(server loadgen)
+	listed=(server loadgen)
 	user=bench memory=2048 cpus=2
 	alone=()
 	suite=${LAB_EXTRA#two-}
 	kernels=(6.1)
 	[ "$suite" = bookworm ] || kernels=(6.12)
-	# The packages that the role provision wants on either host: the guests have no network.
+	# What the role provision wants on either host besides: the guests have no network.
 	mapfile -t packages < <(/usr/bin/python3 -c 'import sys, yaml
 print(*sum(yaml.safe_load(sys.stdin)["provision_packages"].values(), []), sep="\n")' \
 		< "$root/playbooks/roles/provision/defaults/main.yml" | sort -u)
