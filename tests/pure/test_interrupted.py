@@ -59,7 +59,7 @@ INVENTORY = """all:
 class Stubs:
     """Both hosts: the server's NIC eth1 has one queue, and could have two."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, ansible):
         self.folder = folder
         for name, text in STUBS.items():
             (folder / name).write_text(text)
@@ -73,8 +73,9 @@ class Stubs:
         (folder / "root/proc").mkdir()
         (folder / "root/proc/interrupts").touch()
         self.environment = {
-            **os.environ, "PATH": f"{folder}:/usr/bin:/bin:/usr/sbin:/sbin", "STUBS": str(folder),
-            "FSB_ROOT": f"{folder}/root", "ANSIBLE_REMOTE_TMP": f"{folder}/tmp"}
+            **os.environ, "PATH": f"{folder}:{ansible}/usr/bin:/bin:/usr/sbin:/sbin",
+            "STUBS": str(folder), "FSB_ROOT": f"{folder}/root",
+            "ANSIBLE_REMOTE_TMP": f"{folder}/tmp"}
 
     def command(self, tags):
         return ["ansible-playbook", "-i", self.folder / "hosts.yml", "run-sweep.yml", "--tags",
@@ -104,7 +105,17 @@ class Stubs:
 
 @pytest.fixture(name="stubs")
 def stub_hosts(tmp_path):
-    yield Stubs(tmp_path)
+    yield from stubs_in(tmp_path, "")
+
+
+@pytest.fixture(name="both")
+def stub_hosts_of_both_releases(tmp_path, ansible):
+    """With the Ansible of either release on the controller."""
+    yield from stubs_in(tmp_path, ansible)
+
+
+def stubs_in(tmp_path, ansible):
+    yield Stubs(tmp_path, ansible)
     for lock in Path("/run").glob(f"fsbench{str(tmp_path).replace('/', '-')}-*.lock"):
         lock.unlink()
 
@@ -124,9 +135,10 @@ BEFORE, TUNED = ["1", "0", True], ["2", "3", False]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_tuning_has_changed_is_put_back(stubs, number):
+def test_what_tuning_has_changed_is_put_back(both, number):
     """Ctrl-C reaches all processes of the terminal, the others the playbook alone. What runs on
     the host goes on tuning meanwhile."""
+    stubs = both
     with subprocess.Popen(stubs.command("tune"), cwd=ROOT / "playbooks", env=stubs.environment,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                           start_new_session=True) as process:
@@ -142,8 +154,9 @@ def test_what_tuning_has_changed_is_put_back(stubs, number):
         stubs.settings(), stubs.records())
 
 
-def test_the_next_sweep_puts_back_what_is_on_record(stubs):
+def test_the_next_sweep_puts_back_what_is_on_record(both):
     """Where the hosts could not do it: a sweep that only tunes leaves all as it then is."""
+    stubs = both
     assert "changed" in stubs.sweep("tune").stdout
     assert stubs.settings() == TUNED and stubs.records() == ["state"]
     done = stubs.sweep("tune,restore")

@@ -23,13 +23,14 @@ def results():
 @pytest.mark.parametrize("settings, boot", [
     ([], "--cpus 8 --kernel 6.1"),
     (["kernel=6.12,6.1", "server_cores=4", "workers=4"], "--cpus 4 --kernel 6.12")])
-def test_checking_a_sweep_changes_nothing(settings, boot):
+def test_checking_a_sweep_changes_nothing(settings, boot, ansible):
     lab = ROOT / ".lab/pid"
     before, was_up = results(), lab.exists()
     done = subprocess.run(["ansible-playbook", "run-sweep.yml", "--check", "--diff", "-v",
                            "-e", json.dumps({"sweep_set": settings})],
                           cwd=ROOT / "playbooks", capture_output=True, text=True, check=False,
-                          env={**os.environ, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true"}, timeout=300)
+                          env={**os.environ, "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "true",
+                               "PATH": ansible + os.environ["PATH"]}, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "changed=0" in done.stdout and f"lab.sh up {boot}\"" in done.stdout
     assert results() == before
@@ -106,9 +107,10 @@ def filled(folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_an_unprivileged_controller(checkout):
+def test_an_unprivileged_controller(checkout, ansible):
     """Hosts may be in other groups, too, and other hosts in the inventory."""
     folder, environment = checkout
+    environment["PATH"] = environment["PATH"].replace(":", f":{ansible}", 1)
     done = subprocess.run(
         ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "ansible-playbook", "-i",
          folder / "stubs/hosts.yml", "run-sweep.yml", "--check", "--diff", "-e",
@@ -182,7 +184,7 @@ def test_a_sweep_refuses_a_limit_that_leaves_out_a_host(limit, left_out, tmp_pat
 @pytest.mark.parametrize("said", [
     "", "2 of 6 repetitions could not be had, most often because x: y",
     f"{summarise.NOTHING}: 6 of 6 repetitions could not be had, most often because x: y"])
-def test_a_sweep_that_could_measure_nothing_fails_at_its_end(said, tmp_path):
+def test_a_sweep_that_could_measure_nothing_fails_at_its_end(said, tmp_path, ansible):
     """A stub of Python stands for all programs of the suite."""
     python = tmp_path / "python"
     python.write_text(f"""#!/bin/sh
@@ -199,6 +201,7 @@ esac
     done = subprocess.run(
         ["ansible-playbook", "-i", tmp_path / "hosts.yml", "run-sweep.yml", "--tags", "measure",
          "-e", f"sweep_results={tmp_path}", "-e", f"sweep_python={python}"], timeout=300,
+        env={**os.environ, "PATH": ansible + os.environ["PATH"]},
         cwd=ROOT / "playbooks", capture_output=True, text=True, check=False)
     fails = said.startswith(summarise.NOTHING)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
@@ -206,3 +209,12 @@ esac
     # What there is is shown before.
     assert (tmp_path / "made").read_text().split() == ["../plots/plot.py",
                                                        "../experiments/report.py"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "playbooks").glob("*.yml")))
+def test_syntax(name, ansible):
+    done = subprocess.run(
+        ["ansible-playbook", "--syntax-check", "-i", "inventory/two-hosts.example.yml", name],
+        env={**os.environ, "PATH": ansible + os.environ["PATH"]}, cwd=ROOT / "playbooks",
+        capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
