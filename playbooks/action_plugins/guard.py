@@ -19,6 +19,15 @@ from ansible.plugins.action import ActionBase
 LIMIT_S = 120
 
 
+def terminal_of(pid):
+    """Returns a file for the standard output of a process, or for nothing, where that is a socket
+    or belongs to somebody else."""
+    try:
+        return open(f"/proc/{pid}/fd/1", "ab", buffering=0)
+    except OSError:
+        return open(os.devnull, "ab", buffering=0)
+
+
 class ActionModule(ActionBase):
     """The action; there is no module part."""
 
@@ -42,7 +51,7 @@ class ActionModule(ActionBase):
         # This is a worker, which ends with the task, and may have no terminal. Its parent is the
         # playbook.
         playbook = os.getppid()
-        with open(f"/proc/{playbook}/fd/1", "ab", buffering=0) as terminal:
+        with terminal_of(playbook) as terminal:
             # A session of its own does not get the terminal's Ctrl-C.
             process = subprocess.Popen([*argv, str(playbook), json.dumps(hosts)],
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
