@@ -20,11 +20,13 @@ def each_of(*programs):
 
 
 def build(folder, programs):
-    """Makes the library, and the programs in the folder."""
+    """Makes the library, and the programs in the folder, with what they load from there."""
     subprocess.run(["make", "-s", "-C", ROOT / "library", "libfsocket.so"], check=True)
     for program in programs:
         subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", folder / program,
                         source(program), "-lcmocka"], check=True)
+    subprocess.run(["gcc", "-fPIC", "-shared", "-pthread", "-o", folder / "joining_plugin.so",
+                    source("joining_plugin")], check=True)
 
 
 def run(folder, program, name, **environment):
