@@ -41,7 +41,8 @@ def no_module(lab):
          "test_kernel_descriptors", "test_kernel_calls", "test_kernel_others",
          "test_kernel_unseen", "test_kernel_exec", "test_kernel_places",
          "test_kernel_pointers", "test_kernel_tables", "test_kernel_starts",
-         "test_kernel_inherited", "test_kernel_stops", "test_kernel_threads")
+         "test_kernel_inherited", "test_kernel_stops", "test_kernel_threads",
+         "test_kernel_cancel")
 def test_program(lab, program, name):
     # A program that requires a group of its own would end if it cannot have one.
     preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name == FALLS_BACK else PRELOAD

@@ -7,7 +7,7 @@ import programs
 
 PROGRAMS = ("test_kernel_descriptors", "test_kernel_calls", "test_kernel_pointers",
             "test_kernel_tables", "test_kernel_starts", "test_kernel_inherited",
-            "test_kernel_stops", "test_kernel_threads")
+            "test_kernel_stops", "test_kernel_threads", "test_kernel_cancel")
 each = pytest.mark.parametrize("program, name", programs.each_of(*PROGRAMS))
 
 
