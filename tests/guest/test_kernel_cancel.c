@@ -187,7 +187,7 @@ static void cancel_workers(void)
 	pthread_t threads[8];
 
 	start_others();
-	for (int round = 0; round < 50; round++) {
+	for (int round = 0; round < 100; round++) {
 		for (int i = 0; i < 8; i++)
 			start_thread(&threads[i], serves, NULL);
 		usleep(11000 + rand() % 3000);

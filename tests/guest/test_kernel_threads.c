@@ -295,12 +295,12 @@ static void be_realtime(int priority)
 static void *works_low(void *arg)
 {
 	struct epoll_event event = { .events = EPOLLIN };
-	const struct timespec pause = { .tv_nsec = 200000 };
+	const struct timespec pause = { .tv_nsec = 100000 };
 	int epoll = watching(&event);
 
-	be_realtime(10);
+	be_realtime(30);
 	for (;;) {
-		for (int i = 0; i < 20; i++)
+		for (int i = 0; i < 1000; i++)
 			epoll_ctl(epoll, EPOLL_CTL_MOD, shared_listener, &event);
 		nanosleep(&pause, NULL);
 	}
@@ -310,11 +310,11 @@ static void *works_low(void *arg)
 static void *works_high(void *arg)
 {
 	struct epoll_event event = { .events = EPOLLIN };
-	const struct timespec pause = { .tv_nsec = 300000 };
+	const struct timespec pause = { .tv_nsec = 200000 };
 	int epoll = watching(&event);
 
-	be_realtime(20);
-	for (int i = 0; i < 1500; i++) {
+	be_realtime(40);
+	for (int i = 0; i < 4000; i++) {
 		nanosleep(&pause, NULL);
 		epoll_ctl(epoll, EPOLL_CTL_MOD, shared_listener, &event);
 	}
@@ -335,7 +335,7 @@ static void work_in_real_time(void)
 /* If a worker needs what one of a lower priority holds, that one must get the CPU. */
 static void test_workers_in_real_time(void **state)
 {
-	struct sched_param fifo = { .sched_priority = 20 }, normal = { 0 };
+	struct sched_param fifo = { .sched_priority = 40 }, normal = { 0 };
 
 	(void)state;
 	if (sched_setscheduler(0, SCHED_FIFO, &fifo))
