@@ -11,6 +11,7 @@
 #include "backend.h"
 #include "device.h"
 #include "real.h"
+#include "worker.h"
 
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
 static sigset_t makers_mask;
@@ -61,6 +62,8 @@ static void in_child(void)
 {
 	if (threaded)
 		fsocket_imports_settled();
+	/* Another thread may have held this, and signals are blocked while this thread does. */
+	fsocket_worker_held_in_child();
 	fsocket_making_end();
 }
 
