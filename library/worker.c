@@ -445,6 +445,7 @@ static bool settle_all(bool asks)
 {
 	bool active = false;
 
+	fsocket_mine.claims = false;
 	for (int i = 0; i < fsocket_mine.count; i++) {
 		struct watch *w = fsocket_mine.watches[i];
 
@@ -456,6 +457,7 @@ static bool settle_all(bool asks)
 			fsocket_worker_let_go();
 		}
 		active |= w->active && w->claim;
+		fsocket_mine.claims |= !!w->claim;
 	}
 	return active;
 }
@@ -494,7 +496,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			const sigset_t *mask)
 {
 	int64_t until = fsocket_now_ns() + timeout * 1000000LL;
-	int count, left = timeout, look = fsocket_mine.late, saved = errno;
+	int count, left = timeout, look = fsocket_mine.late, rest, saved = errno;
 	bool away;
 	sigset_t all, own;
 
@@ -512,12 +514,13 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 			if (left <= 0)
 				break;
 		}
-		settle_all(false);
+		/* A worker that is alone learns here that another one has come. */
+		rest = settle_all(false) ? look_every() : 10 * look_every();
 		count = look_around(events, true, &away);
 		if (count)
 			break;
 		/* Look less often the longer there was nothing to do. */
-		look = away && look * 2 < look_every() ? look * 2 : look_every();
+		look = away && look * 2 < rest ? look * 2 : rest;
 	}
 	if (count >= 0)
 		errno = saved;
@@ -568,8 +571,9 @@ bool fsocket_worker_wait(int epfd, struct epoll_event *events, int maxevents, in
 		if (*count)
 			return true;
 	}
-	if (!active || !timeout || maxevents <= 0) {
+	if (!active)
 		look_alone();
+	if (!timeout || maxevents <= 0 || !fsocket_mine.claims) {
 		stamp(true);
 		*count = mask ? real_pwait(epfd, events, maxevents, timeout, mask) :
 				real_wait(epfd, events, maxevents, timeout);

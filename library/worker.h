@@ -41,6 +41,7 @@ struct worker {
 	int late;		/* of the first one's route, as it was then: see late_of() */
 	unsigned int accepts;
 	long looked;
+	bool claims;		/* one of the watches has a claim */
 	/* The thread has found that connections wait in members other than these. */
 	bool overdue, stolen, timely[GROUP_MEMBERS];
 };

@@ -238,6 +238,17 @@ static void test_left_alone_and_joined(void **state)
 	answer_all(2);
 }
 
+/* No connection wakes the worker that has been alone until now. */
+static void test_alone_and_joined(void **state)
+{
+	(void)state;
+	start_worker(0, accept_by_name);
+	let_others_see();
+	start_worker(1, accept_by_name);
+	await(!route() || (cpu_of(workers[0]) >= 0 && cpu_of(workers[1]) >= 0));
+	answer_all(2);
+}
+
 /* The worker waits for its instance in another one, and then in it for a short time. */
 static void start_nested_worker(int i)
 {
@@ -436,6 +447,7 @@ int main(int argc, char **argv)
 		T(test_handshake_ends_late_after_reordering),
 		T(test_joined_while_woken),
 		T(test_left_alone_and_joined),
+		T(test_alone_and_joined),
 		T(test_left_beside_the_listener),
 		T(test_listener_made_blocking),
 		T(test_filter_locked),
