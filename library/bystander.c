@@ -119,6 +119,18 @@ static int ask(struct question *q, const struct timespec *limit, const sigset_t 
 	return q->fds ? real(q->fds, q->count, limit, mask) : ask_select(q, limit, mask);
 }
 
+/* All signals are blocked: see fsocket_unblock(). */
+static int ask_blocked(struct question *q, const struct timespec *limit, const sigset_t *mask,
+		       sigset_t *own)
+{
+	int count;
+
+	pthread_cleanup_push(fsocket_unblock, own);
+	count = ask(q, limit, mask);
+	pthread_cleanup_pop(false);
+	return count;
+}
+
 /* Nothing is ready: reports the listeners whose members have connections that nobody takes. */
 static int look(struct question *q)
 {
@@ -151,11 +163,10 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &own);
-	pthread_cleanup_push(fsocket_unblock, &own);
 	for (;;) {
 		part = *limit >= 0 && *limit < every ? *limit : every;
-		count = ask(q, &(struct timespec){ part / 1000000000, part % 1000000000 },
-			    mask ? mask : &own);
+		count = ask_blocked(q, &(struct timespec){ part / 1000000000, part % 1000000000 },
+				    mask ? mask : &own, &own);
 		saved = errno;
 		if (*limit >= 0)
 			*limit = until > fsocket_now_ns() ? until - fsocket_now_ns() : 0;
@@ -165,7 +176,7 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 			break;
 		every = 10 * LATE_MS * 1000000LL;
 	}
-	pthread_cleanup_pop(true);
+	pthread_sigmask(SIG_SETMASK, &own, NULL);
 	errno = saved;
 	return count;
 }

@@ -59,3 +59,20 @@ void fsocket_worker_held_in_child(void)
 {
 	atomic_store(&holder, NULL);
 }
+
+void fsocket_unblock(void *own)
+{
+	pthread_sigmask(SIG_SETMASK, own, NULL);
+}
+
+int fsocket_worker_blocked(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			   const sigset_t *mask, sigset_t *own)
+{
+	int count;
+	REAL(epoll_pwait);
+
+	pthread_cleanup_push(fsocket_unblock, own);
+	count = real(epfd, events, maxevents, timeout, mask);
+	pthread_cleanup_pop(false);
+	return count;
+}

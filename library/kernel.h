@@ -28,11 +28,11 @@ struct tcp_info;
  */
 bool fsocket_kernel_chosen(void);
 
-/* Ends a wait with all signals blocked; also if the thread is cancelled there. */
-static inline void fsocket_unblock(void *own)
-{
-	pthread_sigmask(SIG_SETMASK, own, NULL);
-}
+/*
+ * hold.c: where a thread is cancelled while the library has blocked all signals, the program's
+ * handlers shall run with the mask that it has set: own.
+ */
+void fsocket_unblock(void *own);
 
 /* The program starts, and has one thread. */
 void fsocket_making_at_start(void);

@@ -48,8 +48,8 @@ __attribute__((constructor)) static void library_starts(void)
 	for (const struct fsocket_real *r = __start_fsocket_reals; r < __stop_fsocket_reals; r++)
 		if (!*r->where)
 			*r->where = dlsym(RTLD_NEXT, r->name);
-	/* The program shall not read an error that is not its own. */
-	dlerror();
+	/* The program shall not read an error that is not its own, and dlerror() would translate it. */
+	dlsym(RTLD_NEXT, "close");
 	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
 		const char *value = getenv(settings[i].name);
 

@@ -502,10 +502,10 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &own);
-	pthread_cleanup_push(fsocket_unblock, &own);
 	for (;;) {
 		stamp(true);
-		count = real_pwait(epfd, events, maxevents, slice(left, look), mask ? mask : &own);
+		count = fsocket_worker_blocked(epfd, events, maxevents, slice(left, look),
+					       mask ? mask : &own, &own);
 		if (count)
 			break;
 		if (timeout >= 0) {
@@ -525,7 +525,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	if (count >= 0)
 		errno = saved;
 	saved = errno;
-	pthread_cleanup_pop(true);
+	pthread_sigmask(SIG_SETMASK, &own, NULL);
 	errno = saved;
 	return count;
 }

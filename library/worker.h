@@ -54,6 +54,9 @@ extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exe
  * does so already, in a function that a signal handler has interrupted.
  */
 bool fsocket_worker_hold(void);
+/* epoll_pwait() with mask, while all signals are blocked: see fsocket_unblock(). */
+int fsocket_worker_blocked(int epfd, struct epoll_event *events, int maxevents, int timeout,
+			   const sigset_t *mask, sigset_t *own);
 void fsocket_worker_let_go(void);
 void fsocket_worker_held_in_child(void);
 /* Returns whether the thread's state is still true. */

@@ -13,8 +13,8 @@ from ctl import eventually
 from test_module import FOLDER, each_of, run_one
 
 PRELOAD = "LD_PRELOAD=/usr/local/lib/libfsocket.so FSOCKET_BACKEND=kernel FSOCKET_REQUIRED=1"
-# The listener of this test has no group.
-FALLS_BACK = "test_few_descriptors"
+# The listeners of these tests have no group.
+FALL_BACK = ("test_few_descriptors", "test_environment_changes")
 UNIT = "fsbench-kernel-backend"
 NGINX = """
 worker_processes 8;
@@ -45,7 +45,7 @@ def no_module(lab):
          "test_kernel_cancel")
 def test_program(lab, program, name):
     # A program that requires a group of its own would end if it cannot have one.
-    preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name == FALLS_BACK else PRELOAD
+    preload = PRELOAD.replace(" FSOCKET_REQUIRED=1", "") if name in FALL_BACK else PRELOAD
     run_one(lab, preload, program, name)
 
 

@@ -32,6 +32,6 @@ def test_without_module_and_kernel_backend(folder, program, name):
 @each
 def test_with_the_kernel_backend(folder, program, name):
     # A program that requires a group of its own ends if it cannot have one.
-    required = "0" if name == "test_few_descriptors" else "1"
+    required = "0" if name in ("test_few_descriptors", "test_environment_changes") else "1"
     programs.run(folder, program, name, LD_PRELOAD=str(programs.LIBRARY), FSOCKET_BACKEND="kernel",
                  FSOCKET_REQUIRED=required)
