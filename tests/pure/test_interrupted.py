@@ -12,6 +12,9 @@ import pytest
 import holding
 from hosts import Host
 
+# Fixtures.
+pytest_plugins = "ansibles"
+
 ROOT = Path(__file__).resolve().parents[2]
 STUBS = {
     # As with ssh, what runs on the host does not get the signals of the terminal here.

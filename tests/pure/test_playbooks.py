@@ -12,6 +12,9 @@ import pytest
 
 import summarise
 
+# Fixtures.
+pytest_plugins = "ansibles"
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
