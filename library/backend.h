@@ -95,7 +95,7 @@ void fsocket_adopt_offer(ino_t listener, const int *numbers, int count);
 
 /*
  * making.c: a thread makes a group, or leaves the table of descriptors; it has ended that; this is
- * a copy of a process that another thread may have done that in.
+ * a copy of a process in which another thread may have held that lock, or the one of hold.c.
  */
 void fsocket_making_begin(void);
 void fsocket_making_end(void);
@@ -103,8 +103,6 @@ void fsocket_making_in_copy(void);
 
 /* imports.c: returns whether the program imports a function by which it could accept connections. */
 bool fsocket_imports_accept(void);
-/* This is the child of a process that had other threads: from now on the answer stays the same. */
-void fsocket_imports_settled(void);
 
 /* group.c */
 /*

@@ -20,6 +20,7 @@
 #include "group.h"
 #include "memory.h"
 #include "real.h"
+#include "signals.h"
 #include "worker.h"
 
 /* Arguments of poll() or select(). */
@@ -119,13 +120,13 @@ static int ask(struct question *q, const struct timespec *limit, const sigset_t 
 	return q->fds ? real(q->fds, q->count, limit, mask) : ask_select(q, limit, mask);
 }
 
-/* All signals are blocked: see fsocket_unblock(). */
+/* All signals are blocked: see fsocket_signals_unblock(). */
 static int ask_blocked(struct question *q, const struct timespec *limit, const sigset_t *mask,
 		       sigset_t *own)
 {
 	int count;
 
-	pthread_cleanup_push(fsocket_unblock, own);
+	pthread_cleanup_push(fsocket_signals_unblock, own);
 	count = ask(q, limit, mask);
 	pthread_cleanup_pop(false);
 	return count;
@@ -158,11 +159,10 @@ static int look(struct question *q)
 static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 {
 	int64_t until = fsocket_now_ns() + *limit, every = LATE_MS * 1000000LL, part;
-	sigset_t all, own;
+	sigset_t own;
 	int count, saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &own);
+	fsocket_signals_block(&own);
 	for (;;) {
 		part = *limit >= 0 && *limit < every ? *limit : every;
 		count = ask_blocked(q, &(struct timespec){ part / 1000000000, part % 1000000000 },
@@ -176,7 +176,7 @@ static int wait(struct question *q, int64_t *limit, const sigset_t *mask)
 			break;
 		every = 10 * LATE_MS * 1000000LL;
 	}
-	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	fsocket_signals_unblock(&own);
 	errno = saved;
 	return count;
 }

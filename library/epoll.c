@@ -89,8 +89,6 @@ extern void *__libc_stack_end;
 
 static uint32_t last_id;
 static bool given_up;
-/* The process that forks has other threads. */
-static bool forked_threaded;
 
 static bool plain(const struct epoll_event *event)
 {
@@ -134,19 +132,18 @@ static bool readable(const struct epoll_event *event)
 	return false;
 }
 
-/*
- * A child of a process with other threads does not follow calls. new_instance() would have to look
- * at the shared objects, and the lock of the dynamic linker for that may be one of those that
- * fork() does not release: see imports.c.
- */
 static void before_fork(void)
 {
-	forked_threaded = !__libc_single_threaded;
 	fsocket_epoll_escape_all();
 	fsocket_shadow_report();
 }
 
-/* A child has the state of its parent, but only one thread. */
+/*
+ * A child has the state of its parent, but only one thread. If the parent has had others, the child
+ * does not follow calls: new_instance() would have to look at the shared objects, and the lock of the
+ * dynamic linker for that may be one of those that fork() does not release (imports.c). making.c has
+ * found out before this, since its functions were given to pthread_atfork() first.
+ */
 static void in_child(void)
 {
 	fsocket_owed_count = 0;
@@ -156,7 +153,7 @@ static void in_child(void)
 	}
 	fsocket_shadow_clear_instances();
 	fsocket_saved_calls = 0;
-	given_up |= forked_threaded;
+	given_up |= fsocket_child_of_threads;
 	atomic_store(&fsocket_shadow_obstacles, given_up ? GIVEN_UP : 0);
 }
 

@@ -292,13 +292,6 @@ static void exclude_others(int fd, short type)
 		RAW4(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
-/* Another thread of the parent may have held these. fork() has made sure that none is making. */
-static void in_copy(void)
-{
-	fsocket_making_in_copy();
-	fsocket_worker_held_in_child();
-}
-
 bool fsocket_group_note(int fd, bool made_here)
 {
 	static atomic_bool prepared;
@@ -309,7 +302,7 @@ bool fsocket_group_note(int fd, bool made_here)
 	    fsocket_process_borrowed())
 		return false;
 	if (!atomic_exchange(&prepared, true))
-		fsocket_process_at_copy(in_copy);
+		fsocket_process_at_copy(fsocket_making_in_copy);
 	fsocket_making_begin();
 	g = fsocket_group_find(fsocket_inode(fd));
 	if (!g) {

@@ -73,8 +73,6 @@ static int imports_one(struct dl_phdr_info *info, __attribute__((unused)) size_t
 }
 
 static atomic_bool imported;
-/* The program asks no more. */
-static bool settled;
 
 /*
  * While dl_iterate_phdr() runs it holds a lock of the dynamic linker, which fork() does not release
@@ -83,12 +81,7 @@ static bool settled;
  */
 bool fsocket_imports_accept(void)
 {
-	if (!settled && !atomic_load(&imported))
+	if (!fsocket_child_of_threads && !atomic_load(&imported))
 		atomic_store(&imported, dl_iterate_phdr(imports_one, NULL));
 	return atomic_load(&imported);
-}
-
-void fsocket_imports_settled(void)
-{
-	settled = true;
 }

@@ -103,7 +103,7 @@ static const char *last_part(const char *path)
 }
 
 /* Where this library is. dladdr() takes a lock of the dynamic linker: see start.c. */
-static Dl_info this;
+static Dl_info library;
 
 /* Returns whether this library is preloaded into a program that gets the environment. */
 static bool preloads(char *const *environment)
@@ -112,9 +112,9 @@ static bool preloads(char *const *environment)
 	char one[512];
 	size_t length;
 
-	if (!at || !this.dli_fname || RAW2(SYS_access, this.dli_fname, R_OK))
+	if (!at || !library.dli_fname || RAW2(SYS_access, library.dli_fname, R_OK))
 		return false;
-	name = last_part(this.dli_fname);
+	name = last_part(library.dli_fname);
 	for (; *at; at += length + !!at[length]) {
 		length = strcspn(at, ": ");
 		if (length >= sizeof(one))
@@ -309,7 +309,7 @@ __attribute__((constructor)) static void program_starts(void)
 {
 	const char *kept = secure_getenv(VARIABLE), *at = kept;
 
-	dladdr(program_starts, &this);
+	dladdr(program_starts, &library);
 	if (!kept)
 		return;
 	/* The number of the process shows that the variable is not an old one. */

@@ -28,14 +28,13 @@ struct tcp_info;
  */
 bool fsocket_kernel_chosen(void);
 
-/*
- * hold.c: where a thread is cancelled while the library has blocked all signals, the program's
- * handlers shall run with the mask that it has set: own.
- */
-void fsocket_unblock(void *own);
-
 /* The program starts, and has one thread. */
 void fsocket_making_at_start(void);
+/*
+ * Returns whether this process, or one of its parents, is the child of a process that had other
+ * threads. These may have held locks of the dynamic linker, which fork() does not release.
+ */
+extern bool fsocket_child_of_threads;
 
 /* The number of epoll instances that have a listener with a group; in most programs it is 0. */
 extern atomic_int fsocket_watch_count;

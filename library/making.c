@@ -5,47 +5,40 @@
  * are blocked, since a handler may call listen(), or leave it by siglongjmp().
  */
 #include <pthread.h>
-#include <signal.h>
 #include <sys/single_threaded.h>
 
 #include "backend.h"
 #include "device.h"
-#include "real.h"
+#include "signals.h"
 #include "worker.h"
 
 static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-static sigset_t makers_mask;
-static bool masked;
+static struct fsocket_mask makers_mask;
 /* The process that forks has other threads. */
 static bool threaded;
 
+bool fsocket_child_of_threads;
+
 void fsocket_making_begin(void)
 {
-	bool free = !fsocket_device_confined();
-	sigset_t all, own;
+	struct fsocket_mask mask = fsocket_mask_all(!fsocket_device_confined());
 
-	sigfillset(&all);
-	if (free)
-		pthread_sigmask(SIG_SETMASK, &all, &own);
 	pthread_mutex_lock(&making);
-	masked = free;
-	if (free)
-		makers_mask = own;
+	makers_mask = mask;
 }
 
 void fsocket_making_end(void)
 {
-	sigset_t own = makers_mask;
-	bool unmask = masked;
+	struct fsocket_mask mask = makers_mask;
 
 	pthread_mutex_unlock(&making);
-	if (unmask)
-		pthread_sigmask(SIG_SETMASK, &own, NULL);
+	fsocket_mask_back(&mask);
 }
 
 void fsocket_making_in_copy(void)
 {
 	pthread_mutex_init(&making, NULL);
+	fsocket_worker_held_in_child();
 }
 
 static void before_fork(void)
@@ -60,8 +53,7 @@ static void before_fork(void)
 
 static void in_child(void)
 {
-	if (threaded)
-		fsocket_imports_settled();
+	fsocket_child_of_threads |= threaded;
 	/* Another thread may have held this, and signals are blocked while this thread does. */
 	fsocket_worker_held_in_child();
 	fsocket_making_end();

@@ -32,6 +32,7 @@
 #include "memory.h"
 #include "process.h"
 #include "real.h"
+#include "signals.h"
 #include "worker.h"
 
 #define MAX_WATCHES	1024
@@ -498,10 +499,9 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	int64_t until = fsocket_now_ns() + timeout * 1000000LL;
 	int count, left = timeout, look = fsocket_mine.late, rest, saved = errno;
 	bool away;
-	sigset_t all, own;
+	sigset_t own;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &own);
+	fsocket_signals_block(&own);
 	for (;;) {
 		stamp(true);
 		count = fsocket_worker_blocked(epfd, events, maxevents, slice(left, look),
@@ -525,7 +525,7 @@ static int wait_looking(int epfd, struct epoll_event *events, int maxevents, int
 	if (count >= 0)
 		errno = saved;
 	saved = errno;
-	pthread_sigmask(SIG_SETMASK, &own, NULL);
+	fsocket_signals_unblock(&own);
 	errno = saved;
 	return count;
 }

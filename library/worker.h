@@ -54,7 +54,7 @@ extern __thread struct worker fsocket_mine __attribute__((tls_model("initial-exe
  * does so already, in a function that a signal handler has interrupted.
  */
 bool fsocket_worker_hold(void);
-/* epoll_pwait() with mask, while all signals are blocked: see fsocket_unblock(). */
+/* epoll_pwait() with mask, while all signals are blocked: see fsocket_signals_unblock(). */
 int fsocket_worker_blocked(int epfd, struct epoll_event *events, int maxevents, int timeout,
 			   const sigset_t *mask, sigset_t *own);
 void fsocket_worker_let_go(void);
