@@ -101,4 +101,15 @@ static inline void listen_once(void)
 	close(fd);
 }
 
+/* An epoll instance in which this thread waits for the listener. */
+static inline int watching(int listener)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int epoll = epoll_create1(0);
+
+	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event))
+		_exit(6);
+	return epoll;
+}
+
 #endif

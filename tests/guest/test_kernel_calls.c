@@ -6,9 +6,7 @@
  */
 #include "server.h"
 
-#include <dlfcn.h>
 #include <limits.h>
-#include <link.h>
 
 /* Returns a socket with SO_REUSEPORT, which is bound to the port of the listener. */
 static int beside(int type, in_addr_t address)
@@ -421,80 +419,6 @@ static void test_many_listeners(void **state)
 	assert_int_equal(reuseport(fd), 0);
 }
 
-static void listen_once(void)
-{
-	union address b;
-
-	close(listener(AF_INET, &b));
-}
-
-static void wait_once(void)
-{
-	close(instance());
-}
-
-struct walk {
-	int (*visit)(struct dl_phdr_info *info, size_t size, void *arg);
-	void *arg;
-};
-
-static int visit_slowly(struct dl_phdr_info *info, size_t size, void *walk)
-{
-	const struct walk *w = walk;
-
-	usleep(300);
-	return w->visit(info, size, w->arg);
-}
-
-/* The library calls this one. Its walks last as long as in a program of many shared objects. */
-int dl_iterate_phdr(int (*visit)(struct dl_phdr_info *info, size_t size, void *arg), void *arg)
-{
-	int (*real)(typeof(visit), void *) = dlsym(RTLD_NEXT, "dl_iterate_phdr");
-	struct walk w = { visit, arg };
-
-	return real(visit_slowly, &w);
-}
-
-static void *repeats(void *call)
-{
-	for (;;) {
-		((void (*)(void))call)();
-		pthread_testcancel();
-	}
-	return NULL;
-}
-
-/* A child does what another thread of its parent was about to do when it was forked. */
-static void assert_children_can(void (*call)(void))
-{
-	pthread_t thread;
-	int status;
-
-	assert_int_equal(pthread_create(&thread, NULL, repeats, call), 0);
-	for (int i = 0; i < 100; i++) {
-		pid_t child = fork();
-
-		assert_ok(child);
-		if (!child) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			alarm(20);
-			call();
-			_exit(0);
-		}
-		assert_int_equal(waitpid(child, &status, 0), child);
-		assert_int_equal(status, 0);
-	}
-	pthread_cancel(thread);
-	pthread_join(thread, NULL);
-}
-
-static void test_fork_beside_a_thread(void **state)
-{
-	(void)state;
-	assert_children_can(listen_once);
-	assert_children_can(wait_once);
-}
-
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -512,7 +436,6 @@ int main(int argc, char **argv)
 		T(test_options_of_connections),
 		T(test_device_that_is_not_there),
 		T(test_many_listeners),
-		T(test_fork_beside_a_thread),
 	};
 
 	alarm(60);

@@ -110,16 +110,6 @@ static void make_listener(void)
 	set_nonblock(fd);
 }
 
-static int watching(void)
-{
-	struct epoll_event event = { .events = EPOLLIN };
-	int epoll = epoll_create1(0);
-
-	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event))
-		_exit(6);
-	return epoll;
-}
-
 static void accept_one(void)
 {
 	int conn = accept(fd, NULL, NULL);
@@ -131,7 +121,7 @@ static void accept_one(void)
 static void serve(void)
 {
 	struct epoll_event event;
-	int epoll = watching();
+	int epoll = watching(fd);
 
 	for (;;)
 		if (epoll_wait(epoll, &event, 1, -1) > 0)
@@ -240,7 +230,7 @@ static atomic_bool quiet;
 static void *serves_until_quiet(void *arg)
 {
 	struct epoll_event event;
-	int epoll = watching();
+	int epoll = watching(fd);
 
 	while (!quiet)
 		if (epoll_wait(epoll, &event, 1, 50) > 0 && !quiet)
@@ -299,7 +289,7 @@ static void test_cancelled_in_close(void **state)
 static void *leaves_wait(void *arg)
 {
 	struct epoll_event event;
-	int epoll = watching(), was;
+	int epoll = watching(fd), was;
 
 	if (!sigsetjmp(away, 1)) {
 		listening = 1;
@@ -341,7 +331,7 @@ static void *waits_with_key(void *arg)
 	struct epoll_event event;
 
 	pthread_setspecific(first_key, arg);
-	epoll_wait(watching(), &event, 1, 10);
+	epoll_wait(watching(fd), &event, 1, 10);
 	return pthread_getspecific(first_key);
 }
 

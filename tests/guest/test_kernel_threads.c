@@ -18,6 +18,65 @@ static void wait_once(void)
 	close(epoll);
 }
 
+static bool slow_walks;
+
+struct walk {
+	int (*visit)(struct dl_phdr_info *info, size_t size, void *arg);
+	void *arg;
+};
+
+static int visit_slowly(struct dl_phdr_info *info, size_t size, void *walk)
+{
+	const struct walk *w = walk;
+
+	usleep(300);
+	return w->visit(info, size, w->arg);
+}
+
+/* The library calls this one. Its walks last as long as in a program of many shared objects. */
+int dl_iterate_phdr(int (*visit)(struct dl_phdr_info *info, size_t size, void *arg), void *arg)
+{
+	int (*real)(typeof(visit), void *) = dlsym(RTLD_NEXT, "dl_iterate_phdr");
+	struct walk w = { visit, arg };
+
+	return slow_walks ? real(visit_slowly, &w) : real(visit, arg);
+}
+
+static void *repeats(void *call)
+{
+	for (;;)
+		((void (*)(void))call)();
+	return NULL;
+}
+
+/* Children do what another thread of their parent was about to do when they were forked. */
+static void fork_beside(void (*call)(void))
+{
+	pthread_t thread;
+
+	slow_walks = true;
+	start_thread(&thread, repeats, call);
+	make_children(100, fork, call);
+}
+
+static void fork_beside_listen(void)
+{
+	fork_beside(listen_once);
+}
+
+static void fork_beside_wait(void)
+{
+	fork_beside(wait_once);
+}
+
+/* The other thread may hold a lock of dl_iterate_phdr(). */
+static void test_fork_beside_a_thread(void **state)
+{
+	(void)state;
+	assert_runs(fork_beside_listen);
+	assert_runs(fork_beside_wait);
+}
+
 /* The shared object is beside this program. */
 static void load_plugin(void)
 {
@@ -231,15 +290,6 @@ static void test_child_closes_what_a_thread_makes(void **state)
 
 static int shared_listener;
 
-static int watching(struct epoll_event *event)
-{
-	int epoll = epoll_create1(0);
-
-	if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, shared_listener, event))
-		_exit(6);
-	return epoll;
-}
-
 static void make_listener(void)
 {
 	shared_listener = unused_socket();
@@ -251,7 +301,7 @@ static void make_listener(void)
 static void *changes_watch(void *arg)
 {
 	struct epoll_event event = { .events = EPOLLIN };
-	int epoll = watching(&event);
+	int epoll = watching(shared_listener);
 
 	for (;;)
 		epoll_ctl(epoll, EPOLL_CTL_MOD, shared_listener, &event);
@@ -296,7 +346,7 @@ static void *works_low(void *arg)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	const struct timespec pause = { .tv_nsec = 100000 };
-	int epoll = watching(&event);
+	int epoll = watching(shared_listener);
 
 	be_realtime(30);
 	for (;;) {
@@ -311,7 +361,7 @@ static void *works_high(void *arg)
 {
 	struct epoll_event event = { .events = EPOLLIN };
 	const struct timespec pause = { .tv_nsec = 200000 };
-	int epoll = watching(&event);
+	int epoll = watching(shared_listener);
 
 	be_realtime(40);
 	for (int i = 0; i < 4000; i++) {
@@ -349,6 +399,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test(name)
 		T(test_plugin_that_waits_for_a_thread),
+		T(test_fork_beside_a_thread),
 		T(test_fork_beside_dlopen),
 		T(test_error_of_dlopen),
 		T(test_fork_beside_threads_apart),

@@ -11,6 +11,16 @@ ROOT = Path(__file__).resolve().parents[2]
 # A small plan of the experiment seed-demo.
 TINY = ["--set", "setup=shared,fastsocket", "--set", "tool=ab", "--set", "concurrency=100",
         "--set", "rounds=3", "--set", "null=0", "--set", "count_repetitions=0"]
+# experiments/servers/other.py, of a server that somebody adds.
+OTHER_SERVER = """from . import base
+
+
+class Other(base.Server):
+    packages, service = ("other-server", "other-modules"), "other"
+
+
+SERVERS = [Other("other")]
+"""
 
 
 def program(name, *args):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from made import OTHER_SERVER
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "playbooks/roles/lab/files"
 
@@ -30,20 +32,9 @@ def image_of(tmp_path):
     return make
 
 
-OTHER = """from . import base
-
-
-class Other(base.Server):
-    packages, service = ("other-server", "other-modules"), "other"
-
-
-SERVERS = [Other("other")]
-"""
-
-
 def test_the_image_has_each_servers_packages(image, tmp_path):
     """And the image is made anew when a server is added: packages are part of its recipe."""
-    (tmp_path / "experiments/servers/other.py").write_text(OTHER, encoding="utf-8")
+    (tmp_path / "experiments/servers/other.py").write_text(OTHER_SERVER, encoding="utf-8")
     assert image(f"echo \"$@\" > {tmp_path}/asked; exit 3").returncode
     asked = (tmp_path / "asked").read_text(encoding="utf-8")
     names = asked.partition("--include=")[2].split()[0].split(",")

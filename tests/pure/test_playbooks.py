@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from made import OTHER_SERVER
 import summarise
 
 # Fixtures.
@@ -128,15 +129,6 @@ def test_an_unprivileged_controller(checkout, ansible):
     assert not list((folder / "tree/results").iterdir())
 
 
-OTHER_SERVER = """from . import base
-
-
-class Other(base.Server):
-    packages, service = ("other-server", "other-modules"), "other"
-
-
-SERVERS = [Other("other")]
-"""
 OTHER_TOOL = """from . import base
 
 
