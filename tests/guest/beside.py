@@ -38,7 +38,9 @@ SECONDS = 2
 # The least number of connections that a client makes, also where it is slow.
 LEAST = 11
 # The modules that the scenarios' rules load.
-RULES = ["nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_tproxy", "nft_socket"]
+RULES = ["nft_masq", "nft_redir", "nft_chain_nat", "nft_ct", "nft_tproxy", "nft_socket",
+         # modprobe -r leaves what these have used loaded where it is still busy, and succeeds.
+         "nf_nat", "nf_conntrack"]
 # More than a packet, so that GSO and GRO have something to do; less than a send buffer.
 SIZE = 20000
 
