@@ -38,14 +38,14 @@ told=$(sh -c "$1" restore "$2" 2>&1 > /dev/null) || {{
     echo "$told"
     exit 1
 }}
-# What still waits for the other lock finds that this one is free (tune.sh).
+# What still waits for the other lock finds that this one is free (begin_changes() of host.sh).
 exec 9>&-
 """
 
 
 def lock_path(state, sweep=False):
     """The path, on a host with this folder of records, of the lock of those who change settings; or
-    of that of a sweep, from its beginning to its end. tune.sh and provision.sh name the same."""
+    of that of a sweep, from its beginning to its end. host.sh names the same."""
     return f"{LOCKS}/fsbench{state.replace('/', '-')}{'.sweep' if sweep else ''}.lock"
 
 

@@ -1,7 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# server.sh, load.sh and the role tune share this file; hosts.py and the role put it before them.
+# server.sh, load.sh and the roles provision and tune share this file; hosts.py and the roles put it
+# before them.
 # FSB_ROOT: for tests, a folder with sys/ and proc/ of another machine.
+
+die() { echo "$(hostname): $*" >&2; exit 1; }
+
+# Called before the first change of a setting, each of which is recorded in STATE before it is made. One
+# program at a time changes settings or puts them back (holding.py has the same names of locks). If the
+# sweep that has started this one was interrupted, its hosts have been put back already.
+begin_changes() { # STATE
+	local lock boot
+	lock=/run/fsbench$(echo "$1" | tr / -)
+	exec 9> "$lock.lock"
+	flock -w 60 9 || die "another program changes settings, or a sweep measures: wait for its end"
+	if [ -n "${FSB_SWEEP:-}" ] && flock -n "$lock.sweep.lock" true; then
+		die "the sweep was interrupted: nothing more is changed"
+	fi
+	mkdir -p "$1"
+	# Settings that were recorded in an earlier boot are not those of this one.
+	boot=$(cat /proc/sys/kernel/random/boot_id)
+	if [ "$(cat "$1/boot" 2> /dev/null)" != "$boot" ]; then
+		rm -f "$1/sysfs" "$1/queues" "$1/irqbalance" "$1/sysctl"
+		echo "$boot" > "$1/boot"
+	fi
+}
 
 # Prints what decides how fast a host is, one "name value" line each.
 host_facts() { # NIC

@@ -38,7 +38,6 @@ unit=fsbench-demo
 run=/run/fsbench
 module=/sys/module/fastsocket
 trace=/sys/kernel/tracing
-die() { echo "$(hostname): $*" >&2; exit 1; }
 
 facts() { # NIC PACKAGE...
 	host_facts "$1"

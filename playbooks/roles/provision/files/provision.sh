@@ -1,13 +1,15 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # provision.sh missing GROUP PACKAGE...	prints each of these Debian packages that the host lacks, and
 #				on a server the headers of its kernel, if they are missing
 # provision.sh set STATE SYSCTL=VALUE...	sets these, and prints "changed: ..." for each
-#				that had another value, which is kept in STATE/sysctl for restore.sh
+#				that had another value, which is kept in STATE/sysctl for restore.sh.
+#				The role provision gives this to bash -s behind experiments/host.sh
 #
 # As root, on a Debian host.
 set -eu
 
+# Also without host.sh: what is missing may be the Python that a module needs to join the two.
 die() { echo "$(hostname): $*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || die "provisioning needs root: log in as root, or as a user who may use sudo (ansible_become: true in the inventory)"
@@ -29,20 +31,7 @@ missing() { # GROUP PACKAGE...
 put() { # STATE SYSCTL=VALUE...
 	state=$1
 	shift
-	# One program at a time changes settings or puts them back (holding.py has the same names of locks). If
-	# the sweep that has started this one was interrupted, its hosts have been put back already.
-	lock=/run/fsbench$(echo "$state" | tr / -)
-	exec 9> "$lock.lock"
-	flock -w 60 9 || die "another program changes settings, or a sweep measures: wait for its end"
-	if [ -n "${FSB_SWEEP:-}" ] && flock -n "$lock.sweep.lock" true; then
-		die "the sweep was interrupted: nothing more is changed"
-	fi
-	mkdir -p "$state"
-	# Settings that were recorded in an earlier boot are not those of this one.
-	if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
-		rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
-		cat /proc/sys/kernel/random/boot_id > "$state/boot"
-	fi
+	begin_changes "$state"
 	for setting; do
 		name=${setting%%=*} value=${setting#*=}
 		old=$(sysctl -n "$name" | tr '\t' ' ')

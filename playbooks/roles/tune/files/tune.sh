@@ -19,7 +19,6 @@ state=$1 nic=$2
 root=${FSB_ROOT:-}
 cores=$(nproc)
 sys=$root/sys/class/net/$nic
-die() { echo "$(hostname): $*" >&2; exit 1; }
 
 if [ "$state" = --interrupts ]; then
 	receive_interrupts "$nic"
@@ -27,20 +26,7 @@ if [ "$state" = --interrupts ]; then
 fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
-# One program at a time changes settings or puts them back (holding.py has the same names of locks). If
-# the sweep that has started this one was interrupted, its hosts have been put back already.
-lock=/run/fsbench$(echo "$state" | tr / -)
-exec 9> "$lock.lock"
-flock -w 60 9 || die "another program changes settings, or a sweep measures: wait for its end"
-if [ -n "${FSB_SWEEP:-}" ] && flock -n "$lock.sweep.lock" true; then
-	die "the sweep was interrupted: nothing more is changed"
-fi
-mkdir -p "$state"
-# Settings that were recorded in an earlier boot are not those of this one.
-if [ "$(cat "$state/boot" 2> /dev/null)" != "$(cat /proc/sys/kernel/random/boot_id)" ]; then
-	rm -f "$state/sysfs" "$state/queues" "$state/irqbalance" "$state/sysctl"
-	cat /proc/sys/kernel/random/boot_id > "$state/boot"
-fi
+begin_changes "$state"
 
 significant() { # MASK: without the leading zeros and commas that kernel files print
 	digits=$1
