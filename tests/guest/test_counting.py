@@ -9,8 +9,10 @@ from conftest import KERNELS, LAB, ROOT, SOURCES
 
 # The transfers of a program do not depend on the kernel.
 pytestmark = pytest.mark.parametrize("lab", KERNELS[:1], indirect=True, scope="session")
-# The quantum in instructions. The machine decides how often the emulator's threads alternate.
-QUANTUM = 1
+# The quantum in instructions. The machine decides how often the emulator's threads alternate. With
+# 1 the emulator yields after each block of instructions, and where that takes the machine some
+# microseconds, a guest with eight busy CPUs cannot keep up with its own timer interrupts.
+QUANTUM = 10
 
 
 def count(*words):

@@ -332,10 +332,13 @@ def test_log_and_debug(tmp_path):
         client.sendall(b"GE")
         reset(client)
         assert_ok(s.exchange(GET))
+        # The kernel may handle the reset on another core, after the exchange.
+        wait_for(lambda: "recv:" in log.read_text(), "the line about the reset")
         s.stop()
         lines = log.read_text().splitlines()
         assert lines[0] == "kept"
-        assert lines[1] + "\n" == s.line("ready:") and lines[-1] + "\n" == s.out[-1]
+        # A worker may accept between the two lines "ready:", in the output and in the log.
+        assert s.line("ready:").rstrip("\n") in lines and lines[-1] + "\n" == s.out[-1]
         assert sum(bool(re.fullmatch(r"worker 0: fd \d+: accepted", x)) for x in lines) == 2
         assert any(re.fullmatch(r"worker 0: fd \d+: recv: Connection reset by peer", x)
                    for x in lines)
