@@ -49,34 +49,6 @@ static void *repeats(void *call)
 	return NULL;
 }
 
-/* Children do what another thread of their parent was about to do when they were forked. */
-static void fork_beside(void (*call)(void))
-{
-	pthread_t thread;
-
-	slow_walks = true;
-	start_thread(&thread, repeats, call);
-	make_children(100, fork, call);
-}
-
-static void fork_beside_listen(void)
-{
-	fork_beside(listen_once);
-}
-
-static void fork_beside_wait(void)
-{
-	fork_beside(wait_once);
-}
-
-/* The other thread may hold a lock of dl_iterate_phdr(). */
-static void test_fork_beside_a_thread(void **state)
-{
-	(void)state;
-	assert_runs(fork_beside_listen);
-	assert_runs(fork_beside_wait);
-}
-
 /* The shared object is beside this program. */
 static void load_plugin(void)
 {
@@ -296,6 +268,40 @@ static void make_listener(void)
 	set_nonblock(shared_listener);
 	if (listen(shared_listener, 16))
 		_exit(5);
+}
+
+/* Children do what another thread of their parent was about to do when they were forked. */
+static void fork_beside(void (*call)(void))
+{
+	pthread_t thread;
+
+	slow_walks = true;
+	start_thread(&thread, repeats, call);
+	make_children(100, fork, call);
+}
+
+static void fork_beside_listen(void)
+{
+	fork_beside(listen_once);
+}
+
+static void watch_once(void)
+{
+	close(watching(shared_listener));
+}
+
+static void fork_beside_watches(void)
+{
+	make_listener();
+	fork_beside(watch_once);
+}
+
+/* The other thread may hold a lock of dl_iterate_phdr(). */
+static void test_fork_beside_a_thread(void **state)
+{
+	(void)state;
+	assert_runs(fork_beside_listen);
+	assert_runs(fork_beside_watches);
 }
 
 static void *changes_watch(void *arg)

@@ -268,7 +268,7 @@ def test_the_test_of_fast_epoll_sees_that_nothing_is_spared(fast_epoll):
 
 
 def test_a_program_that_does_not_listen_starts_as_fast():
-    """Loading the library costs it less than 300,000 instructions, a tenth of a millisecond.
+    """Loading the library costs it less than 300,000 instructions of its own.
 
     They are counted: its time depends on what else the machine does."""
     def instructions(preload):
