@@ -158,6 +158,7 @@ static void test_handshake_ends_late_after_reordering(void **state)
 /* What the processes of a test share. */
 static struct {
 	atomic_bool told;
+	atomic_uint waits;
 	/* Worker 0 holds what it does when it is woken. */
 	atomic_bool hold, held;
 } *shared;
@@ -166,6 +167,61 @@ static void share(void)
 {
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(shared, MAP_FAILED);
+}
+
+/* The program imports accept(), but this worker does not call it. */
+static void start_unseen_worker(int i)
+{
+	struct epoll_event event;
+	int epoll;
+
+	workers[i] = fork();
+	assert_ok(workers[i]);
+	if (workers[i])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = watch_listener();
+	for (;;) {
+		bool found = epoll_wait(epoll, &event, 1, -1) == 1;
+
+		atomic_fetch_add(&shared->waits, 1);
+		if (found)
+			greet_all('0' + i, accept_inline);
+	}
+}
+
+/*
+ * The system calls of the worker that is left take nothing from the members, so what ends its handshake
+ * there must not wake it without end.
+ */
+static void test_no_spin_for_others(void **state)
+{
+	const int seconds = 60;
+	unsigned int waits;
+	int conn, first;
+
+	(void)state;
+	share();
+	start_unseen_worker(0);
+	start_worker(1, accept_by_name);
+	for (int i = 0; i < 2; i++) {
+		first = connect_on(i, &a);
+		assert_true(greeting(first));
+		close(first);
+	}
+	await(!route() || cpu_of(workers[1]) >= 0);
+	let_others_see();
+	assert_ok(setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds)));
+	conn = connect_on(home(1), &a);
+	kill_worker(1);
+	await_rest(0);
+	assert_int_equal(write(conn, "x", 1), 1);
+	let_others_see();
+	waits = atomic_load(&shared->waits);
+	let_others_see();
+	assert_in_range(atomic_load(&shared->waits) - waits, 0, 100);
+	close(conn);
+	munmap(shared, sizeof(*shared));
 }
 
 /* Takes one connection at a time, as nginx does. */
@@ -445,6 +501,7 @@ int main(int argc, char **argv)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		T(test_handshake_ends_late),
 		T(test_handshake_ends_late_after_reordering),
+		T(test_no_spin_for_others),
 		T(test_joined_while_woken),
 		T(test_left_alone_and_joined),
 		T(test_alone_and_joined),
