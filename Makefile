@@ -24,7 +24,7 @@ PACKAGES_SWEEP = gcc make libc6-dev libbpf-dev ansible-core qemu-system-x86 mmde
 	openssh-client iproute2 apache2-utils wrk httperf redis-tools xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
-PACKAGES_TEST = chromium python3-pytest valgrind strace libcmocka-dev linux-headers-amd64 \
+PACKAGES_TEST = chromium python3-pytest python3-pytest-xdist valgrind strace libcmocka-dev linux-headers-amd64 \
 	linux-headers-6.12-amd64
 PACKAGES_SERVERS = golang-go
 PACKAGES_DEBUG = linux-source-6.1 linux-source-6.12 bc bison flex libelf-dev
@@ -54,7 +54,7 @@ sweep: packages-sweep ## measure EXPERIMENT=seed-demo, PROFILE=quick; ends with 
 ##@ Check
 
 test: packages-test ## build everything, run all tests; ends with "N passed, N failed"
-	@$(PYTHON) -m pytest -q -rs tests $(OPTIONS)
+	@tests/run.py $(OPTIONS)
 
 test-debug: ## tests and fuzzer on kernels with KASAN, lockdep, kmemleak, KERNELS="6.1-kasan ..."; built once, half an hour each
 	@tests/debug/build.sh names $(KERNELS)

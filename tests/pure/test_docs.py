@@ -140,12 +140,21 @@ def test_reference_knows_everything_that_is_declared():
         row[1] for row in reference.calls()]
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: "/".join(run.parts[-2:]))
-def test_tables_follow_from_the_samples(run, tmp_path):
-    copy = tmp_path / run.parent.name / run.name
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("tables", "summary.csv", "figures"))
-    subprocess.run([sys.executable, fill.ROOT / "experiments/summarise.py", copy], check=True,
+@pytest.fixture(name="summarised", scope="module")
+def runs_summarised_again(tmp_path_factory):
+    """The folder of copies of all runs. One by one, loading the libraries would take longer."""
+    folder = tmp_path_factory.mktemp("runs")
+    copies = [shutil.copytree(run, folder / run.parent.name / run.name,
+                              ignore=shutil.ignore_patterns("tables", "summary.csv", "figures"))
+              for run in RUNS]
+    subprocess.run([sys.executable, fill.ROOT / "experiments/summarise.py", *copies], check=True,
                    capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: "/".join(run.parts[-2:]))
+def test_tables_follow_from_the_samples(run, summarised):
+    copy = summarised / run.parent.name / run.name
     for table in sorted(run.glob("tables/*.md")) + [run / "summary.csv"]:
         assert (copy / table.relative_to(run)).read_text() == table.read_text(), "run make tables"
 
