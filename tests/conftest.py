@@ -170,11 +170,10 @@ class Lab:
         return {pool: int(pages) for pool, pages
                 in re.findall(r"page_pool=(\S+) inflight=(-?\d+)", trace)}
 
-    def dropped_syns(self):
-        """The server's counters of SYNs and handshakes that it has dropped, by nstat's names."""
-        names = ("TcpExtListenOverflows", "TcpExtListenDrops", "TcpExtTCPReqQFullDrop")
-        text = self.server(f"nstat -asz {' '.join(names)}").stdout
-        return {name: int(re.search(rf"^{name} +(\d+)", text, re.M)[1]) for name in names}
+    def loadgen_counter(self, name):
+        """One of nstat's counters on the load generator."""
+        text = self.loadgen(f"nstat -asz {name}").stdout
+        return int(re.search(rf"^{name} +(\d+)", text, re.M)[1])
 
     # The command that lists the kernel's warnings on the server.
     warnings_command = "dmesg --level=emerg,alert,crit,err,warn"
