@@ -260,10 +260,8 @@ def build_modules(kernel):
         return
     headers = Path(f"/lib/modules/{release}/build")
     if not headers.exists():
-        subprocess.run(["apt-get", "-qq", "update"])
-        subprocess.run(["apt-get", "-qq", "install", "--no-install-recommends",
-                        f"linux-headers-{release}"], stdout=subprocess.DEVNULL,
-                       env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+        subprocess.run(["make", "-s", "-C", ROOT, "packages-headers",
+                        f"PACKAGES=linux-headers-{release}"])
     if headers.exists():
         build_programs(f"KDIR={headers}")
 
