@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Turns an experiment file into a run: a folder with plan.csv and run.json.
 
-Every round holds every cell once, in shuffled order. A run of the same plan that is
-not finished is taken up again unless --fresh. The last line on stdout is the folder.
+Every round holds every cell once, in shuffled order; each second timed round has the order of
+the round before it, reversed (A-B-B-A). A run of the same plan that is not finished is taken up
+again unless --fresh. The last line on stdout is the folder.
 
 An experiment file, experiments/NAME.yml, says:
 
@@ -365,8 +366,13 @@ def steps(plan, seed):
         for number in range(1, repetitions + 1 if wanted else 1):
             rounds.append([{**cell, "repetition": f"{mark}{number}"} for cell in every
                            if matches(cell, wanted) and cell["setup"] != AGAIN])
+    before = []
     for one in rounds:
         shuffle.shuffle(one)
+        if one and one[0]["repetition"] in range(2, boots.most_rounds(plan) + 1, 2):
+            # A machine that gets steadily slower favours in this round whom it hurt in the last.
+            one.sort(key=lambda step: -before.index(step["cell"]))
+        before = [step["cell"] for step in one]
     # Each number of cores and each kernel needs a boot, and is booted once.
     kernels = boots.kernels(plan)
     return sorted(itertools.chain(*rounds), key=lambda step: (

@@ -185,6 +185,7 @@ def test_rounds_hold_every_cell_once_shuffled(tmp_path):
         assert {step["repetition"] for step in one} == {str(number + 1)}
         assert sorted(step["cell"] for step in one) == cells
         orders.append([step["cell"] for step in one])
+    assert orders[1] == orders[0][::-1] and orders[3] == orders[2][::-1]
     assert len(set(map(tuple, orders))) == 5
     assert [step["repetition"] for step in steps[55:]] == ["p1", "p1", "p2", "p2", "p3", "p3"]
 
