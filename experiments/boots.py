@@ -5,10 +5,27 @@ A boot shifts all that is measured in it, by about as much as rounds within it d
 rounds come from several. The lab is booted anew; other hosts at least get the module
 loaded anew, which run.py does at each start. Where server_cores is workers, a boot has as
 many cores as its repetitions have workers; where the kernel is a factor, a boot has one kernel.
+
+Only an emulated server is counted. A lab that has KVM gets a boot of its own for what is counted,
+before those for the rest ("apart"); its entry in run.json has the key counts.
 """
+from typing import NamedTuple
+
 # The limit of "rounds: auto", unless the profile has a rounds_max.
 MOST_ROUNDS = 60
 AS_WORKERS = "workers"
+
+
+class Boot(NamedTuple):
+    """What the server is booted with."""
+    cores: int
+    kernel: str | None      # None: any
+    counts: bool            # under the emulator, for what is counted only
+
+    def word(self):
+        """CORES, CORES:KERNEL, CORES::tcg or CORES:KERNEL:tcg, for the playbook."""
+        return ":".join([str(self.cores), self.kernel or "", "tcg" if self.counts else ""]
+                        ).rstrip(":")
 
 
 def most_rounds(plan):
@@ -48,27 +65,41 @@ def boot_of(plan, repetition):
     return 1 + (int(repetition) - 1) * min(boots, most) // most
 
 
-def another(plan, step, had):
+def is_counted(step):
+    return str(step["repetition"]).startswith("c")
+
+
+def another(plan, step, had, apart=False):
     """Returns whether a repetition needs a later boot than the last one of had, the list of boots
     in run.json."""
+    if apart and had and had[-1].get("counts", False) != is_counted(step):
+        return True
     if by_workers(plan):
         return bool(had) and had[-1]["cores"] != int(step["workers"])
     if kernels(plan):
         return bool(had) and not runs(had[-1]["kernel"], kernel_of(plan, step))
-    return boot_of(plan, step["repetition"]) > len(had)
+    if apart and is_counted(step):
+        return False
+    return boot_of(plan, step["repetition"]) > sum("counts" not in boot for boot in had)
 
 
-def cores(plan, steps):
-    """The server's cores in each boot that these repetitions are spread over."""
+def _groups(plan, steps):
+    """[(cores, kernel, repetitions)], each of one boot, or of all that profile's boots asks for."""
     if by_workers(plan):
-        return sorted({int(step["workers"]) for step in steps})
-    return [plan["server_cores"]] * (len(dict.fromkeys(kernel_of(plan, step) for step in steps))
-                                     if kernels(plan) else plan.get("boots", 1))
+        return [(workers, None, [step for step in steps if int(step["workers"]) == workers])
+                for workers in sorted({int(step["workers"]) for step in steps})]
+    return [(plan["server_cores"], kernel,
+             [step for step in steps if kernel_of(plan, step) == kernel])
+            for kernel in dict.fromkeys(kernel_of(plan, step) for step in steps)] or [
+                (plan["server_cores"], None, [])]
 
 
-def words(plan, steps):
-    """For the playbook, each of these boots as CORES, or CORES:KERNEL."""
-    if not kernels(plan):
-        return list(map(str, cores(plan, steps)))
-    return [f"{plan['server_cores']}:{kernel}"
-            for kernel in dict.fromkeys(kernel_of(plan, step) for step in steps)]
+def planned(plan, steps, apart=False):
+    """A list of Boot: those that these repetitions are spread over."""
+    found = []
+    for cores, kernel, own in _groups(plan, steps):
+        counted = apart and any(map(is_counted, own))
+        found += [Boot(cores, kernel, True)] * counted
+        if not counted or not all(map(is_counted, own)):
+            found += [Boot(cores, kernel, False)] * plan.get("boots", 1)
+    return found

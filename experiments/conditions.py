@@ -122,7 +122,7 @@ def command(facts, inventory):
     plan = facts["plan"]
     words = ["ansible-playbook", "-i", f"inventory/{inventory}", "run-sweep.yml",
              "-e", f"experiment={plan['experiment']}", "-e", f"profile={plan['profile']}"]
-    server = facts.get("server", {})
+    server = contract.server_of(facts)
     # Only the lab has an accelerator, and boots the kernel that it is told.
     if "accelerator" in server and not boots.kernels(plan):
         words += ["-e", f"kernel={'.'.join(server['kernel'].split('.')[:2])}"]

@@ -151,12 +151,15 @@ RUN = {
     "git_dirty": "whether files differed from that commit",
     "git_difference": "file of the run that says by what",
     "server": "what the server says of itself; a run goes on only on one that says the same",
+    "counting": "where the lab has KVM: server, the same of the emulated one that was counted, and "
+                "its changes",
     "loadgen": "what the load generator says of itself, the first of several",
     "loadgens": "what each of several says",
     "sources": "of each load generator the addresses that it connects from, if they were given",
     "server_settings": "settings of the server that are the same in all repetitions",
     "boots": "a list of the server's boots: boot_id, first_order (of its first repetition), in the "
-             "lab the emulator's version and options, and where each number of cores, or each "
+             "lab the emulator's version and options, counts: true if only what is counted was "
+             "measured in it (the lab has KVM), and where each number of cores, or each "
              "kernel, is a boot what differs by it",
     "loads": "a list of searches for a load that is enough: tool, workers, processes on each "
              "load generator that were chosen (null: none), and limits: by setup the largest load "
@@ -205,6 +208,11 @@ def sample_columns(factors):
 def generators(facts):
     """Returns what run.json says of each load generator: a list of FACTS by name."""
     return facts.get("loadgens", [facts.get("loadgen", {})])
+
+
+def server_of(facts):
+    """What the server says of itself; as long as only that is known, the one that was counted."""
+    return facts.get("server") or facts.get("counting", {}).get("server", {})
 
 
 def read_run(run):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Repetitions that count, c1, c2...: instructions and cache-line transfers per request.
 
-In the lab the emulator counts (counting/); on other hosts, and where the lab's server runs on the
-processor itself (KVM), the processor does, by perf stat on the server. Both are switched on after
-the warm-up, so that timed repetitions cost nothing.
+In the lab the emulator counts (counting/); where the lab has KVM, in a boot of its own (boots.py).
+On other hosts the processor counts, by perf stat on the server. Both are switched on after the
+warm-up, so that timed repetitions cost nothing.
 """
 import csv
 import io
@@ -230,7 +230,11 @@ def emulator():
     return f"{version}: {shlex.join(words)}".replace(str(contract.ROOT), ".")
 
 
+def apart():
+    """Whether the lab has KVM, so that what is counted needs a boot of its own."""
+    return command(LAB, "accel").strip() == "kvm"
+
+
 def counter(lab, server):
-    """The counter to use. A lab without a known accelerator reports the fault itself."""
-    emulated = lab and not (ACCELERATOR.exists() and accelerator() == "kvm")
-    return (Emulator if emulated else Processor)(server)
+    """The counter to use."""
+    return (Emulator if lab else Processor)(server)

@@ -396,9 +396,9 @@ def seconds(plan, left):
     return total
 
 
-def announcement(plan, left, resumed):
+def announcement(plan, left, resumed, apart=False):
     """Says, for the user who has just started it, what a sweep is going to do."""
-    cores = boots.cores(plan, left)
+    cores = [boot.cores for boot in boots.planned(plan, left, apart)]
     many = (f"{len(left)} repetitions {'are left of the run ' + resumed.name if resumed else ''}"
             f"{'at most' if plan['rounds'] == 'auto' else ''}").strip()
     times = "once" if len(cores) == 1 else f"{len(cores)} times"
@@ -465,8 +465,12 @@ def main():
                         help="folder for the runs (default: results)")
     parser.add_argument("--check", action="store_true",
                         help="only check, and print what the run will do; in the last line, how "
-                             "many cores the server needs in each of its boots to come, and behind "
-                             "a colon which kernel, where that is a factor")
+                             "many cores the server needs in each of its boots to come, behind "
+                             "a colon which kernel, where that is a factor, and behind another "
+                             "tcg, where the lab has to emulate it")
+    parser.add_argument("--apart", action="store_true",
+                        help="with --check: the lab has KVM, so that what is counted needs a boot "
+                             "of its own, under the emulator")
     args = parser.parse_args()
 
     plan = resolve(args.experiment, args.profile, args.set)
@@ -474,8 +478,8 @@ def main():
     run = None if args.fresh else resumable(folder, plan)
     if args.check:
         left = contract.unfinished(run) if run else steps(plan, 0)
-        print(announcement(plan, left, run))
-        print(*boots.words(plan, left))
+        print(announcement(plan, left, run, args.apart))
+        print(*(boot.word() for boot in boots.planned(plan, left, args.apart)))
         return
     if run:
         print(f"resuming {run.name}: {len(contract.unfinished(run))} of "

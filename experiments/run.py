@@ -78,6 +78,7 @@ class Sweep:
         self.server = Host("the server", hosts["server"], "server.sh")
         self.loadgen = Generators(hosts["loadgen"])
         self.lab = hosts["lab"]
+        self.apart = self.lab and counts.apart()
         self.address = hosts["address"]
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
@@ -168,10 +169,14 @@ class Sweep:
         boot = {"boot_id": server.pop("boot_id"), "first_order": first,
                 **conditions.check_cores(self.plan, server, steps),
                 **conditions.check_kernel(self.plan, server, steps)}
+        facts = self.facts
         if self.lab:
             server["accelerator"] = counts.accelerator()
             boot["emulator"] = counts.emulator()
-        conditions.record_server(self.facts, server, first)
+            if self.apart and server["accelerator"] == "tcg":
+                boot["counts"] = True
+                facts = facts.setdefault("counting", {})
+        conditions.record_server(facts, server, first)
         conditions.record_generators(self.facts, self.loadgen.facts(
             self.address, *tools.packages()), first)
         self.facts.setdefault("inventory", inventory)
@@ -214,7 +219,8 @@ class Sweep:
         state = measure.server_state(readback)
         # There are as many queues as cores, so a run over several numbers of cores has settings
         # for each boot.
-        scope = self.facts["boots"][-1] if boots.by_workers(self.plan) else self.facts
+        boot = self.facts["boots"][-1]
+        scope = boot if boots.by_workers(self.plan) or "counts" in boot else self.facts
         settings = scope.setdefault("server_settings", state["settings"])
         return wanted, (measure.state_mismatch(state, wanted, settings)
                         or self.wrong_answer(servers.of(setup)))
@@ -385,7 +391,7 @@ class Sweep:
 
     def another_boot(self, step):
         """Whether this repetition is planned for a later boot than those of the run so far."""
-        return boots.another(self.plan, step, self.facts["boots"])
+        return boots.another(self.plan, step, self.facts["boots"], self.apart)
 
     def all(self):
         """Measures until no repetition is left, or the next one needs another boot."""

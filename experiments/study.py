@@ -148,7 +148,8 @@ class Study:
         return None
 
     def emulated(self):
-        return self.facts.get("server", {}).get("accelerator") == "tcg"
+        """Whether what is timed is; where the lab has KVM, only what is counted is emulated."""
+        return contract.server_of(self.facts).get("accelerator") == "tcg"
 
     def blind(self):
         """Whether profiles cannot see code that runs with interrupts off. Runs that do not say what
@@ -157,11 +158,11 @@ class Study:
 
     def host(self):
         """The place of measuring, in words for tables and figures."""
-        server = self.facts.get("server", {})
+        server = contract.server_of(self.facts)
         real = self.facts.get("loadgen", {}).get("cores", "?")
         kernel = server.get("kernel", "an unknown kernel").removesuffix("-amd64")
         if self.emulated():
             cores = "core" if server["cores"] == "1" else "cores"
             return f"{server['cores']} emulated {cores} on {real} real ones, Linux {kernel}"
         return f"{server.get('cpu_model', 'unknown CPU')}, {server.get('cores', '?')} cores, " \
-               f"Linux {kernel}"
+               f"Linux {kernel}{', counted under an emulator' if 'counting' in self.facts else ''}"

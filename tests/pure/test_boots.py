@@ -30,13 +30,49 @@ def test_counts_come_first_and_profiles_last():
     assert boots.boot_of(plan, "p1") == boots.boot_of(plan, "l2") == 3
 
 
+def words(plan, steps, apart=False):
+    return [boot.word() for boot in boots.planned(plan, steps, apart)]
+
+
+def test_a_lab_with_kvm_counts_in_a_boot_of_its_own(tmp_path):
+    """It comes first, has nothing else, and is none of those that timed rounds are spread over."""
+    counted, timed = [{"counts": True}], [{"counts": True}, {}]
+    run = planned_of(tmp_path, "null", "--set", "boots=2", "--set", "count_repetitions=1")
+    plan, steps = contract.read_run(run)["plan"], contract.read_plan(run)
+    first = next(step for step in steps if step["repetition"] == "1")
+    assert steps[0]["repetition"] == "c1" and steps[-1]["repetition"].isdigit()
+    assert words(plan, steps) == ["8", "8"] and words(plan, steps, True) == ["8::tcg", "8", "8"]
+    assert words(plan, steps[-2:], True) == ["8", "8"] and words(plan, steps[:1], True) == ["8::tcg"]
+    assert not boots.another(plan, steps[0], counted, True)
+    assert boots.another(plan, first, counted, True) and boots.another(plan, steps[0], [{}], True)
+    assert not boots.another(plan, first, timed, True)
+    assert boots.another(plan, steps[-1], timed, True)
+    assert not boots.another(plan, steps[-1], [*timed, {}], True)
+    done = program("experiments/plan.py", "null", "--check", "--apart", "--set", "boots=2",
+                   "--set", "count_repetitions=1")
+    assert done.stdout.splitlines()[-1] == "8::tcg 8 8"
+    assert "The server is booted 3 times" in done.stdout
+
+
+def test_each_number_of_cores_and_each_kernel_is_counted_apart(tmp_path):
+    run = planned_of(tmp_path, "seed-demo", *TWO)
+    plan, steps = contract.read_run(run)["plan"], contract.read_plan(run)
+    assert words(plan, steps, True) == ["8:6.12:tcg", "8:6.12", "8:6.1:tcg", "8:6.1"]
+    emulated = [{"kernel": "6.12.9-amd64", "counts": True}]
+    assert not boots.another(plan, steps[0], emulated, True)
+    assert boots.another(plan, steps[7], emulated, True)
+    run = planned_of(tmp_path, "cores", "--set", "workers=2,4", "--set", "setup=shared")
+    assert words(contract.read_run(run)["plan"], contract.read_plan(run), True) == [
+        "2::tcg", "4::tcg"]
+
+
 def test_a_number_of_cores_is_a_boot(tmp_path):
     """Resumed, only those are booted that something is left of."""
     run = planned_of(tmp_path, "cores", "--set", "workers=4,1,2", "--set", "setup=shared")
     steps = contract.read_plan(run)
     assert [step["workers"] for step in steps] == ["1", "1", "2", "2", "4", "4"]
     plan = contract.read_run(run)["plan"]
-    assert boots.cores(plan, steps) == [1, 2, 4] and boots.cores(plan, steps[3:]) == [2, 4]
+    assert words(plan, steps) == ["1", "2", "4"] and words(plan, steps[3:]) == ["2", "4"]
     assert not boots.another(plan, steps[0], [])
     assert not boots.another(plan, steps[1], [{"cores": 1}])
     assert boots.another(plan, steps[2], [{"cores": 1}])
@@ -61,9 +97,8 @@ def test_a_kernel_is_a_boot(tmp_path):
     run = planned_of(tmp_path, "seed-demo", *TWO)
     plan, steps = contract.read_run(run)["plan"], contract.read_plan(run)
     assert [boots.kernel_of(plan, step) for step in steps] == ["6.12"] * 8 + ["6.1"] * 6
-    assert boots.words(plan, steps) == ["8:6.12", "8:6.1"] and boots.cores(plan, steps) == [8, 8]
-    assert boots.words(plan, steps[8:]) == ["8:6.1"] and boots.words(
-        {"setups": {}, "server_cores": 4}, []) == ["4"]
+    assert words(plan, steps) == ["8:6.12", "8:6.1"] and words(plan, steps[8:]) == ["8:6.1"]
+    assert words({"setups": {}, "server_cores": 4}, []) == ["4"]
     assert not boots.another(plan, steps[7], [{"kernel": "6.12.9-amd64"}])
     assert boots.another(plan, steps[8], [{"kernel": "6.12.9-amd64"}])
     assert boots.another(plan, steps[0], [{"kernel": "6.1.0-9-amd64"}])

@@ -10,6 +10,7 @@ import conditions
 import contract
 import counts
 from hosts import Host, RunError
+from made import planned, sweep_on
 
 SERVER = {"kernel": "6.1", "cores": "8", "memory_mb": "2970", "module_sha256": "aa"}
 
@@ -45,6 +46,39 @@ def test_a_module_that_was_signed_again_is_recorded():
     assert facts == {"server": SERVER, "changes": [change]}
     # Once.
     assert server_of(facts, module_sha256="bb")["changes"] == [change]
+
+
+class Emulated:
+    """A host that says what an emulated server says of itself."""
+
+    kernel = "6.1.0-9-amd64"
+
+    def facts(self, *_):
+        return {"boot_id": "b", **SERVER, "kernel": self.kernel}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_server_that_was_counted_may_be_another(tmp_path, monkeypatch, apart):
+    """Where the lab has KVM; it has to stay the same, as well as the one that is timed."""
+    sweep = sweep_on(planned(tmp_path), Emulated())
+    sweep.facts["boots"], sweep.apart = [], apart
+    monkeypatch.setattr(counts, "accelerator", lambda: "tcg")
+    monkeypatch.setattr(counts, "emulator", lambda: "QEMU")
+    sweep.loadgen = type("Generators", (), {"facts": lambda *_: [{"cores": "2"}]})()
+    sweep.record_hosts("lab.yml")
+    told = sweep.facts["counting"] if apart else sweep.facts
+    assert told["server"]["accelerator"] == "tcg" and ("server" in sweep.facts) == (not apart)
+    assert ("counts" in sweep.facts["boots"][0]) == apart
+    assert contract.server_of(sweep.facts)["kernel"] == Emulated.kernel
+    assert "kernel=6.1" in sweep.facts["command"]
+    sweep.server.kernel = "6.12.1-amd64"
+    monkeypatch.setattr(counts, "accelerator", lambda: "kvm")
+    if apart:
+        sweep.record_hosts("lab.yml")
+        assert sweep.facts["server"]["kernel"] == "6.12.1-amd64"
+        monkeypatch.setattr(counts, "accelerator", lambda: "tcg")
+    with pytest.raises(RunError, match="kernel.* changed"):
+        sweep.record_hosts("lab.yml")
 
 
 def test_a_run_keeps_its_number_of_generators():

@@ -6,9 +6,10 @@
 # holds the other end of the guest's network interface.
 #
 #	lab.sh image		make the image, unless it is there
-#	lab.sh up [--cpus N] [--kernel 6.1|6.12]
+#	lab.sh up [--cpus N] [--kernel 6.1|6.12] [--accel tcg|kvm]
 #				the same; then boot, until ssh answers. A debug kernel that
 #				tests/debug/build.sh has built, such as 6.1-kasan, too
+#	lab.sh accel		kvm if this machine says that it has KVM, else tcg (no boot is tried)
 #	lab.sh down		stop the guest, delete the namespace
 #	lab.sh ssh [COMMAND]	a shell on the server
 #	lab.sh loadgen COMMAND...	the command, on the load generator
@@ -261,14 +262,20 @@ make_network() { # CPUS
 	ip -n "$ns" link set br0 up
 }
 
-# /dev/kvm may exist and answer, and still not boot a stock kernel.
-choose_accel() { # CPUS KERNEL
+likely_accel() {
 	if [ -n "${LAB_ACCEL:-}" ]; then
 		echo "$LAB_ACCEL"
-		return
-	fi
-	if ! grep -qwE 'vmx|svm' /proc/cpuinfo || ! [ -w /dev/kvm ]; then
+	elif grep -qwE 'vmx|svm' /proc/cpuinfo && [ -w /dev/kvm ]; then
+		echo kvm
+	else
 		echo tcg
+	fi
+}
+
+# /dev/kvm may exist and answer, and still not boot a stock kernel.
+choose_accel() { # CPUS KERNEL
+	if [ -n "$wanted_accel${LAB_ACCEL:-}" ] || [ "$(likely_accel)" = tcg ]; then
+		echo "${wanted_accel:-$(likely_accel)}"
 		return
 	fi
 	boot server kvm "$1" "$2" "$lab/probe.log"
@@ -352,6 +359,8 @@ up() { # CPUS KERNEL
 	if all_answer; then
 		[ "$(cat "$lab/booted")" = "$what" ] ||
 			die "the lab is up with $(cat "$lab/booted"), not with $what: stop it with make lab-down"
+		[ "$(cat "$lab/accel")" = "${wanted_accel:-$(cat "$lab/accel")}" ] ||
+			die "the lab is up under $(cat "$lab/accel"), not under $wanted_accel: stop it with make lab-down"
 		say "already up with $what"
 		return
 	fi
@@ -394,7 +403,7 @@ count() { # COMMAND...
 		return
 	fi
 	[ "$(cat "$lab/accel")" = tcg ] ||
-		die "only an emulated server is counted: boot one with LAB_ACCEL=tcg"
+		die "only an emulated server is counted: boot one with lab.sh up --accel tcg"
 	[ -S "$counter" ] || die "the server runs without counting: see .lab/counting.log, and boot it again"
 	# The emulator, which has another working folder, writes the file.
 	[ "${1:-}" = dump ] && [ $# = 2 ] && set -- dump "$(realpath -m "$2")"
@@ -406,17 +415,20 @@ count() { # COMMAND...
 }
 
 kernel=${kernels[0]}
+wanted_accel=
 command=${1:-}
 shift || true
 while [ "$command" = up ] && [ $# != 0 ]; do
 	case $1 in
 	--cpus) cpus=${2:-} ;;
 	--kernel) kernel=${2:-} ;;
-	*) die "up $1: the options are --cpus N and --kernel VERSION" ;;
+	--accel) wanted_accel=${2:-} ;;
+	*) die "up $1: the options are --cpus N, --kernel VERSION and --accel tcg or kvm" ;;
 	esac
 	shift 2 || break
 done
 [[ $cpus =~ ^[1-9][0-9]?$ ]] || die "--cpus $cpus: give a number from 1 to 99"
+[[ $wanted_accel =~ ^(|tcg|kvm)$ ]] || die "--accel $wanted_accel: give tcg or kvm"
 [[ " ${kernels[*]} " = *" $kernel "* ]] || [ -f "$(debug_kernel "$kernel")" ] ||
 	die "--kernel $kernel: there is none: give one of ${kernels[*]}, or build one with tests/debug/build.sh"
 case $command in
@@ -438,11 +450,12 @@ loadgen)
 	exec ip netns exec "$ns" "$@"
 	;;
 status) all_answer ;;
+accel) likely_accel ;;
 count) count "$@" ;;
 clean)
 	down
 	nothing_mounted
 	rm -rf "$lab"
 	;;
-*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] | down | ssh [COMMAND] | loadgen COMMAND... | status | count … | clean" ;;
+*) die "usage: lab.sh image | up [--cpus N] [--kernel VERSION] [--accel tcg|kvm] | accel | down | ssh [COMMAND] | loadgen COMMAND... | status | count … | clean" ;;
 esac
