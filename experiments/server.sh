@@ -124,11 +124,16 @@ set_rfs() { # 0|1
 	done
 }
 
+# The numbers of the receive queues' interrupts. Finding them starts a dozen programs, so it is done once.
+find_interrupts() {
+	[ -n "${interrupts+known}" ] || mapfile -t interrupts < <(receive_interrupts "${want[nic]}")
+}
+
 # Prints "receives QUEUE CORE CPUS" for each receive queue: the core that its interrupt hits, "-" if
 # that is not known, and the mask of the cores to which RPS moves its packets.
 receives() {
-	local interrupts queue core cpus i
-	mapfile -t interrupts < <(receive_interrupts "${want[nic]}")
+	local queue core cpus i
+	find_interrupts
 	for ((i = 0; ; i++)); do
 		queue=/sys/class/net/${want[nic]}/queues/rx-$i
 		[ -e "$queue" ] || break
@@ -143,10 +148,9 @@ receives() {
 # Prints "interrupts NIC CORES;..." with the cores that the interrupt of each receive queue may hit. The
 # one that it does hit follows a change of these only when the next interrupt comes.
 interrupts() {
-	local numbers
-	mapfile -t numbers < <(receive_interrupts "${want[nic]}")
-	[ ${#numbers[@]} = 0 ] ||
-		echo "interrupts ${want[nic]} $(cd /proc/irq && cat "${numbers[@]/%//smp_affinity_list}" | paste -sd ';')"
+	find_interrupts
+	[ ${#interrupts[@]} = 0 ] ||
+		echo "interrupts ${want[nic]} $(cd /proc/irq && cat "${interrupts[@]/%//smp_affinity_list}" | paste -sd ';')"
 }
 
 # Workers' cores take the packets of other cores' queues in turn.
