@@ -38,7 +38,7 @@ def moved(lab, kind, threads, rounds):
 
 def test_ring(lab):
     """A line that is handed round moves twice each time: for the read, and for the write."""
-    assert moved(lab, "ring", 8, 500) == pytest.approx(2, rel=0.1)
+    assert moved(lab, "ring", 8, 200) == pytest.approx(2, rel=0.1)
 
 
 def test_apart(lab):
