@@ -239,10 +239,6 @@ bool doctor_handled_on(const struct nic *nic, int queue, cpu_set_t *set);
 int doctor_handling_cpus(const struct nic *nic, cpu_set_t *all);
 /* The number of cores that handle packets of queues of their own, or that RPS gives them. */
 int doctor_receive_queues(void);
-/* The NUMA node of an interface and the interface's name; -1 if the kernel does not tell. */
-int doctor_nic_node(char **name);
-/* Returns the NUMA node of the CPU, or -1 if the kernel does not tell. */
-int doctor_cpu_node(int cpu);
 
 /* ctl_network.c: doctor's checks of the network interfaces, after doctor_begin_network() */
 void doctor_begin_network(void);
@@ -268,11 +264,16 @@ bool doctor_worker_cpus_known(void);
 void doctor_workers(void);
 void doctor_pinning(void);
 void doctor_cpus(void);
-void doctor_node(void);
 void doctor_sockets(void);
 void doctor_migrate(void);
 /* The groups of the kernel backend that doctor found at its start. */
 const struct group_seen *doctor_groups(int *count);
+
+/* ctl_topology.c: doctor's checks of NUMA nodes, and of the threads of a core */
+/* Returns the NUMA node of the CPU, or -1 if the kernel does not tell. */
+int doctor_cpu_node(int cpu);
+void doctor_node(void);
+void doctor_siblings(void);
 
 /* ctl_programs.c: doctor's checks of known programs and their configurations */
 void doctor_irqbalance(void);

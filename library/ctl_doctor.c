@@ -149,6 +149,7 @@ static const struct {
 	{ "sockets", doctor_sockets, "the kernel backend, where it is used, has a socket for each core" },
 	{ "migrate", doctor_migrate, "no server of the kernel backend loses waiting connections when it ends" },
 	{ "node", doctor_node, "workers are on the NUMA node of the interface, or there is one only" },
+	{ "siblings", doctor_siblings, "no two workers share a core by its threads while another core has none" },
 	{ "accept-mutex", doctor_accept_mutex, "no nginx has its workers take turns" },
 	{ "multi-queue", doctor_multi_queue, "no HAProxy hands connections to other threads" },
 	{ "preload", doctor_preload, "each program that is to have the library has it, and the device" },

@@ -240,33 +240,3 @@ int doctor_receive_queues(void)
 	}
 	return most < cores ? most : cores;
 }
-
-int doctor_nic_node(char **name)
-{
-	for (int i = 0; i < nic_count; i++) {
-		char *text = ctl_readf(NET "/%s/device/numa_node", nics[i].name);
-		int node = text ? atoi(text) : -1;
-
-		free(text);
-		*name = nics[i].name;
-		if (node >= 0)
-			return node;
-	}
-	return -1;
-}
-
-int doctor_cpu_node(int cpu)
-{
-	char *path = ctl_format("/sys/devices/system/cpu/cpu%d", cpu);
-	DIR *dir = ctl_opendir(path);
-	struct dirent *entry;
-	int node = -1;
-
-	while (dir && (entry = readdir(dir)))
-		if (sscanf(entry->d_name, "node%d", &node) == 1)
-			break;
-	if (dir)
-		closedir(dir);
-	free(path);
-	return node;
-}

@@ -418,36 +418,3 @@ void doctor_cpus(void)
 		free(path);
 	}
 }
-
-void doctor_node(void)
-{
-	const struct listener_row *rows;
-	int count, far = 0, cpu = -1, node;
-	char *nic;
-
-	node = doctor_nic_node(&nic);
-	if (node < 0)
-		return;
-	rows = module_rows(&count);
-	for (int i = 0; i < count; i++) {
-		if (rows[i].cpu < 0 || !rows[i].attached || rows[i].host >= 0 ||
-		    doctor_cpu_node(rows[i].cpu) == node)
-			continue;
-		far++;
-		cpu = rows[i].cpu;
-	}
-	doctor_groups(&count);
-	for (int i = 0; i < count; i++)
-		for (int k = 0; k < groups[i].worker_count; k++) {
-			int own = groups[i].workers[k].cpu;
-
-			if (!groups[i].workers[k].attached || doctor_cpu_node(own) == node)
-				continue;
-			far++;
-			cpu = own;
-		}
-	if (far)
-		doctor_finding("run the server's workers, and the interrupts, on the cores of that node: numactl --cpunodebind=NODE, or AllowedCPUs= in its unit",
-			       "%s belongs to NUMA node %d, and %d local listener%s to cores of another, core %d for one",
-			       nic, node, far, far == 1 ? "" : "s", cpu);
-}

@@ -14,6 +14,7 @@
  *	ctl_network.c	doctor: the network interfaces
  *	ctl_delivery.c	doctor: packets on cores without a worker
  *	ctl_servers.c	doctor: the running servers
+ *	ctl_topology.c	doctor: NUMA nodes, threads of a core
  *	ctl_programs.c	doctor: known programs
  *	ctl_live.c	doctor: counters that grow
  *	ctl_run.c	run

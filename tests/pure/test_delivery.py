@@ -99,6 +99,8 @@ int main(int argc, char **argv)
     doctor_interrupts();
     doctor_rps();
     doctor_delivery();
+    doctor_node();
+    doctor_siblings();
     printf("%d cores receive\n", doctor_receive_queues());
     return 0;
 }
@@ -114,8 +116,8 @@ def built(tmp_path_factory):
     subprocess.run(["gcc", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-I", LIBRARY, *SANITIZE,
                     *(f"-Wl,--wrap={name}" for name in WRAPPED), "-o", folder / "main",
                     folder / "main.c",
-                    *(LIBRARY / f"ctl_{part}.c" for part in ("delivery", "network", "nics", "util",
-                                                             "json"))], check=True)
+                    *(LIBRARY / f"ctl_{part}.c" for part in (
+                        "delivery", "network", "nics", "topology", "util", "json"))], check=True)
     return folder / "main"
 
 
@@ -128,9 +130,10 @@ def put(path, text=""):
 def made_host(program, tmp_path):
     """Returns what the checks print.
 
-    queues: of each its interrupt's core, or None, and the mask of RPS; nodes: each one's cores.
+    queues: of each its interrupt's core, or None, and the mask of RPS; nodes: each one's cores;
+    near: the NIC's node; threads: a list of the threads of each core.
     """
-    def ask(workers, queues, nodes=(), known=True, online="0-7"):
+    def ask(workers, queues, nodes=(), known=True, online="0-7", near=None, threads=()):
         host = tmp_path / str(len(list(tmp_path.iterdir())))
         nic = host / "sys/class/net/eth9"
         put(nic / "operstate", "up\n")
@@ -143,6 +146,12 @@ def made_host(program, tmp_path):
         for node, cores in enumerate(nodes):
             for core in cores:
                 (host / f"sys/devices/system/cpu/cpu{core}/node{node}").mkdir(parents=True)
+        if near is not None:
+            put(nic / "device/numa_node", f"{near}\n")
+        for core in threads:
+            for cpu in core:
+                put(host / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list",
+                    f"{','.join(map(str, core))}\n")
         done = subprocess.run([program, host, online, workers, str(int(known))],
                               capture_output=True, text=True, timeout=30, check=False,
                               env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
