@@ -120,7 +120,8 @@ class Lab:
 
     def note_death(self):
         """Keeps the guest's console output, from the first complaint on, else its end."""
-        serial = (FILES / "serial.log").read_text(errors="replace").splitlines()
+        log = FILES / "serial.log"
+        serial = log.read_text(errors="replace").splitlines() if log.exists() else ["it has none"]
         first = next((i for i, line in enumerate(serial) if re.search(COMPLAINT, line)),
                      len(serial))
         self.died = "the guest died:\n" + "\n".join(serial[min(first, len(serial) - 30):][:100])
