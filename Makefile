@@ -18,10 +18,11 @@ LAB = playbooks/roles/lab/files/lab.sh
 PYTHON = /usr/bin/python3
 RUNS = $(patsubst %/samples.csv,%,$(wildcard results/*/*/samples.csv))
 
-# Those of load tools are among them, since the lab's load generator is this machine; experiments/packages.py
-# cannot tell them before Python is installed.
-PACKAGES_SWEEP = gcc make libc6-dev libbpf-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs netcat-openbsd \
-	openssh-client iproute2 apache2-utils wrk httperf redis-tools xz-utils git \
+# The lab's load generator is this machine. experiments/packages.py cannot tell the packages of load tools before
+# Python is installed, so they are read from the tools' own files.
+PACKAGES_TOOLS = $(shell sed -n 's/^ *packages = (\([^()]*\)).*/\1/p' experiments/tools/*.py | tr -d '",')
+PACKAGES_SWEEP = $(PACKAGES_TOOLS) gcc make libc6-dev libbpf-dev ansible-core qemu-system-x86 mmdebstrap e2fsprogs \
+	netcat-openbsd openssh-client iproute2 xz-utils git \
 	gnuplot-nox python3-matplotlib python3-pil python3-pandas python3-numpy \
 	python3-scipy python3-yaml python3-jinja2
 PACKAGES_TEST = chromium python3-pytest python3-pytest-xdist valgrind strace libcmocka-dev linux-headers-amd64 \

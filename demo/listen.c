@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,22 +69,38 @@ static int open_bound(const struct endpoint *end, bool reuseport)
 	return fd;
 }
 
+static bool consecutive(const struct options *opt)
+{
+	for (int i = 1; i < opt->workers; i++)
+		if (opt->cores[i] != opt->cores[0] + i)
+			return false;
+	return true;
+}
+
 /*
  * The group's members are numbered in the order in which they began to listen,
- * so number i is worker i, on core first_core + i: return
- * (cpu - first_core) modulo workers. A multiple of `workers` is added first,
- * as BPF's numbers are unsigned and CPUs below first_core exist.
+ * so number i is worker i, on cores[i]. Where the cores are consecutive, return
+ * (cpu - cores[0]) modulo workers. A multiple of `workers` is added first,
+ * as BPF's numbers are unsigned and CPUs below cores[0] exist. Else the CPU is
+ * compared with each core before that.
  */
 static void attach_cpu_choice(int fd, const struct options *opt, const struct endpoint *end)
 {
-	unsigned int shift = opt->workers - opt->first_core % opt->workers;
-	struct sock_filter code[] = {
-		{ BPF_LD | BPF_W | BPF_ABS, 0, 0, SKF_AD_OFF + SKF_AD_CPU },
-		{ BPF_ALU | BPF_ADD | BPF_K, 0, 0, shift },
-		{ BPF_ALU | BPF_MOD | BPF_K, 0, 0, opt->workers },
-		{ BPF_RET | BPF_A, 0, 0, 0 },
-	};
-	struct sock_fprog program = { .len = sizeof(code) / sizeof(code[0]), .filter = code };
+	unsigned int shift = opt->workers - opt->cores[0] % opt->workers;
+	struct sock_filter code[2 * CPU_SETSIZE + 4];
+	struct sock_fprog program = { .len = 0, .filter = code };
+
+	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+							   SKF_AD_OFF + SKF_AD_CPU);
+	for (int i = 0; i < opt->workers && !consecutive(opt); i++) {
+		code[program.len++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+								   opt->cores[i], 0, 1);
+		code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, i);
+	}
+	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, shift);
+	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_MOD | BPF_K,
+							   opt->workers);
+	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_A, 0);
 
 	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)))
 		fail(1, "-m cbpf: the kernel refuses the BPF program for %s: %s: give another mode",

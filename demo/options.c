@@ -24,8 +24,9 @@ static const char usage[] =
 	"connection to a backend and the answer back (proxy mode).\n"
 	"\n"
 	"  -w N        worker processes, one per core: 1 to the number of cores online\n"
-	"              (default: all cores from the first one on)\n"
-	"  -c CORE     first core, from 0: worker i runs on core CORE+i (default 0)\n"
+	"              (default: as many as -c lists, or all cores from the first one on)\n"
+	"  -c CORE,…   the workers' cores, from 0; workers for whom none is listed run on the\n"
+	"              cores after the last (default 0)\n"
 	"  -a IP:PORT… addresses to listen on, IPv6 as [IP]:PORT, port 1 to 65535; [::] means\n"
 	"              IPv6 only; several after one -a, or -a several times (default 0.0.0.0:80)\n"
 	"  -x IP:PORT… backends, written like -a: each worker takes them in turn (default:\n"
@@ -150,28 +151,52 @@ static bool core_usable(int core)
 	return usable;
 }
 
-static void check_cores(const struct options *opt, long online)
+/* Returns how many cores a list such as 8,10 has; ends the program if it is none. */
+static int parse_cores(char *text, int *cores, long online)
 {
+	int count = 0;
+
+	for (char *part; (part = strsep(&text, ","));) {
+		cores[count] = parse_number(part, 0, CPU_SETSIZE - 1);
+		if (cores[count] < 0)
+			fail(2, "-c %s: not a core: give 0 to %ld", part, online - 1);
+		for (int i = 0; i < count; i++)
+			if (cores[i] == cores[count])
+				fail(2, "-c %s: given twice: give each core once", part);
+		count++;
+	}
+	return count;
+}
+
+/* Gives a core to each worker; the first `listed` ones are given. */
+static void complete_cores(struct options *opt, int listed, long online)
+{
+	if (!opt->workers)
+		opt->workers = listed > 1 ? listed :
+			       online > opt->cores[0] ? online - opt->cores[0] : 1;
 	if (opt->workers > online)
 		fail(2, "-w %d: more workers than cores, %ld %s online: give 1 to %ld",
 		     opt->workers, online, online == 1 ? "is" : "are", online);
-	for (int core = opt->first_core; core < opt->first_core + opt->workers; core++)
-		if (core >= CPU_SETSIZE || !core_usable(core))
+	for (int i = 0; i < opt->workers; i++) {
+		if (i >= listed)
+			opt->cores[i] = opt->cores[i - 1] + 1;
+		if (opt->cores[i] >= CPU_SETSIZE || !core_usable(opt->cores[i]))
 			fail(2, "-c %d: core %d for worker %d cannot be used, %ld %s online and the first is 0: give a lower -c or -w",
-			     opt->first_core, core, core - opt->first_core, online,
-			     online == 1 ? "is" : "are");
+			     opt->cores[0], opt->cores[i], i, online, online == 1 ? "is" : "are");
+	}
 }
 
 void options_parse(struct options *opt, int argc, char **argv)
 {
 	long online = sysconf(_SC_NPROCESSORS_ONLN);
-	int option;
+	int option, listed = 1;
 
 	memset(opt, 0, sizeof(*opt));
-	/* No list can have more than argc entries. */
+	/* No list of addresses can have more than argc entries; no core is listed twice. */
 	opt->listen = calloc(argc, sizeof(*opt->listen));
 	opt->backends = calloc(argc, sizeof(*opt->backends));
-	if (!opt->listen || !opt->backends)
+	opt->cores = calloc(CPU_SETSIZE + 1, sizeof(*opt->cores));
+	if (!opt->listen || !opt->backends || !opt->cores)
 		fail(1, "out of memory");
 
 	opterr = 0;
@@ -184,9 +209,7 @@ void options_parse(struct options *opt, int argc, char **argv)
 				     optarg, online);
 			break;
 		case 'c':
-			opt->first_core = parse_number(optarg, 0, CPU_SETSIZE - 1);
-			if (opt->first_core < 0)
-				fail(2, "-c %s: not a core: give 0 to %ld", optarg, online - 1);
+			listed = parse_cores(optarg, opt->cores, online);
 			break;
 		case 'a':
 			add_endpoints('a', argc, argv, opt->listen, &opt->listen_count);
@@ -226,7 +249,5 @@ void options_parse(struct options *opt, int argc, char **argv)
 	if (!opt->listen_count)
 		add_endpoint('a', "0.0.0.0:80", opt->listen, &opt->listen_count);
 	refuse_duplicates(opt);
-	if (!opt->workers)
-		opt->workers = online > opt->first_core ? online - opt->first_core : 1;
-	check_cores(opt, online);
+	complete_cores(opt, listed, online);
 }

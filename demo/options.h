@@ -17,7 +17,7 @@ struct endpoint {
 
 struct options {
 	int workers;			/* -w: processes, 1…number of cores */
-	int first_core;			/* -c: worker i runs on core first_core + i */
+	int *cores;			/* -c: worker i runs on cores[i] */
 	struct endpoint *listen;	/* -a: addresses to listen on */
 	int listen_count;
 	struct endpoint *backends;	/* -x: none means server mode */

@@ -69,7 +69,7 @@ static _Noreturn void worker_process(int index, pid_t parent, struct stats *stat
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		exit(1);
-	pin(opt.first_core + index);
+	pin(opt.cores[index]);
 	worker_run(&opt, index, listen_take(&opt, index), stats, ready_fd);
 	exit(0);
 }
@@ -119,7 +119,7 @@ static void reap_workers(int wait_flags)
 			running--;
 			if (!asked_to_stop() || status)
 				warn("worker %d (process %d, core %d) %s: %d of %d workers left",
-				     i, pid, opt.first_core + i,
+				     i, pid, opt.cores[i],
 				     describe_end(status, text, sizeof(text)), running,
 				     opt.workers);
 		}

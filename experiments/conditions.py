@@ -18,7 +18,7 @@ MEMORY = 0.01
 # A run may go on with another file of the module: srcversion tells whether its sources changed.
 MAY_CHANGE = {"module_sha256"}
 # Facts that depend on the number of cores with which the server was booted.
-OF_A_BOOT = ("memory_mb", "siblings", "numa")
+OF_A_BOOT = ("memory_mb", "siblings", "numa", "core_order")
 # The same of one that is booted with each kernel.
 OF_A_KERNEL = ("kernel", "command_line", "mitigations", "clock_source", "memory_mb",
                "module_srcversion", "module_sha256")

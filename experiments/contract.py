@@ -187,6 +187,8 @@ FACTS = {
     "nic": "name, driver and firmware of the network interface; load generator: of the one to the "
            "server",
     "nic_node": "the NUMA node that it is on",
+    "core_order": "CPUs in the order in which its queues and workers take them; server only, "
+                  "absent where that is 0, 1, 2 and so on",
     "clock_source": "server only",
     "module_srcversion": "of the module that is loaded: what its sources are",
     "module_sha256": "of the module's file, which also has a signature",

@@ -12,6 +12,7 @@ each setup is compared with its usual baseline on the same kernel, and each kern
 import itertools
 import re
 
+import boots
 import contract
 from tools import TOOLS
 
@@ -22,6 +23,8 @@ KINDS = {"parameter": "parameters", "sysctl": "sysctls"}
 KERNEL = "kernel"
 # The name of the factor concurrency if it is the rate of an open loop.
 RATE = "rate"
+# The name of the factor workers if each level is a boot of the server with as many cores.
+CORES = "cores"
 # Keys of an experiment that choose cells: mappings of factor: level, or list of levels.
 CHOOSING = ("perf", "locks", "counts", "decides")
 # The texts of setups that do not give one themselves.
@@ -61,7 +64,7 @@ def check_names(factors):
     for factor in factors:
         kind, _, name = factor.partition(":")
         if not is_setting(factor):
-            known("factor", [factor], COLUMNS | {RATE, KERNEL} | {
+            known("factor", [factor], COLUMNS | {RATE, CORES, KERNEL} | {
                 f"{one}:NAME" for one in KINDS})
         elif kind == "parameter":
             known("parameter", [name], module_parameters())
@@ -89,6 +92,35 @@ def concerns(factor, setup):
         bool(setup.get("preload")) and setup.get("backend", "module") == "module")
 
 
+def check_cores_alone(given):
+    """Raises PlanError if cores is given, in a file or by --set, and what it says is given, too."""
+    for other in ("workers", "server_cores"):
+        if CORES in given and other in given:
+            raise PlanError(f"cores and {other}: a server has as many workers as cores at each "
+                            f"level of cores: leave {other} out")
+
+
+def cores_to_workers(experiment):
+    """Puts the factor cores of a file where result files have it, in place: in the column workers,
+    with a server that is booted with as many cores."""
+    if CORES in experiment["factors"]:
+        check_cores_alone({*experiment, *experiment["factors"]})
+        respell(experiment, CORES, "workers")
+        experiment["server_cores"] = boots.AS_WORKERS
+
+
+def respell(experiment, old, new):
+    """Calls a factor by another name wherever an experiment has it, in place."""
+    def renamed(wanted):
+        return {new if factor == old else factor: level for factor, level in wanted.items()}
+
+    for key in ("factors", "baseline", *CHOOSING):
+        if key in experiment:
+            experiment[key] = renamed(experiment[key])
+    if "skip" in experiment:
+        experiment["skip"] = [renamed(wanted) for wanted in experiment["skip"]]
+
+
 def rate_to_column(experiment):
     """Puts the factor rate where result files have it, in place: in the column concurrency. An
     open loop has no number of connections at a time, and a closed one no rate."""
@@ -108,15 +140,7 @@ def rate_to_column(experiment):
     for rate in experiment["factors"][RATE]:
         if not isinstance(rate, int) or rate < 1:
             raise PlanError(f"rate {rate}: give whole numbers from 1, in connections per second")
-
-    def renamed(wanted):
-        return {"concurrency" if factor == RATE else factor: level
-                for factor, level in wanted.items()}
-
-    for key in ("factors", "baseline", *CHOOSING):
-        if key in experiment:
-            experiment[key] = renamed(experiment[key])
-    experiment["skip"] = [renamed(wanted) for wanted in experiment.get("skip", [])]
+    respell(experiment, RATE, "concurrency")
 
 
 class Spread:

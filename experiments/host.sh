@@ -83,9 +83,42 @@ receive_interrupts() { # NIC
 		sort -n -k 1,1 -k 2,2 | awk '{ print $2 }'
 }
 
-mask() { # CORE: the hexadecimal mask of one core, in groups of 32
-	local mask i
-	mask=$(printf %x $((1 << ($1 % 32))))
-	for ((i = $1 / 32; i > 0; i--)); do mask+=,00000000; done
+mask() { # CORE...: the hexadecimal mask of these cores, in groups of 32
+	local core group groups=() mask last=0
+	for core; do
+		group=$((core / 32))
+		last=$((group > last ? group : last))
+		groups[group]=$((${groups[group]:-0} | 1 << (core % 32)))
+	done
+	printf -v mask %x "${groups[last]:-0}"
+	while [ $last -gt 0 ]; do
+		last=$((last - 1))
+		printf -v mask %s,%08x "$mask" "${groups[last]:-0}"
+	done
 	echo "$mask"
+}
+
+# Prints the cores that are online, one in a line, in the order in which queues of the NIC and workers
+# take them: one thread of each core comes before its SMT siblings, and cores on the NIC's NUMA node come
+# before others. It is 0, 1, 2... where there is one node and no SMT.
+core_order() { # NIC
+	local sys=${FSB_ROOT:-}/sys node
+	node=$(cat "$sys/class/net/$1/device/numa_node" 2> /dev/null) || node=-1
+	{
+		echo "near $(cat "$sys/devices/system/node/node$node/cpulist" 2> /dev/null)"
+		sort -u "$sys"/devices/system/cpu/cpu*/topology/thread_siblings_list 2> /dev/null | sed 's/^/core /' || true
+		echo "online $(cat "$sys/devices/system/cpu/online" 2> /dev/null || echo "0-$(($(nproc) - 1))")"
+	} | awk '
+		{
+			count = 0
+			n = split($2, parts, ",")
+			for (i = 1; i <= n; i++) {
+				if (split(parts[i], ends, "-") == 1) ends[2] = ends[1]
+				for (cpu = ends[1] + 0; cpu <= ends[2]; cpu++) list[++count] = cpu
+			}
+		}
+		$1 == "near" { for (i = 1; i <= count; i++) near[list[i]] = 1 }
+		$1 == "core" { for (i = 1; i <= count; i++) thread[list[i]] = i - 1 }
+		$1 == "online" { for (i = 1; i <= count; i++) print thread[list[i]] + 0, !(list[i] in near), list[i] }' |
+		sort -n -k 1,1 -k 2,2 -k 3,3 | awk '{ print $3 }'
 }

@@ -92,8 +92,10 @@ def state_mismatch(state, wanted, settings):
     """The first part of the server's state that is not as run.py wanted it, or None."""
     workers = wanted["workers"]
     cores = list(state["workers"].values())
-    if sorted(cores, key=lambda core: (len(core), core)) != [str(n) for n in range(workers)]:
-        return f"workers run on cores {' '.join(cores)}, not one on each of 0-{workers - 1}"
+    own = wanted["cores"].split(",") if "cores" in wanted else [str(n) for n in range(workers)]
+    if sorted(cores, key=lambda core: (len(core), core)) != own:
+        return (f"workers run on cores {' '.join(cores)}, not one on each of "
+                f"{wanted.get('cores', f'0-{workers - 1}')}")
     if state["preloaded"] != (workers if wanted["preload"] else 0):
         return f"{state['preloaded']} of {workers} workers have libfsocket.so loaded"
     for word, value in wanted.items():
@@ -116,10 +118,10 @@ def state_mismatch(state, wanted, settings):
     return None
 
 
-def server_load(cell, before, after, requests):
-    """The load of the server: columns of its cores and of its scheduler."""
+def server_load(cores, before, after, requests):
+    """The load of the server: columns of its workers' cores and of its scheduler."""
     shares = proc.busy_shares(before["/proc/stat"], after["/proc/stat"])
-    used = [shares[cpu] for cpu in range(int(cell["workers"])) if shares[cpu] is not None]
+    used = [shares[cpu] for cpu in cores if shares[cpu] is not None]
     switches = [int(re.search(rb"^ctxt (\d+)", part["/proc/stat"], re.M)[1])
                 for part in (before, after)]
     ticks = proc.busy_ticks(before["/proc/stat"], after["/proc/stat"])
@@ -189,12 +191,13 @@ def machine_busy(load, busy):
     return max(busy, sum(shares) / len(shares))
 
 
-def sample(cell, plan, loads, before, after, seen, lab):
+def sample(cell, plan, loads, before, after, seen, lab, cores=()):
     """Metrics of a repetition, and why it is invalid or None.
 
     loads: sections of load.sh, of each generator; before, after: sections of server.sh counters;
     seen: sections of what perf printed, or None when the repetition was timed; lab:
-    whether the load generator shares its machine with the server.
+    whether the load generator shares its machine with the server; cores: those of the workers,
+    where they are not the first ones.
     """
     metrics, reason = tools.parsed(cell["tool"], loads)
     if reason:
@@ -205,7 +208,7 @@ def sample(cell, plan, loads, before, after, seen, lab):
         metrics["held_connections"] = round(
             metrics["throughput_rps"] * metrics["latency_mean_ms"] / 1000, 1)
     metrics["loadgen_busy_pct"] = round(max(generator_busy(cell, load, lab) for load in loads), 1)
-    metrics.update(server_load(cell, before, after, requests))
+    metrics.update(server_load(cores or range(int(cell["workers"])), before, after, requests))
     server = [proc.snmp(part["/proc/net/snmp"] + part["/proc/net/netstat"])
               for part in (before, after)]
     client = [summed(load[part] for load in loads) for part in ("before", "after")]

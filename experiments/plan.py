@@ -13,6 +13,7 @@ reference     text: where the figures come from that ours are compared with;
               time_s: seconds by setup, printed in the with/without table (optional)
 server_cores  cores that the server has to have; the lab is started with as many. workers: as
               many as a repetition has workers, so that each number of them is a boot of its own
+              (then workers may be called cores under factors, and this key is left out)
 saturates     true: a repetition that leaves the server idle is invalid
 setups        by name, each:
                 server      what answers, or forwards to a demo server on the load generator's
@@ -80,7 +81,8 @@ pairs         further setups without and with Fastsocket, for the first table: l
 
 Any factor is varied without writing a file: --set NAME=LEVEL,... (sweep_set of the playbook), as
 parameter:enable_socket_pool_size=0,16,64,256, workers=1,4,8,16,24 (server_cores follows, upwards:
-a server with fewer needs server_cores=4, too) or tool=wrk.
+a server with fewer needs server_cores=4, too), cores=1,2,4 (which is workers=1,2,4 and
+server_cores=workers) or tool=wrk.
 
 Every plan has a null cell besides: the baseline once more, under the name "again", at the
 first level of the other factors. What differs between the two does so by chance.
@@ -134,16 +136,18 @@ def load(name):
     groups = experiment.pop("ideas", [])
     known(f"{name}.yml: ideas", groups, ideas.GROUPS)
     ideas.settle(experiment, groups)
+    factors_of.cores_to_workers(experiment)
     return experiment
 
 
 def override(experiment, profile, settings):
     """Levels of factors, and values of the profile's keys, as --set gives them: NAME=VALUE,..."""
+    factors_of.check_cores_alone({setting.partition("=")[0] for setting in settings})
     for setting in settings:
         name, _, text = setting.partition("=")
         if not factors_of.is_setting(name):
             known("factor or profile key", [name], FACTORS | PROFILE_KEYS
-                  | {factors_of.RATE, factors_of.KERNEL, CORES}
+                  | {factors_of.RATE, factors_of.CORES, factors_of.KERNEL, CORES}
                   | {f"{kind}:NAME" for kind in factors_of.KINDS})
         values = [int(value) if value.isdigit() else value for value in text.split(",")]
         if name in FACTORS | {factors_of.RATE} or factors_of.is_setting(name):
@@ -157,6 +161,9 @@ def override(experiment, profile, settings):
                 # Each worker needs a core, so more workers need a server with more cores.
                 experiment["server_cores"] = max(experiment["server_cores"], *(
                     value for value in values if isinstance(value, int)), 0)
+        elif name == factors_of.CORES:
+            experiment["factors"]["workers"] = values
+            experiment[CORES] = boots.AS_WORKERS
         elif name == CORES:
             if len(values) != 1 or not (values == [boots.AS_WORKERS] or isinstance(values[0], int)
                                         and values[0]):
@@ -331,12 +338,12 @@ def resolve(name, profile, settings):
     check(experiment)
     plan = {"experiment": name, "profile": profile, **experiment, **profiles[profile]}
     if boots.by_workers(plan) and (plan["rounds"] == "auto" or plan.get("boots", 1) > 1):
-        raise PlanError("server_cores: workers has a boot for each number of workers: give rounds "
-                        "as a number, and no boots")
+        raise PlanError("cores, or server_cores: workers, has a boot for each number of cores: "
+                        "give rounds as a number, and boots=1")
     if boots.kernels(plan) and (boots.by_workers(plan) or plan["rounds"] == "auto"
                                 or plan.get("boots", 1) > 1):
-        raise PlanError("kernel: each is a boot: give rounds and server_cores as numbers, and no "
-                        "boots")
+        raise PlanError("kernel: each is a boot: give rounds and server_cores as numbers, boots=1, "
+                        "and not the factor cores")
     add_null(plan)
     if not cells(plan):
         raise PlanError("the factors leave no cell: see skip in the experiment file")

@@ -67,6 +67,8 @@ class Sweep:
 
     # The counter, once a repetition has counted.
     counter = None
+    # In which the server's cores get workers; empty: 0, 1, 2...
+    order_of_cores = ()
     # Of each load generator the addresses that it connects from, where it is told.
     sources = ()
 
@@ -164,6 +166,7 @@ class Sweep:
 
     def record_hosts(self, inventory):
         server = self.server.facts(self.nic, *servers.packages())
+        self.order_of_cores = tuple(map(int, server.get("core_order", "").split()))
         steps = contract.unfinished(self.run)
         first = self.order + 1
         boot = {"boot_id": server.pop("boot_id"), "first_order": first,
@@ -193,7 +196,7 @@ class Sweep:
         contract.append_row(self.run / "samples.csv", row, self.columns)
 
     def work(self, setup, workers):
-        return servers.Work(setup, workers, self.backend["address"])
+        return servers.Work(setup, workers, self.backend["address"], self.order_of_cores)
 
     def state(self, setup, workers, slower=1):
         """Returns the wanted state of the server, as the arguments of server.sh start. slower: how
@@ -310,7 +313,8 @@ class Sweep:
             keep(name, content)
 
         metrics, reason = measure.sample(step, self.plan, loads, proc.sections(before),
-                                         proc.sections(after), seen, self.lab)
+                                         proc.sections(after), seen, self.lab,
+                                         self.work(setup, int(step["workers"])).cores)
         self.ports.note(tool, step, metrics, loads, servers.of(setup).forwards)
         reason = mismatch or reason
         return {**step, **self.backend_seen(wanted, {

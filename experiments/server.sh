@@ -24,6 +24,7 @@
 #	says=TEXT		the beginning of a line that it prints when it is ready; empty: it is
 #				ready when its sockets wait and its workers are there
 #	pin=0|1			1: pin workers that may run on several cores to one each
+#	cores=N,...		those of the workers, where they are not the first ones (core_order())
 #	config=TEXT		its configuration, put into $run/config
 #	preload=0|1 library=module|kernel	under libfsocket.so, and with which backend
 #	environment:NAME=VALUE	of the server
@@ -40,7 +41,10 @@ module=/sys/module/fastsocket
 trace=/sys/kernel/tracing
 
 facts() { # NIC PACKAGE...
+	local order
 	host_facts "$1"
+	order=$(core_order "$1" | xargs)
+	[ "$order" = "$(seq -s ' ' 0 $(($(nproc) - 1)))" ] || echo "core_order $order"
 	echo "command_line $(< /proc/cmdline)"
 	echo "clock_source $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 	echo "boot_id $(cat /proc/sys/kernel/random/boot_id)"
@@ -264,12 +268,13 @@ readback() {
 	done
 }
 
-# Pins workers that may run on several cores to those of the first N cores that no other worker has.
+# Pins workers that may run on several cores to those of the workers' cores that no other worker has.
 pin() { # PID...
-	local pid core taken free=()
+	local pid core taken own free=()
 	taken=$(cores "$@" | awk '$3 ~ /^[0-9]+$/ { print $3 }')
-	for ((core = 0; core < want[workers]; core++)); do
-		grep -qx $core <<< "$taken" || free+=("$core")
+	own=${want[cores]:-$(seq -s , 0 $((want[workers] - 1)))}
+	for core in ${own//,/ }; do
+		grep -qx "$core" <<< "$taken" || free+=("$core")
 	done
 	for pid; do
 		if cores "$pid" | grep -qE '[-,]' && [ ${#free[@]} != 0 ]; then
@@ -315,6 +320,8 @@ start() { # WORD... -- COMMAND...
 	1module) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_REQUIRED=1) ;;
 	1kernel) options+=(-E LD_PRELOAD=/usr/local/lib/libfsocket.so -E FSOCKET_BACKEND=kernel) ;;
 	esac
+	# The library, too, then chooses among these cores for workers that are not pinned.
+	[ -z "${want[cores]:-}" ] || options+=(-p "CPUAffinity=${want[cores]}")
 	echo "${want[config]}" > $run/config
 	echo "${want[port]} ${want[listeners]}" > $run/ports
 	module_used > $run/module-used

@@ -13,6 +13,17 @@ class Work(NamedTuple):
     setup: dict             # of the experiment
     workers: int
     backend: str            # IP:PORT that a proxy forwards to
+    order: tuple = ()       # in which the server's cores get workers; empty: 0, 1, 2...
+
+    @property
+    def cores(self):
+        """The numbers of the workers' cores, sorted."""
+        return sorted(self.order[:self.workers]) or list(range(self.workers))
+
+    @property
+    def core_list(self):
+        """The same as taskset takes them."""
+        return ",".join(map(str, self.cores)) if self.order else f"0-{self.workers - 1}"
 
     @property
     def mode(self):
@@ -54,7 +65,8 @@ class Server:
     def words(self, work):
         """The server's words for server.sh: {name: value}."""
         return {"port": self.port, "listeners": self.listeners(work.workers), "told": self.told,
-                "says": self.says, "pin": int(not self.pinned)}
+                "says": self.says, "pin": int(not self.pinned),
+                **({"cores": work.core_list} if work.order else {})}
 
     def config(self, _work):
         """The text of its configuration, or None."""

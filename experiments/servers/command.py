@@ -9,7 +9,8 @@ workers   which its workers are: children (default) of the process that is start
 path      of the HTTP requests (default /)
 answer    text that has to be in the answer: else a repetition is invalid
 
-Workers that may run on several cores get one each of the first, once all are there.
+Workers that may run on several cores get one each, in the order of core_order() of host.sh, once
+all are there.
 """
 import re
 

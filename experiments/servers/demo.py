@@ -11,6 +11,7 @@ class Demo(base.Server):
 
     def program(self, work):
         return ["/usr/local/bin/fsbench-server", "-m", work.mode, "-w", work.workers,
+                *(["-c", work.core_list] if work.order else []),
                 *(["-x", work.backend] if self.forwards else [])]
 
 

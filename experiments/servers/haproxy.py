@@ -13,12 +13,13 @@ class Haproxy(base.Server):
 
     def config(self, work):
         return base.filled(
-            "haproxy.cfg", WORKERS=work.workers, LAST=work.workers - 1, BACKEND=work.backend,
+            "haproxy.cfg", WORKERS=work.workers, CORES=work.core_list.replace(",", " "),
+            BACKEND=work.backend,
             LISTEN="shards by-thread" if work.mode == "reuseport" else "")
 
     def program(self, work):
         # Its cpu-map is without effect on a single thread.
-        return ["taskset", "-c", f"0-{work.workers - 1}", "haproxy", "-db", "-f", base.CONFIG]
+        return ["taskset", "-c", work.core_list, "haproxy", "-db", "-f", base.CONFIG]
 
 
 SERVERS = [Haproxy("haproxy", forwards=True)]

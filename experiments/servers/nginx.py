@@ -13,8 +13,10 @@ class Nginx(base.Server):
         return "nginx as a proxy" if self.forwards else "nginx"
 
     def config(self, work):
+        # Its mask is binary, and that of all cores if there is none.
+        mask = f" {sum(1 << core for core in work.cores):b}" if work.order else ""
         return base.filled(
-            "nginx.conf", WORKERS=work.workers,
+            "nginx.conf", WORKERS=work.workers, CORES=mask,
             LISTEN="reuseport" if work.mode == "reuseport" else "",
             ANSWER=f"proxy_pass http://{work.backend}" if self.forwards else 'return 200 "ok\\n"')
 

@@ -3,9 +3,12 @@
 worker. Nothing is kept on disk."""
 from . import base
 
-# Its arguments are the first port and how many.
-INSTANCES = """for ((i = 0; i < $2; i++)); do
-    taskset -c $i redis-server --port $(($1 + i)) --bind 0.0.0.0 --protected-mode no --save "" &
+# Its arguments are the first port and the cores.
+INSTANCES = """port=$1
+shift
+for core; do
+    taskset -c $core redis-server --port $port --bind 0.0.0.0 --protected-mode no --save "" &
+    port=$((port + 1))
 done
 wait"""
 
@@ -24,7 +27,7 @@ class Redis(base.Server):
         return workers
 
     def program(self, work):
-        return ["bash", "-c", INSTANCES, "-", self.port, work.workers]
+        return ["bash", "-c", INSTANCES, "-", self.port, *map(str, work.cores)]
 
 
 SERVERS = [Redis("redis")]

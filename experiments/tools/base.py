@@ -84,7 +84,7 @@ def percentiles_of(counts):
 class Tool:
     """The defaults are those of a tool for HTTP with a thread and a connection per request."""
     name = ""
-    packages = ()               # Debian's that have it: provisioning installs them
+    packages = ()               # Debian's that have it, in one line, which the Makefile reads
     speaks = "http"             # which servers it is for: Server.speaks
     # The moment from which its latency is measured, to the end of the answer, for
     # docs/reference.md; and whether that is the opening of the connection, as Little's law needs.

@@ -50,19 +50,30 @@ def test_workers_are_pinned(first_core):
 
 
 @pytest.mark.skipif(CORES < 2, reason="needs two cores")
-@pytest.mark.parametrize("first_core", range(min(CORES, 4)))
-def test_cbpf_picks_the_worker_of_the_cpu(tmp_path, first_core):
+@pytest.mark.parametrize("cores", ["1,0", "1"])
+def test_workers_run_on_the_cores_of_a_list(cores):
+    with server("-c", cores, "-w", len(cores.split(","))) as s:
+        pinned = [re.search(r"Cpus_allowed_list:\t(.*)",
+                            Path(f"/proc/{pid}/status").read_text())[1] for pid in s.workers()]
+        assert pinned == cores.split(",")
+        s.stop()
+
+
+@pytest.mark.skipif(CORES < 2, reason="needs two cores")
+@pytest.mark.parametrize("cores", [*map(str, range(min(CORES, 4))), "1,0"])
+def test_cbpf_picks_the_worker_of_the_cpu(tmp_path, cores):
     """On loopback a connection arrives on the CPU of the client."""
     log = tmp_path / "log"
+    first_core = int(cores[0])
     workers = CORES - first_core
     affinity = os.sched_getaffinity(0)
-    with server("-m", "cbpf", "-c", first_core, "-d", "-o", log) as s:
+    with server("-m", "cbpf", "-c", cores, "-d", "-o", log) as s:
         expected = []
         try:
             for cpu in sorted(affinity) * 20:
                 os.sched_setaffinity(0, {cpu})
                 assert_ok(s.exchange(GET))
-                expected.append((cpu - first_core) % workers)
+                expected.append(1 - cpu if cores == "1,0" else (cpu - first_core) % workers)
         finally:
             os.sched_setaffinity(0, affinity)
         s.stop()
@@ -230,6 +241,8 @@ BAD_OPTIONS = [
     (["-w"], "-w: the value is missing"),
     (["-w", CORES + 1], f"-w {CORES + 1}: more workers than cores, {CORES} "),
     (["-c", "x"], "-c x: not a core: give 0 to"),
+    (["-c", "0,"], "-c : not a core: give 0 to"),
+    (["-c", "0,1,0"], "-c 0: given twice"),
     (["-c", CORES], f"-c {CORES}: core {CORES} for worker 0 cannot be used"),
     (["-c", CORES - 1, "-w", "2"] if CORES > 1 else ["-c", "1"], "cannot be used"),
     (["-c", "1023"], "-c 1023: core 1023 for worker 0 cannot be used"),

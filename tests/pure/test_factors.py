@@ -19,7 +19,7 @@ def resolved(name, *settings):
 
 
 @pytest.mark.parametrize("setting", [f"{POOL}=0,16,64,256", "sysctl:net.ipv4.tcp_early_demux=1,0",
-                                     "workers=1,4,8,16,24", "tool=wrk"])
+                                     "workers=1,4,8,16,24", "cores=1,2,4,8", "tool=wrk"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_takes_them(name, setting):
     """Gives the reason in one sentence if nothing can be varied."""
@@ -79,7 +79,37 @@ def test_the_baseline_says_which_level_is_the_base():
     assert experiment["skip"] == [{"setup": ["fastsocket+enable_socket_pool_size=0+net.x=b"]}]
 
 
+def test_a_number_of_cores_is_a_boot_with_as_many_workers():
+    """The file may say so, too, and result files stay what they are."""
+    assert resolved("null", "cores=1,2,4") == resolved("null", "workers=1,2,4",
+                                                       "server_cores=workers")
+    new = resolved("cores")
+    old = json.loads(next((ROOT / "results/cores").glob("*Z/run.json")).read_text())["plan"]
+    assert (new["factors"], new["server_cores"]) == (old["factors"], "workers")
+    assert [cell["cell"] for cell in plan.cells(new)] == [cell["cell"] for cell in plan.cells(old)]
+    experiment = {"factors": {"cores": [1, 2]}, "baseline": {"cores": 1}, "perf": {"cores": [2]},
+                  "skip": [{"cores": 2, "tool": "ab"}]}
+    plan.factors_of.cores_to_workers(experiment)
+    assert experiment == {
+        "factors": {"workers": [1, 2]}, "baseline": {"workers": 1}, "perf": {"workers": [2]},
+        "skip": [{"workers": 2, "tool": "ab"}], "server_cores": "workers"}
+
+
+@pytest.mark.parametrize("other", ["workers", "server_cores"])
+def test_cores_are_not_given_with_what_they_say(other):
+    sentence = f"cores and {other}: a server has as many workers as cores .*: leave {other} out"
+    with pytest.raises(plan.PlanError, match=sentence):
+        resolved("null", "cores=1,2", f"{other}=2")
+    experiment = {"factors": {"cores": [1, 2], "workers": [2]}, "server_cores": 8}
+    del experiment["factors" if other == "server_cores" else "server_cores"]
+    experiment.setdefault("factors", {"cores": [1, 2]})
+    with pytest.raises(plan.PlanError, match=sentence):
+        plan.factors_of.cores_to_workers(experiment)
+
+
 @pytest.mark.parametrize("settings, sentence", [
+    (["cores=1,2", "rounds=auto"], "cores, or server_cores: workers, has a boot for each number"),
+    (["cores=1,2", "kernel=6.1"], "kernel: each is a boot: give rounds and server_cores as"),
     (["parameter:enable_listen_spwan=1"], "parameter enable_listen_spwan: there is none of that "
                                           "name: give one of enable_direct_tcp"),
     ([f"{POOL}=a"], f"{POOL}: level a: give whole numbers from 0"),

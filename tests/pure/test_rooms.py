@@ -40,6 +40,18 @@ def test_the_makefile_has_the_tools_packages():
     done = subprocess.run(["make", "-s", "sweep-depends"], cwd=ROOT, capture_output=True,
                           text=True, check=True)
     assert set(tools.packages()) <= set(done.stdout.strip().split(", "))
+    listed = (ROOT / "Makefile").read_text().partition("\n# How many")[2]
+    assert not set(tools.packages()) & set(listed.split())
+
+
+def test_the_makefile_has_the_packages_of_an_added_tool(tmp_path):
+    """It is read from the tool's file."""
+    folder = tmp_path / "experiments/tools"
+    folder.mkdir(parents=True)
+    (folder / "other.py").write_text('class A:\n    packages = ("other-tool", "more")  # x (y)\n')
+    done = subprocess.run(["make", "-s", "-f", ROOT / "Makefile", "sweep-depends"], cwd=tmp_path,
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("other-tool, more, gcc, ")
 
 
 @pytest.mark.parametrize("name, commands", [

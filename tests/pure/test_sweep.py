@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
                                            "give one of cbpf, fastsocket, kernel"),
     (["seed-demo", "--set", "concurrency=0"], "plan: concurrency 0: give whole numbers"),
     (["seed-demo", "--set", "rounds=x"], "plan: rounds=x: give one whole number"),
-    (["cores", "--set", "boots=2"], "plan: server_cores: workers has a boot for each number"),
+    (["cores", "--set", "boots=2"], "plan: cores, or server_cores: workers, has a boot for each"),
 ])
 def test_bad_plans(tmp_path, args, sentence):
     done = program("experiments/plan.py", *args, "--results", tmp_path)

@@ -9,6 +9,7 @@
 #   interrupts  queue i on core i; irqbalance is stopped, as it would undo that
 #   RPS         off where every core has a queue, else all cores share the queues
 #   XPS         queue i sends for core i
+# Core i is the one in this place of core_order() of host.sh, which workers follow, too.
 # Prints "changed: ..." and "warning: ...". The previous settings are kept in STATE for
 # restore.sh, each before it is changed, with the ID of the boot to which they belong: "path value"
 # lines of sysfs, the number of queues, irqbalance.
@@ -17,7 +18,6 @@ set -eu
 state=$1 nic=$2
 # For tests, this is a folder with sys/ and proc/ of another machine.
 root=${FSB_ROOT:-}
-cores=$(nproc)
 sys=$root/sys/class/net/$nic
 
 if [ "$state" = --interrupts ]; then
@@ -27,6 +27,8 @@ fi
 
 [ -d "$sys" ] || die "there is no network interface $nic: correct bench_nic in the inventory (there are: $(cd /sys/class/net && echo *))"
 begin_changes "$state"
+mapfile -t order < <(core_order "$nic")
+cores=${#order[@]}
 
 significant() { # MASK: without the leading zeros and commas that kernel files print
 	digits=$1
@@ -67,27 +69,27 @@ interrupts=$(receive_interrupts "$nic")
 [ -n "$interrupts" ] ||
 	echo "warning: no interrupts of $nic are known by name: see /proc/interrupts, and place them by hand"
 for irq in $interrupts; do
-	put "/proc/irq/$irq/smp_affinity" "$(mask $((i % cores)))"
+	core=${order[i % cores]}
+	want=$(mask "$core")
+	put "$root/proc/irq/$irq/smp_affinity" "$want"
+	# The kernel lets nobody move some drivers' interrupts.
+	{ read -r now < "$root/proc/irq/$irq/smp_affinity"; } 2> /dev/null || now=
+	significant "$now"
+	[ "$digits" = "$want" ] ||
+		echo "warning: interrupt $irq of $nic is not on core $core alone, and cannot be moved there: see /proc/irq/$irq/smp_affinity_list, and give the NIC's driver that core by its own options"
 	i=$((i + 1))
 done
 
 if [ "$queues" -ge "$cores" ]; then
 	rps=0
 else
-	rps=
-	i=0
-	full=$((cores / 32))
-	[ $((cores % 32)) = 0 ] || rps=$(printf %x $(((1 << (cores % 32)) - 1)))
-	while [ "$i" -lt "$full" ]; do
-		rps=${rps:+$rps,}ffffffff
-		i=$((i + 1))
-	done
+	rps=$(mask "${order[@]}")
 	echo "warning: $nic has $queues queues for $cores cores: the others get their packets through RPS"
 fi
 i=0
 while [ "$i" -lt "$queues" ]; do
 	put "$sys/queues/rx-$i/rps_cpus" "$rps"
-	[ "$queues" -lt "$cores" ] || put "$sys/queues/tx-$i/xps_cpus" "$(mask "$i")"
+	[ "$queues" -lt "$cores" ] || put "$sys/queues/tx-$i/xps_cpus" "$(mask "${order[i % cores]}")"
 	i=$((i + 1))
 done
 
