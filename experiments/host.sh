@@ -46,13 +46,20 @@ host_facts() { # NIC
 	name=$(readlink "$nic/device/driver") || name=
 	# The driver's version is the kernel's, and ethtool may be missing.
 	echo "nic $1 ${name##*/} $({ ethtool -i "$1" | sed -n 's/^firmware-version: *\(..*\)/firmware \1/p'; } 2> /dev/null)"
-	echo "nic_node $(cat "$nic/device/numa_node" 2> /dev/null)"
+	echo "nic_node $(nic_node "$1")"
 }
 
 # Installed ones, with their versions.
 packages() { # PACKAGE...
 	echo "packages $(dpkg-query -Wf '${Package} ${Version} ${db:Status-Status}\n' "$@" 2> /dev/null |
 		awk '$NF == "installed" { printf "%s=%s ", $1, $2 }')"
+}
+
+# Prints the NUMA node of the NIC, as far as the kernel tells; that of virtio is its parent's, the PCI
+# device's.
+nic_node() { # NIC
+	local device=${FSB_ROOT:-}/sys/class/net/$1/device
+	cat "$device/numa_node" 2> /dev/null || cat "$device/../numa_node" 2> /dev/null || true
 }
 
 # Prints "NUMBER NAME" of each interrupt of the NIC's device; those of virtio belong to the parent,
@@ -103,7 +110,7 @@ mask() { # CORE...: the hexadecimal mask of these cores, in groups of 32
 # before others. It is 0, 1, 2... where there is one node and no SMT.
 core_order() { # NIC
 	local sys=${FSB_ROOT:-}/sys node
-	node=$(cat "$sys/class/net/$1/device/numa_node" 2> /dev/null) || node=-1
+	node=$(nic_node "$1")
 	{
 		echo "near $(cat "$sys/devices/system/node/node$node/cpulist" 2> /dev/null)"
 		sort -u "$sys"/devices/system/cpu/cpu*/topology/thread_siblings_list 2> /dev/null | sed 's/^/core /' || true

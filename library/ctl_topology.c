@@ -17,8 +17,12 @@ static int nic_node(char **name)
 	nics = doctor_nics(&count);
 	for (int i = 0; i < count; i++) {
 		char *text = ctl_readf("/sys/class/net/%s/device/numa_node", nics[i].name);
-		int node = text ? atoi(text) : -1;
+		int node;
 
+		/* A virtio device has its parent's, the PCI device's. */
+		if (!text)
+			text = ctl_readf("/sys/class/net/%s/device/../numa_node", nics[i].name);
+		node = text ? atoi(text) : -1;
 		free(text);
 		*name = nics[i].name;
 		if (node >= 0)

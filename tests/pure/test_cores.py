@@ -2,6 +2,7 @@
 """Queues and workers take the cores that are near the NIC, on hosts unlike the lab."""
 import itertools
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -56,6 +57,19 @@ def test_one_thread_of_each_core_then_the_nodes(tmp_path, name):
                           env={**os.environ, "FSB_ROOT": str(tmp_path)}, capture_output=True,
                           text=True, check=True)
     assert done.stdout.split() == order
+
+
+def test_the_node_of_a_virtio_device_is_its_parents(tmp_path):
+    host(tmp_path, "nodes in turn")
+    device = tmp_path / "sys/class/net/eth1/device"
+    shutil.rmtree(device)
+    (tmp_path / "sys/devices/pci/virtio3").mkdir(parents=True)
+    put(tmp_path / "sys/devices/pci/numa_node", "1")
+    device.symlink_to(tmp_path / "sys/devices/pci/virtio3")
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f". {HOST}; core_order eth1"],
+                          env={**os.environ, "FSB_ROOT": str(tmp_path)}, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.split() == ["1", "3", "0", "2"]
 
 
 @pytest.mark.parametrize("cores, expected", [

@@ -131,9 +131,11 @@ def made_host(program, tmp_path):
     """Returns what the checks print.
 
     queues: of each its interrupt's core, or None, and the mask of RPS; nodes: each one's cores;
-    near: the NIC's node; threads: a list of the threads of each core.
+    near: the NIC's node, of its parent if it is virtio; threads: a list of the threads of each
+    core.
     """
-    def ask(workers, queues, nodes=(), known=True, online="0-7", near=None, threads=()):
+    def ask(workers, queues, nodes=(), known=True, online="0-7", near=None, threads=(),
+            virtio=False):
         host = tmp_path / str(len(list(tmp_path.iterdir())))
         nic = host / "sys/class/net/eth9"
         put(nic / "operstate", "up\n")
@@ -147,7 +149,7 @@ def made_host(program, tmp_path):
             for core in cores:
                 (host / f"sys/devices/system/cpu/cpu{core}/node{node}").mkdir(parents=True)
         if near is not None:
-            put(nic / "device/numa_node", f"{near}\n")
+            put(nic / ("numa_node" if virtio else "device/numa_node"), f"{near}\n")
         for core in threads:
             for cpu in core:
                 put(host / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list",

@@ -144,7 +144,7 @@ def test_counts_come_first_and_are_shown_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(counts, "counter", lambda *_: Counter())
     run = planned(tmp_path, *(word for setting in (
         "setup=shared,cbpf", "tool=ab", "concurrency=100", "null=0", "perf_repetitions=0",
-        "rounds=1", "count_repetitions=2") for word in ("--set", setting)))
+        "rounds=1", "count_repetitions=2", "count_requests=1000") for word in ("--set", setting)))
     swept(run, Answering("the load generator: ab failed: apr_socket_recv: reset"))
     rows = contract.read_samples(run)
     assert [row["valid"] for row in rows] == ["0", "0", *["1"] * 4, *["0"] * 6]

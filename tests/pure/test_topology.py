@@ -23,8 +23,9 @@ def told(doctor, workers, **more):
     ("0-3", 1, "eth9 belongs to NUMA node 1, and workers are on 4 cores of another, core 3 for "
                "one")])
 def test_node(doctor, workers, near, text):
-    found = told(doctor, workers, nodes=NODES, near=near)
-    assert found[:1] == ([text] if text else [])
+    for virtio in (False, True):
+        found = told(doctor, workers, nodes=NODES, near=near, virtio=virtio)
+        assert found[:1] == ([text] if text else [])
 
 
 @pytest.mark.parametrize("workers, threads, text", [
