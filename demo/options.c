@@ -180,6 +180,10 @@ static void complete_cores(struct options *opt, int listed, long online)
 	for (int i = 0; i < opt->workers; i++) {
 		if (i >= listed)
 			opt->cores[i] = opt->cores[i - 1] + 1;
+		for (int k = 0; k < listed && i >= listed; k++)
+			if (opt->cores[k] == opt->cores[i])
+				fail(2, "-c: core %d is listed, and worker %d, for whom none is, would run there, too: list %d cores",
+				     opt->cores[i], i, opt->workers);
 		if (opt->cores[i] >= CPU_SETSIZE || !core_usable(opt->cores[i]))
 			fail(2, "-c %d: core %d for worker %d cannot be used, %ld %s online and the first is 0: give a lower -c or -w",
 			     opt->cores[0], opt->cores[i], i, online, online == 1 ? "is" : "are");

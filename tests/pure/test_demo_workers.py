@@ -271,6 +271,18 @@ BAD_OPTIONS = [
 ]
 
 
+def test_a_core_for_two_workers(tmp_path):
+    """On a host that says that it has four cores."""
+    (tmp_path / "online").write_text("0-3\n")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", "mount --bind $1 /sys/devices/system/cpu/online && "
+         "exec $2 -c 1,0 -w 3 -a 127.0.0.1:8099", "-", tmp_path / "online", DEMO / "server-asan"],
+        capture_output=True, text=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr == (
+        "server-asan: -c: core 1 is listed, and worker 2, for whom none is, would run there, too: "
+        "list 3 cores\n")
+
+
 @pytest.mark.parametrize("args, sentence", BAD_OPTIONS)
 def test_bad_options(args, sentence):
     result = run(*args)
