@@ -88,6 +88,8 @@ METRICS = {
     "lines_moved_per_req": "different lines among the former per request",
     "cycles_per_req": "cycles of the server's processor per request; with a PMU only",
     "cache_misses_per_req": "its cache misses; with a PMU only",
+    "hitm_loads_per_req": "loads per request that another core's cache answered with a line which "
+                          "that core had changed; on processors of Intel's that count them only",
     "counts_source": "what counted: pmu, or the emulator with its quantum and, as it makes the "
                      "server slow, how many times longer connections wait for a late worker",
     "local_accept_pct": "connections whose SYN came to the core of the worker that accepted them, "

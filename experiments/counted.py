@@ -18,6 +18,10 @@ METRICS = [("line transfers between cores", LINES, 1),
 # The columns of the same measures without load, in the table of counts.
 BACKGROUND = [("background transfers per {each}", "background_transfers_per_req", 1),
               ("transfers per second without load", "idle_transfers_per_s", 0)]
+# Of a processor, where it has such counters.
+PROCESSOR = [("cycles per {each}", "cycles_per_req", 0),
+             ("cache misses per {each}", "cache_misses_per_req", 1),
+             ("loads of lines that another core had changed per {each}", "hitm_loads_per_req", 1)]
 RATIO_HEADINGS = ["line transfers", "kernel instructions"]
 # The number of functions that are shown, and of each setup of lines, or of kinds of lines.
 MOST_FUNCTIONS = 20
@@ -84,6 +88,8 @@ def setups(study):
     if not known(study):
         return None
     rows = []
+    own = [column for column in PROCESSOR if column[1] in study.rows
+           and study.rows[column[1]].notna().any()]
     for cell in study.cells.to_dict("records"):
         name, base = cell["cell"], study.baseline(cell)
         if not any(study.median(name, metric) for _, metric, _ in METRICS
@@ -98,6 +104,7 @@ def setups(study):
                      text(study, name, "lines_moved_per_req", 1),
                      text(study, name, "kernel_instructions_per_req", 0), ratios[1],
                      text(study, name, "user_instructions_per_req", 0),
+                     *(text(study, name, metric, digits) for _, metric, digits in own),
                      source(study, name), repetitions(study, name)])
     base, each = study.plan["baseline"]["setup"], study.each()
     return markdown(
@@ -106,6 +113,7 @@ def setups(study):
          *(heading.format(each=each) for heading, *_ in BACKGROUND),
          f"lines moved per {each}",
          f"kernel instructions per {each}", "ratio", f"user instructions per {each}",
+         *(heading.format(each=each) for heading, *_ in own),
          "counted by", "n"], rows) if rows else None
 
 

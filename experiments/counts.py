@@ -202,17 +202,21 @@ class Processor:
 EVENTS = {"instructions:k": "kernel_instructions_per_req",
           "instructions:u": "user_instructions_per_req",
           "cycles": "cycles_per_req", "cache-misses": "cache_misses_per_req"}
+# Events that server.sh chooses by the processor: loads of lines that another core had changed.
+HITM = re.compile(r"mem_load_\w+\.(xsnp_fwd|xsnp_hitm|remote_hitm)")
 
 
 def pmu(text, requests):
     """Columns of what perf stat -x, prints; CountError where the processor counts nothing."""
-    found = dict(reversed(pair) for pair in re.findall(r"^(\d+),[^,]*,([\w:-]+),", text, re.M))
+    found = dict(reversed(pair) for pair in re.findall(r"^(\d+),[^,]*,([\w:.-]+),", text, re.M))
     metrics = {column: round(int(found[event]) / max(requests, 1), 1)
                for event, column in EVENTS.items() if event in found}
     if "cycles_per_req" not in metrics:
         raise CountError("the server's processor has no counters that perf stat could read: "
                          "run on hardware, or in the lab")
-    return metrics
+    hitm = [int(value) for event, value in found.items() if HITM.fullmatch(event)]
+    return {**metrics, **({"hitm_loads_per_req": round(sum(hitm) / max(requests, 1), 1)}
+                          if hitm else {})}
 
 
 def accelerator():

@@ -355,7 +355,7 @@ counters() {
 # This also stops what a killed sweep has left.
 end_perf() {
 	local one
-	for one in perf locks syscalls; do
+	for one in perf locks syscalls counts; do
 		systemctl stop fsbench-$one 2> /dev/null || true
 	done
 	probes off
@@ -467,21 +467,35 @@ halt() { # SECONDS
 	setsid bash -c "sleep $1; kill -CONT $pid" < /dev/null > /dev/null 2>&1 &
 }
 
+# Loads that another core of the socket, and of another one, answered with a line that it had changed: by the
+# generation of the processor one of each (Intel's, by perf's tables), or none.
+near_hitm=(mem_load_l3_hit_retired.xsnp_fwd mem_load_l3_hit_retired.xsnp_hitm mem_load_uops_l3_hit_retired.xsnp_hitm)
+far_hitm=(mem_load_l3_miss_retired.remote_hitm mem_load_uops_l3_miss_retired.remote_hitm)
+
+# Prints ",EVENT" with the first of the events that perf can count, if there is one.
+countable() { # EVENT...
+	local event
+	for event; do
+		if perf stat -x, -e "$event" true 2>&1 | grep -q '^[0-9]'; then
+			printf ',%s' "$event"
+			return
+		fi
+	done
+}
+
 # Reads the processor's own counters, of all cores.
 counts_start() {
-	perf stat -a -x, -e cycles,instructions:k,instructions:u,cache-misses \
-		-o $run/counts.data sleep 600 < /dev/null > /dev/null 2>&1 &
-	echo $! > $run/counts.pid
-	sleep 0.2
+	end_perf
+	prepare counts stat -x, -a \
+		-e "cycles,instructions:k,instructions:u,cache-misses$(countable "${near_hitm[@]}")$(countable "${far_hitm[@]}")"
+	enable counts
 }
 
 counts_stop() {
-	local pid
-	[ -e $run/counts.pid ] || return 0
-	pid=$(< $run/counts.pid)
-	rm $run/counts.pid
-	kill -INT "$pid" 2> /dev/null || true
-	while [ -d "/proc/$pid" ]; do sleep 0.1; done
+	systemctl -q is-active fsbench-counts || return 0
+	# Interrupted, it prints what it has counted.
+	systemctl kill -s INT fsbench-counts
+	ended counts
 	cat $run/counts.data
 }
 
