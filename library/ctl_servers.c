@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Doctor's checks of running servers: how many workers wait for connections of a
- * listening socket, and whether they are pinned. The checks read /proc only: a worker
- * is a process that has an epoll instance with the listening socket in it, and a server
- * that uses Fastsocket has the device open, or is known to ctl_groups.c.
+ * listening socket, and whether they are pinned. The checks only read /proc, besides
+ * what ctl_sockets.c asks for: a worker is a process that has an epoll instance with the
+ * listening socket in it, and a server that uses Fastsocket has the device open, or is
+ * known to ctl_groups.c.
  */
 #include <errno.h>
 #include <sched.h>
@@ -37,22 +38,13 @@ static int listener_count;
 static struct group_seen *groups;
 static int group_count;
 
-static void read_listeners(const char *path)
+static void read_listeners(void)
 {
-	char *text = ctl_read(path), *line, *rest;
+	const struct listening *seen = ctl_listening(&listener_count);
 
-	for (line = text ? strtok_r(text, "\n", &rest) : NULL; line;
-	     line = strtok_r(NULL, "\n", &rest)) {
-		struct listener l = { 0 };
-		unsigned int state;
-
-		if (sscanf(line, "%*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x %*s %*s %*s %*d %*d %lu",
-			   &l.port, &state, &l.inode) != 3 || state != 0x0a)
-			continue;
-		listeners = ctl_alloc(listeners, (listener_count + 1) * sizeof(*listeners));
-		listeners[listener_count++] = l;
-	}
-	free(text);
+	listeners = ctl_alloc(NULL, (listener_count + 1) * sizeof(*listeners));
+	for (int i = 0; i < listener_count; i++)
+		listeners[i] = (struct listener){ .inode = seen[i].inode, .port = seen[i].port };
 }
 
 static struct listener *find_listener(unsigned long inode)
@@ -197,8 +189,7 @@ bool doctor_look_at_servers(void)
 		return false;
 	}
 	if (!looked) {
-		read_listeners("/proc/net/tcp");
-		read_listeners("/proc/net/tcp6");
+		read_listeners();
 		note_groups();
 		ctl_each_process(look_at);
 		looked = true;
