@@ -43,6 +43,8 @@ void ctl_no_arguments(char **argv, const char *subcommand);
 /* Allocates memory, or ends the program if there is none. */
 void *ctl_alloc(void *old, size_t size);
 char *ctl_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Adds @more, which it frees, to the end of *@text, behind @between unless *@text is NULL. */
+void ctl_append(char **text, const char *between, char *more);
 
 /* Does what opendir() does, but ends the program if memory is short. */
 DIR *ctl_opendir(const char *path);

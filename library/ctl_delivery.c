@@ -67,16 +67,6 @@ static int choose(const cpu_set_t *workers, const int *taken, int cpu)
 	return best;
 }
 
-/* Adds @more to the end of @text, behind @between unless it is the first. */
-static void append(char **text, const char *between, char *more)
-{
-	char *longer = ctl_format("%s%s%s", *text ? *text : "", *text ? between : "", more);
-
-	free(*text);
-	free(more);
-	*text = longer;
-}
-
 /* Reports the queues in @stray, of which each gets a worker's CPU, or stays on its own. */
 static void report(const struct nic *nic, const int *cpus, const bool *stray,
 		   const cpu_set_t *workers, int cores)
@@ -94,8 +84,8 @@ static void report(const struct nic *nic, const int *cpus, const bool *stray,
 
 		taken[to] += !own;
 		if (stray[queue]) {
-			append(&names, ", ", ctl_format("rx-%d", queue));
-			append(&commands, "; ", ctl_format("echo %s > " RPS_CPUS, mask, nic->name, queue));
+			ctl_append(&names, ", ", ctl_format("rx-%d", queue));
+			ctl_append(&commands, "; ", ctl_format("echo %s > " RPS_CPUS, mask, nic->name, queue));
 		}
 		free(mask);
 	}

@@ -74,16 +74,14 @@ static void check_nic_interrupts(const struct nic *nic)
 	int per_cpu[CPU_SETSIZE] = { 0 }, count, used = 0, fullest = 0, idle = -1;
 	const int *cpus = doctor_queue_cpus(nic);
 	int *irqs = doctor_receive_irqs(nic, &count);
-	char *remedy, *longer;
+	char *remedy;
 
 	remedy = ctl_format("systemctl stop irqbalance; then give each core one: echo CORE > /proc/irq/N/smp_affinity_list, with N from:");
 	for (int i = 0; i < count; i++) {
 		int cpu = cpus[i];
 
 		used += cpu >= 0 && !per_cpu[cpu]++;
-		longer = ctl_format("%s %d", remedy, irqs[i]);
-		free(remedy);
-		remedy = longer;
+		ctl_append(&remedy, " ", ctl_format("%d", irqs[i]));
 	}
 	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (per_cpu[cpu] > per_cpu[fullest])

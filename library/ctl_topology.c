@@ -81,15 +81,6 @@ static void siblings(int cpu, const cpu_set_t *online, cpu_set_t *threads)
 	free(list);
 }
 
-/* Adds @cpu to *@list, a list as AllowedCPUs= takes it. */
-static void append(char **list, int cpu)
-{
-	char *longer = *list ? ctl_format("%s,%d", *list, cpu) : ctl_format("%d", cpu);
-
-	free(*list);
-	*list = longer;
-}
-
 void doctor_siblings(void)
 {
 	cpu_set_t workers, online, threads, used;
@@ -105,7 +96,7 @@ void doctor_siblings(void)
 		/* Each core is looked at once, by its first thread. */
 		if (doctor_first_cpu(&threads) != cpu)
 			continue;
-		append(&list, cpu);
+		ctl_append(&list, ",", ctl_format("%d", cpu));
 		CPU_AND(&used, &threads, &workers);
 		unused += !CPU_COUNT(&used);
 		if (CPU_COUNT(&used) < 2)

@@ -71,6 +71,15 @@ char *ctl_format(const char *format, ...)
 	return text;
 }
 
+void ctl_append(char **text, const char *between, char *more)
+{
+	char *longer = ctl_format("%s%s%s", *text ? *text : "", *text ? between : "", more);
+
+	free(*text);
+	free(more);
+	*text = longer;
+}
+
 static char *read_all(int fd)
 {
 	size_t length = 0, room = 4096;
