@@ -7,7 +7,8 @@ loaded anew, which run.py does at each start. Where server_cores is workers, a b
 many cores as its repetitions have workers; where the kernel is a factor, a boot has one kernel.
 
 Only an emulated server is counted. A lab that has KVM gets a boot of its own for what is counted,
-before those for the rest ("apart"); its entry in run.json has the key counts.
+before those for the rest ("apart"). The key counts of a boot's entry in run.json is true where
+nothing else, and false where nothing of that kind can be measured.
 """
 from typing import NamedTuple
 
@@ -52,6 +53,10 @@ def runs(release, kernel):
     return release.startswith(f"{kernel}.")
 
 
+def is_counted(repetition):
+    return str(repetition).startswith("c")
+
+
 def boot_of(plan, repetition):
     """The number of the boot, from 1, in which a repetition is planned.
 
@@ -60,27 +65,24 @@ def boot_of(plan, repetition):
     """
     boots = plan.get("boots", 1)
     if not repetition.isdigit():
-        return 1 if repetition.startswith("c") else boots
+        return 1 if is_counted(repetition) else boots
     most = most_rounds(plan)
     return 1 + (int(repetition) - 1) * min(boots, most) // most
 
 
-def is_counted(step):
-    return str(step["repetition"]).startswith("c")
-
-
-def another(plan, step, had, apart=False):
+def another(plan, step, had):
     """Returns whether a repetition needs a later boot than the last one of had, the list of boots
     in run.json."""
-    if apart and had and had[-1].get("counts", False) != is_counted(step):
+    counted = is_counted(step["repetition"])
+    if had and had[-1].get("counts", counted) != counted:
         return True
     if by_workers(plan):
         return bool(had) and had[-1]["cores"] != int(step["workers"])
     if kernels(plan):
         return bool(had) and not runs(had[-1]["kernel"], kernel_of(plan, step))
-    if apart and is_counted(step):
-        return False
-    return boot_of(plan, step["repetition"]) > sum("counts" not in boot for boot in had)
+    if counted:
+        return not had
+    return boot_of(plan, step["repetition"]) > sum(not boot.get("counts") for boot in had)
 
 
 def _groups(plan, steps):
@@ -98,8 +100,8 @@ def planned(plan, steps, apart=False):
     """A list of Boot: those that these repetitions are spread over."""
     found = []
     for cores, kernel, own in _groups(plan, steps):
-        counted = apart and any(map(is_counted, own))
-        found += [Boot(cores, kernel, True)] * counted
-        if not counted or not all(map(is_counted, own)):
+        counted = [is_counted(step["repetition"]) for step in own] if apart else []
+        found += [Boot(cores, kernel, True)] * any(counted)
+        if not counted or not all(counted):
             found += [Boot(cores, kernel, False)] * plan.get("boots", 1)
     return found

@@ -161,8 +161,8 @@ RUN = {
     "server_settings": "settings of the server that are the same in all repetitions",
     "boots": "a list of the server's boots: boot_id, first_order (of its first repetition), in the "
              "lab the emulator's version and options, counts: true if only what is counted was "
-             "measured in it (the lab has KVM), and where each number of cores, or each "
-             "kernel, is a boot what differs by it",
+             "measured in it (the lab has KVM), false if it ran under KVM, and where each number "
+             "of cores, or each kernel, is a boot what differs by it",
     "loads": "a list of searches for a load that is enough: tool, workers, processes on each "
              "load generator that were chosen (null: none), and limits: by setup the largest load "
              "that counted (processes, concurrency, rate in requests per second, server and "

@@ -234,11 +234,6 @@ def emulator():
     return f"{version}: {shlex.join(words)}".replace(str(contract.ROOT), ".")
 
 
-def apart():
-    """Whether the lab has KVM, so that what is counted needs a boot of its own."""
-    return command(LAB, "accel").strip() == "kvm"
-
-
 def counter(lab, server):
     """The counter to use."""
     return (Emulator if lab else Processor)(server)

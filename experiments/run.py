@@ -7,6 +7,7 @@ start goes on after it. Stopped by Ctrl-C, it stops the server first (exit statu
 
 The hosts are described in JSON:
   {"inventory": name, "lab": bool, "address": where the server listens, "nic": with what,
+   "counts": true if this boot of the lab is for what is counted only (optional),
    "server": [words that run one shell command, to be appended, on the server],
    "loadgen": [[the same for a load generator], ...],
    "sources": [[addresses that a load generator connects from], ...] (optional: of each one; none:
@@ -80,7 +81,7 @@ class Sweep:
         self.server = Host("the server", hosts["server"], "server.sh")
         self.loadgen = Generators(hosts["loadgen"])
         self.lab = hosts["lab"]
-        self.apart = self.lab and counts.apart()
+        self.only_counts = hosts.get("counts", False)
         self.address = hosts["address"]
         self.nic = hosts["nic"]
         self.backend = hosts["backend"]
@@ -176,9 +177,11 @@ class Sweep:
         if self.lab:
             server["accelerator"] = counts.accelerator()
             boot["emulator"] = counts.emulator()
-            if self.apart and server["accelerator"] == "tcg":
+            if self.only_counts:
                 boot["counts"] = True
                 facts = facts.setdefault("counting", {})
+            elif server["accelerator"] == "kvm":
+                boot["counts"] = False
         conditions.record_server(facts, server, first)
         conditions.record_generators(self.facts, self.loadgen.facts(
             self.address, *tools.packages()), first)
@@ -223,7 +226,7 @@ class Sweep:
         # There are as many queues as cores, so a run over several numbers of cores has settings
         # for each boot.
         boot = self.facts["boots"][-1]
-        scope = boot if boots.by_workers(self.plan) or "counts" in boot else self.facts
+        scope = boot if boots.by_workers(self.plan) or boot.get("counts") else self.facts
         settings = scope.setdefault("server_settings", state["settings"])
         return wanted, (measure.state_mismatch(state, wanted, settings)
                         or self.wrong_answer(servers.of(setup)))
@@ -395,7 +398,7 @@ class Sweep:
 
     def another_boot(self, step):
         """Whether this repetition is planned for a later boot than those of the run so far."""
-        return boots.another(self.plan, step, self.facts["boots"], self.apart)
+        return boots.another(self.plan, step, self.facts["boots"])
 
     def all(self):
         """Measures until no repetition is left, or the next one needs another boot."""

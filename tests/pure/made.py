@@ -72,7 +72,7 @@ def sweep_on(run, hosts, lab=True, **facts):
     sweep.columns = contract.sample_columns(sweep.plan["factors"])
     sweep.server = sweep.loadgen = hosts
     sweep.nic, sweep.address, sweep.backend = "lo", "192.0.2.1", {"address": "192.0.2.2:1"}
-    sweep.parameters, sweep.lab, sweep.apart = {}, lab, False
+    sweep.parameters, sweep.lab, sweep.only_counts = {}, lab, False
     sweep.order = sweep.open_samples()
     return sweep
 

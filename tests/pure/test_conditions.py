@@ -51,17 +51,17 @@ def test_a_module_that_was_signed_again_is_recorded():
 class Emulated:
     """A host that says what an emulated server says of itself."""
 
-    kernel = "6.1.0-9-amd64"
+    kernel, boot = "6.1.0-9-amd64", "b"
 
     def facts(self, *_):
-        return {"boot_id": "b", **SERVER, "kernel": self.kernel}
+        return {"boot_id": self.boot, **SERVER, "kernel": self.kernel}
 
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_the_server_that_was_counted_may_be_another(tmp_path, monkeypatch, apart):
     """Where the lab has KVM; it has to stay the same, as well as the one that is timed."""
     sweep = sweep_on(planned(tmp_path), Emulated())
-    sweep.facts["boots"], sweep.apart = [], apart
+    sweep.facts["boots"], sweep.only_counts = [], apart
     monkeypatch.setattr(counts, "accelerator", lambda: "tcg")
     monkeypatch.setattr(counts, "emulator", lambda: "QEMU")
     sweep.loadgen = type("Generators", (), {"facts": lambda *_: [{"cores": "2"}]})()
@@ -74,11 +74,30 @@ def test_the_server_that_was_counted_may_be_another(tmp_path, monkeypatch, apart
     sweep.server.kernel = "6.12.1-amd64"
     monkeypatch.setattr(counts, "accelerator", lambda: "kvm")
     if apart:
+        sweep.only_counts = False
         sweep.record_hosts("lab.yml")
         assert sweep.facts["server"]["kernel"] == "6.12.1-amd64"
+        sweep.only_counts = True
         monkeypatch.setattr(counts, "accelerator", lambda: "tcg")
     with pytest.raises(RunError, match="kernel.* changed"):
         sweep.record_hosts("lab.yml")
+
+
+@pytest.mark.parametrize("accelerator, counts_of_boot", [("kvm", False), ("tcg", None)])
+def test_the_boot_after_that_is_timed(tmp_path, monkeypatch, accelerator, counts_of_boot):
+    """Also where KVM, which the machine says to have, does not boot the kernel."""
+    sweep = sweep_on(planned(tmp_path), Emulated())
+    monkeypatch.setattr(counts, "emulator", lambda: "QEMU")
+    sweep.loadgen = type("Generators", (), {"facts": lambda *_: [{"cores": "2"}]})()
+    sweep.facts["boots"] = []
+    timed = next(step for step in contract.read_plan(sweep.run) if step["repetition"] == "1")
+    for sweep.only_counts, used in ((True, "tcg"), (False, accelerator)):
+        monkeypatch.setattr(counts, "accelerator", lambda used=used: used)
+        sweep.server.boot = f"boot under {used}, {sweep.only_counts}"
+        sweep.record_hosts("lab.yml")
+        assert sweep.another_boot(timed) == sweep.only_counts
+    assert [boot.get("counts") for boot in sweep.facts["boots"]] == [True, counts_of_boot]
+    assert sweep.facts["server"]["accelerator"] == accelerator
 
 
 def test_a_run_keeps_its_number_of_generators():

@@ -50,13 +50,18 @@ def host(root, name):
     return order.split()
 
 
+def printed(root):
+    """The order that core_order() prints for eth1."""
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f". {HOST}; core_order eth1"],
+                          env={**os.environ, "FSB_ROOT": str(root)}, capture_output=True,
+                          text=True, check=True)
+    return done.stdout.split()
+
+
 @pytest.mark.parametrize("name", HOSTS)
 def test_one_thread_of_each_core_then_the_nodes(tmp_path, name):
     order = host(tmp_path, name)
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f". {HOST}; core_order eth1"],
-                          env={**os.environ, "FSB_ROOT": str(tmp_path)}, capture_output=True,
-                          text=True, check=True)
-    assert done.stdout.split() == order
+    assert printed(tmp_path) == order
 
 
 def test_the_node_of_a_virtio_device_is_its_parents(tmp_path):
@@ -66,10 +71,7 @@ def test_the_node_of_a_virtio_device_is_its_parents(tmp_path):
     (tmp_path / "sys/devices/pci/virtio3").mkdir(parents=True)
     put(tmp_path / "sys/devices/pci/numa_node", "1")
     device.symlink_to(tmp_path / "sys/devices/pci/virtio3")
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", f". {HOST}; core_order eth1"],
-                          env={**os.environ, "FSB_ROOT": str(tmp_path)}, capture_output=True,
-                          text=True, check=True)
-    assert done.stdout.split() == ["1", "3", "0", "2"]
+    assert printed(tmp_path) == ["1", "3", "0", "2"]
 
 
 @pytest.mark.parametrize("cores, expected", [
